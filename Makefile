@@ -1,0 +1,52 @@
+# What a person runs here. `make` alone lists it.
+SHELL := bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+CONFIG ?= configs/serve.yaml
+UV_VERSION := 0.13.8
+UV := .uv/bin/uv
+BIN := .venv/bin
+
+.PHONY: help serve test check models env lock train clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+serve: models ## run the service: checks, then `serve run configs/serve.yaml`; Ctrl-C ends it
+	@exec $(BIN)/python scripts/serve $(CONFIG)
+
+test: models ## run the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+check: env ## ruff, ruff format and mypy, which CI demands
+	$(BIN)/ruff check . scripts/*
+	$(BIN)/ruff format --check . scripts/*
+	$(BIN)/mypy
+
+models: env ## build what the model repository lacks, as CONFIG says
+	@$(BIN)/python scripts/build_models --config $(CONFIG)
+
+env: .venv/.installed ## create .venv with the pinned environment
+
+# uv brings itself and the virtual environment: Debian's Python comes without ensurepip.
+.uv/.installed:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v != (3, 11) and f"error: Python 3.11 is needed, {sys.executable} is {v[0]}.{v[1]}; try make PYTHON=python3.11")'
+	$(PYTHON) -m pip install --quiet --upgrade --target .uv uv==$(UV_VERSION)
+	@touch $@
+
+.venv/.installed: .uv/.installed requirements/pinned.txt pyproject.toml
+	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) .venv
+	VIRTUAL_ENV=.venv $(UV) pip sync --quiet requirements/pinned.txt
+	VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --editable .
+	@touch $@
+
+lock: .uv/.installed ## resolve requirements/*.in anew into requirements/pinned.txt
+	$(UV) pip compile --quiet --upgrade --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
+		--override requirements/overrides.txt requirements/dev.in --output-file requirements/pinned.txt
+
+train: env ## train the demo models anew and ship them (an hour)
+	$(BIN)/python scripts/train_demo_models
+
+clean: ## remove what was built; weights and configs stay
+	rm -rf .venv .uv build runs *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	git clean -fdXq model_repository/cpu

@@ -1,0 +1,1 @@
+"""YOLO detection and language models behind one Ray Serve router."""
