@@ -1,0 +1,175 @@
+"""Every configuration model: `args` of configs/*.yaml in, frozen and checked objects out."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from serve_app.errors import ConfigurationError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+Size = Literal["nano", "small", "medium", "large", "xlarge"]
+SIZES: tuple[Size, ...] = get_args(Size)
+Precision = Literal["f32", "bf16", "int8"]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+
+
+class Section(BaseModel):
+    """One block of the file: unknown keys are refused, with the nearest valid name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_unknown_keys(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        for key in values:
+            if key not in cls.model_fields:
+                near = difflib.get_close_matches(str(key), cls.model_fields, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(cls.model_fields)}"
+                raise ValueError(f"unknown key {key!r}; {hint}")
+        return values
+
+
+def from_project_root(path: Path) -> Path:
+    """Relative paths start where the project lies, so that driver and replicas agree on them."""
+    return path if path.is_absolute() else PROJECT_ROOT / path
+
+
+class ModelSource(Section):
+    """What one size is made from."""
+
+    weights: str = Field("auto", description="auto (public weights, else the demo's), demo, or a .pt file")
+    precision: Precision = Field("f32", description="what the CPU engine computes in")
+    nms: bool = Field(True, description="false: the head of YOLO26 that needs no suppression")
+
+
+class DetectionSettings(Section):
+    """Which detectors there are, and what a request gets when it says nothing."""
+
+    model_repository: Path = Field(Path("model_repository/cpu"), description="the Triton model repository")
+    weights_folder: Path = Field(Path("model_repository/weights"), description="where weights are looked for")
+    family: Literal["yolov8", "yolo11", "yolo26"] = Field("yolo11", description="whose public weights `auto` means")
+    models: dict[Size, ModelSource] = Field(
+        {"nano": ModelSource()},
+        min_length=1,
+        description="the sizes that are served; the first is also `yolo`",
+    )
+    image_size: int = Field(640, ge=32, le=4096, multiple_of=32, description="side of the square engines take, pixels")
+    calibration: Path | None = Field(None, description="pictures for int8; without it drawn scenes are used")
+    confidence: Fraction = Field(0.25, description="default of the query parameter conf")
+    iou: Fraction = Field(0.7, description="default of the query parameter iou")
+    max_detections: int = Field(300, ge=1, le=300, description="default and limit of the query parameter max_det")
+    max_pixels: int = Field(
+        64_000_000, ge=640 * 480, description="pictures with more pixels are refused before decoding"
+    )
+
+    _resolve = field_validator("model_repository", "weights_folder", "calibration")(
+        classmethod(lambda cls, path: path and from_project_root(path))
+    )
+
+
+class TritonSettings(Section):
+    """One deployment of in-process Triton servers; its replicas and resources stand under `deployments:`."""
+
+    name: Name = Field(description="the deployment's name in Ray Serve")
+    models: tuple[str, ...] = Field(("*",), min_length=1, description="models to serve; * and ? match any characters")
+    control_mode: Literal["none", "explicit", "poll"] = Field(
+        "none", description="none: fixed; explicit: load and unload by request; poll: follows the repository"
+    )
+    poll_interval_s: float = Field(15.0, gt=0, description="how often a polled repository is looked at")
+    instances: dict[str, Annotated[int, Field(ge=1, le=64)]] = Field(
+        {}, description="instances of a model, where its config.pbtxt should not decide"
+    )
+    drain_timeout_s: float = Field(30.0, ge=0, description="how long work in flight may finish when a replica stops")
+    picture_threads: int = Field(2, ge=1, le=64, description="threads that decode and draw boxes for tracks B and C")
+    max_pictures_in_flight: int = Field(32, ge=1, description="pictures of one request that are worked on at once")
+    shared_memory_mib: int = Field(16, ge=1, description="/dev/shm that each Python-backend instance starts with")
+
+    @model_validator(mode="after")
+    def _poll_takes_the_whole_repository(self) -> "TritonSettings":
+        if self.control_mode == "poll" and self.instances:
+            raise ValueError("instances can't be overridden with control_mode poll; edit the models' config.pbtxt")
+        if self.control_mode == "poll" and self.models != ("*",):
+            raise ValueError("control_mode poll serves the whole repository: models must be ['*']")
+        return self
+
+
+class BaselineSettings(Section):
+    """Track A: PyTorch in a deployment of its own, for comparison."""
+
+    sizes: tuple[Size, ...] = Field((), description="sizes it serves; empty means all of detection.models")
+    threads: int = Field(2, ge=1, le=256, description="PyTorch's threads in each replica")
+
+
+class RouterSettings(Section):
+    """The ingress."""
+
+    max_body_mib: int = Field(64, ge=1, le=4096, description="larger bodies are refused with 413")
+
+
+class Settings(Section):
+    """`args` of the application."""
+
+    router: RouterSettings = RouterSettings()
+    detection: DetectionSettings = DetectionSettings()
+    triton: tuple[TritonSettings, ...] = Field((TritonSettings(name="vision"),), min_length=1)
+    baseline: BaselineSettings | None = Field(BaselineSettings(), description="null turns track A off")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> "Settings":
+        names = [deployment.name for deployment in self.triton]
+        if len(set(names)) != len(names):
+            raise ValueError(f"triton: deployment names must differ, got {', '.join(names)}")
+        if self.baseline:
+            unknown = [size for size in self.baseline.sizes if size not in self.detection.models]
+            if unknown:
+                raise ValueError(f"baseline.sizes: {', '.join(unknown)} is not under detection.models")
+        return self
+
+    @property
+    def baseline_sizes(self) -> tuple[Size, ...]:
+        if self.baseline is None:
+            return ()
+        return self.baseline.sizes or tuple(self.detection.models)
+
+
+def parse_settings(args: dict[str, Any]) -> Settings:
+    """Check `args` whole; every mistake is in the one message."""
+    try:
+        return Settings.model_validate(args)
+    except ValidationError as problem:
+        errors = problem.errors()
+        # a list that lost its only item to a mistake is not too short as well
+        real = [error for error in errors if error["type"] != "too_short"] or errors
+        lines = [
+            f"{'.'.join(map(str, error['loc'])) or 'args'}: {error['msg'].removeprefix('Value error, ')}"
+            for error in real
+        ]
+        raise ConfigurationError("invalid configuration: " + "; ".join(lines)) from None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The whole file that `serve run` takes."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as problem:
+        raise ConfigurationError(f"{path}: {problem.strerror}") from None
+    except yaml.YAMLError as problem:
+        raise ConfigurationError(f"{path} is not YAML: {str(problem).splitlines()[-1].strip()}") from None
+    if not isinstance(content, dict) or not content.get("applications"):
+        raise ConfigurationError(f"{path}: no `applications:`, so nothing to serve")
+    return content
+
+
+def settings_of(config: dict[str, Any]) -> Settings:
+    """The settings of the file's application that `serve_app.app:build` makes."""
+    for application in config["applications"]:
+        if application.get("import_path") == "serve_app.app:build":
+            return parse_settings(application.get("args") or {})
+    raise ConfigurationError("no application with import_path serve_app.app:build")

@@ -1,0 +1,44 @@
+"""What tests of several parts share."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+
+@dataclass
+class Comparison:
+    """How the detections of two detectors differ; boxes are in one unit."""
+
+    expected: int
+    found: int
+    unmatched: int
+    worst_iou: float
+    worst_score: float
+
+
+def iou(one, other):
+    top_left, bottom_right = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
+    overlap = np.prod(np.clip(bottom_right - top_left, 0, None))
+    union = np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]) - overlap
+    return overlap / union if union else float(np.array_equal(one, other))
+
+
+def compare_detections(expected, found):
+    """Pair (box, score, class) rows: each expected one with the found one of its class that overlaps most."""
+    free = list(range(len(found)))
+    worst_iou, worst_score, unmatched = 1.0, 0.0, 0
+    for box, score, label in expected:
+        candidates = [(iou(np.asarray(box), np.asarray(found[i][0])), i) for i in free if found[i][2] == label]
+        if not candidates or max(candidates)[0] < 0.5:
+            unmatched += 1
+            continue
+        best, index = max(candidates)
+        free.remove(index)
+        worst_iou, worst_score = min(worst_iou, best), max(worst_score, abs(score - found[index][1]))
+    return Comparison(len(expected), len(found), unmatched + len(free), worst_iou, worst_score)
+
+
+@pytest.fixture(scope="session")
+def compare():
+    return compare_detections

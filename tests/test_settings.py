@@ -1,0 +1,151 @@
+"""What a configuration file may say, and what it is told when it says something else."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from serve_app.errors import ConfigurationError
+from serve_app.settings import PROJECT_ROOT, Section, Settings, parse_settings, read_config, settings_of
+
+
+def refusal(args):
+    with pytest.raises(ConfigurationError) as caught:
+        parse_settings(args)
+    return caught.value.message
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_valid_name():
+    assert "unknown key 'detecton'; did you mean 'detection'?" in refusal({"detecton": {}})
+
+
+def test_an_unknown_key_deep_inside_is_refused_with_its_place():
+    message = refusal({"triton": [{"name": "vision", "control_mod": "poll"}]})
+    assert message == "invalid configuration: triton.0: unknown key 'control_mod'; did you mean 'control_mode'?"
+
+
+def test_a_key_like_no_other_is_refused_with_all_valid_ones():
+    assert "unknown key 'zzz'; valid keys: router, detection, triton, baseline" in refusal({"zzz": 1})
+
+
+@pytest.mark.parametrize(
+    ("args", "place"),
+    [
+        ({"detection": {"confidence": 1.5}}, "detection.confidence"),
+        ({"detection": {"image_size": 650}}, "detection.image_size"),
+        ({"detection": {"max_detections": 301}}, "detection.max_detections"),
+        ({"detection": {"models": {}}}, "detection.models"),
+        ({"detection": {"models": {"tiny": {}}}}, "detection.models.tiny"),
+        ({"detection": {"models": {"nano": {"precision": "fp8"}}}}, "detection.models.nano.precision"),
+        ({"triton": []}, "triton"),
+        ({"triton": [{"name": "vision", "poll_interval_s": 0}]}, "triton.0.poll_interval_s"),
+        ({"triton": [{"name": "1st"}]}, "triton.0.name"),
+        ({"baseline": {"threads": 0}}, "baseline.threads"),
+        ({"router": {"max_body_mib": 0}}, "router.max_body_mib"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_its_place(args, place):
+    assert f"{place}" in refusal(args)
+
+
+def test_every_mistake_is_told_at_once():
+    message = refusal({"detection": {"confidence": 2, "iou": -1}})
+    assert "detection.confidence" in message
+    assert "detection.iou" in message
+
+
+def test_two_deployments_of_one_name_are_refused():
+    assert "deployment names must differ, got a, a" in refusal({"triton": [{"name": "a"}, {"name": "a"}]})
+
+
+def test_a_baseline_of_a_size_that_is_not_served_is_refused():
+    assert "baseline.sizes: large is not under detection.models" in refusal({"baseline": {"sizes": ["large"]}})
+
+
+def test_instances_cannot_be_overridden_in_a_polled_repository():
+    args = {"triton": [{"name": "vision", "control_mode": "poll", "instances": {"yolo": 2}}]}
+    assert "instances can't be overridden with control_mode poll" in refusal(args)
+
+
+def test_a_polled_repository_is_served_whole():
+    args = {"triton": [{"name": "vision", "control_mode": "poll", "models": ["yolo"]}]}
+    assert "control_mode poll serves the whole repository" in refusal(args)
+
+
+def test_relative_paths_start_at_the_project_root_defaults_too():
+    assert parse_settings({}).detection.model_repository == PROJECT_ROOT / "model_repository" / "cpu"
+    changed = parse_settings({"detection": {"model_repository": "elsewhere"}})
+    assert changed.detection.model_repository == PROJECT_ROOT / "elsewhere"
+    absolute = parse_settings({"detection": {"model_repository": "/models"}})
+    assert absolute.detection.model_repository == Path("/models")
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        parse_settings({}).router.max_body_mib = 1
+
+
+def sections(kind=Settings, seen=None):
+    seen = {} if seen is None else seen
+    seen[kind.__name__] = kind
+    for field in kind.model_fields.values():
+        for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(inner, type) and issubclass(inner, Section) and inner.__name__ not in seen:
+                sections(inner, seen)
+    return seen
+
+
+def test_every_key_is_described():
+    undescribed = [
+        f"{name}.{key}"
+        for name, kind in sections().items()
+        for key, field in kind.model_fields.items()
+        if not field.description and name != "Settings"
+    ]
+    assert undescribed == []
+    assert len(sections()) > 4
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT_ROOT / "configs").glob("serve*.yaml")), ids=lambda path: path.name)
+def test_a_committed_configuration_is_valid_and_names_deployments_that_exist(path):
+    config = read_config(path)
+    settings = settings_of(config)
+    known = {"router", "baseline", *(triton.name for triton in settings.triton)}
+    assert {one["name"] for one in config["applications"][0]["deployments"]} <= known
+
+
+def test_the_default_configuration_documents_every_key():
+    text = (PROJECT_ROOT / "configs" / "serve.yaml").read_text()
+    missing = [key for kind in sections().values() for key in kind.model_fields if f"{key}:" not in text]
+    assert missing == []
+
+
+def test_the_default_configuration_says_the_defaults():
+    args = yaml.safe_load((PROJECT_ROOT / "configs" / "serve.yaml").read_text())["applications"][0]["args"]
+    assert parse_settings(args) == parse_settings({})
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("applications: [", "is not YAML"),
+        ("[1, 2]", "no `applications:`"),
+        ("http_options: {}", "no `applications:`"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused_with_its_name(tmp_path, content, reason):
+    path = tmp_path / "serve.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigurationError, match=reason) as caught:
+        read_config(path)
+    assert str(path) in caught.value.message
+
+
+def test_a_file_that_is_not_there_is_refused_with_its_name(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"nowhere\.yaml: No such file or directory"):
+        read_config(tmp_path / "nowhere.yaml")
+
+
+def test_a_file_without_our_application_is_refused():
+    with pytest.raises(ConfigurationError, match="no application with import_path"):
+        settings_of({"applications": [{"import_path": "other:app"}]})
