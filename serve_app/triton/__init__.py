@@ -1,0 +1,1 @@
+"""Triton in this process: the deployment, the engine facade, the model repository."""

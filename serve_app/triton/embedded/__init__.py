@@ -1,0 +1,95 @@
+"""NVIDIA's `tritonserver` API for a Triton server in this process, on the library of the nvidia-pytriton wheel.
+
+Importing loads no library and touches no environment; the first server does.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from .datatypes import (
+    DataType,
+    DLDeviceType,
+    InstanceGroupKind,
+    LogFormat,
+    LogLevel,
+    MemoryType,
+    MetricFormat,
+    MetricKind,
+    ModelBatchFlag,
+    ModelControlMode,
+    ModelIndexFlag,
+    ModelTxnPropertyFlag,
+    RateLimitMode,
+)
+from .errors import (
+    AlreadyExistsError,
+    CancelledError,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    TritonError,
+    UnavailableError,
+    UnknownError,
+    UnsupportedError,
+)
+from .log import LogMessage
+from .memory import MemoryAllocator, MemoryBuffer, default_memory_allocators
+from .metrics import Metric, MetricFamily
+from .model import Model
+from .options import ModelLoadDeviceLimit, Options, RateLimiterResource
+from .proof import prove_python_backend
+from .request import InferenceRequest
+from .response import AsyncResponseIterator, InferenceResponse, ResponseIterator
+from .server import ModelDictionary, Server
+from .tensor import Tensor
+from .trace import InferenceTrace, TraceSpan
+
+__all__ = [
+    "AlreadyExistsError",
+    "AsyncResponseIterator",
+    "CancelledError",
+    "DLDeviceType",
+    "DataType",
+    "InferenceRequest",
+    "InferenceResponse",
+    "InferenceTrace",
+    "InstanceGroupKind",
+    "InternalError",
+    "InvalidArgumentError",
+    "LogFormat",
+    "LogLevel",
+    "LogMessage",
+    "MemoryAllocator",
+    "MemoryBuffer",
+    "MemoryType",
+    "Metric",
+    "MetricFamily",
+    "MetricFormat",
+    "MetricKind",
+    "Model",
+    "ModelBatchFlag",
+    "ModelControlMode",
+    "ModelDictionary",
+    "ModelIndexFlag",
+    "ModelLoadDeviceLimit",
+    "ModelTxnPropertyFlag",
+    "NotFoundError",
+    "Options",
+    "RateLimitMode",
+    "RateLimiterResource",
+    "ResponseIterator",
+    "Server",
+    "Tensor",
+    "TraceSpan",
+    "TritonError",
+    "UnavailableError",
+    "UnknownError",
+    "UnsupportedError",
+    "default_memory_allocators",
+    "prove_python_backend",
+]
+
+# Programs read it as the version of the `tritonserver` package.
+try:
+    __version__ = version("nvidia-pytriton")
+except PackageNotFoundError:
+    __version__ = "UNKNOWN"

@@ -1,0 +1,246 @@
+"""The C API of libtritonserver as typed ctypes functions, and the translation of its errors."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import (
+    CFUNCTYPE,
+    POINTER,
+    c_bool,
+    c_char_p,
+    c_double,
+    c_int,
+    c_int64,
+    c_size_t,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
+from typing import Any
+
+from . import library
+from .errors import InvalidArgumentError, error_class, error_code
+
+_P = c_void_p
+_OUT = POINTER(c_void_p)
+
+AllocFn = CFUNCTYPE(c_void_p, _P, c_char_p, c_size_t, c_int, c_int64, _P, _OUT, _OUT, POINTER(c_int), POINTER(c_int64))
+QueryFn = CFUNCTYPE(c_void_p, _P, _P, c_char_p, POINTER(c_size_t), POINTER(c_int), POINTER(c_int64))
+RequestReleaseFn = CFUNCTYPE(None, _P, c_uint32, _P)
+ResponseFn = CFUNCTYPE(None, _P, c_uint32, _P)
+TraceActivityFn = CFUNCTYPE(None, _P, c_int, c_uint64, _P)
+TraceReleaseFn = CFUNCTYPE(None, _P, _P)
+
+# Functions that return an error object. Those that may wait for a lock or do work run without the GIL.
+_BLOCKING: dict[str, tuple[Any, ...]] = {
+    "InferenceRequestNew": (_OUT, _P, c_char_p, c_int64),
+    "ServerDelete": (_P,),
+    "ServerInferAsync": (_P, _P, _P),
+    "ServerIsLive": (_P, POINTER(c_bool)),
+    "ServerIsReady": (_P, POINTER(c_bool)),
+    "ServerLoadModel": (_P, c_char_p),
+    "ServerLoadModelWithParameters": (_P, c_char_p, _OUT, c_uint64),
+    "ServerMetadata": (_P, _OUT),
+    "ServerMetrics": (_P, _OUT),
+    "ServerModelBatchProperties": (_P, c_char_p, c_int64, POINTER(c_uint32), _OUT),
+    "ServerModelConfig": (_P, c_char_p, c_int64, c_uint32, _OUT),
+    "ServerModelIndex": (_P, c_uint32, _OUT),
+    "ServerModelIsReady": (_P, c_char_p, c_int64, POINTER(c_bool)),
+    "ServerModelMetadata": (_P, c_char_p, c_int64, _OUT),
+    "ServerModelStatistics": (_P, c_char_p, c_int64, _OUT),
+    "ServerModelTransactionProperties": (_P, c_char_p, c_int64, POINTER(c_uint32), _OUT),
+    "ServerNew": (_OUT, _P),
+    "ServerPollModelRepository": (_P,),
+    "ServerRegisterModelRepository": (_P, c_char_p, _OUT, c_uint32),
+    "ServerSetExitTimeout": (_P, c_uint32),
+    "ServerStop": (_P,),
+    "ServerUnloadModel": (_P, c_char_p),
+    "ServerUnloadModelAndDependents": (_P, c_char_p),
+    "ServerUnregisterModelRepository": (_P, c_char_p),
+    "MetricsFormatted": (_P, c_int, POINTER(c_char_p), POINTER(c_size_t)),
+    "LogMessage": (c_int, c_char_p, c_int, c_char_p),
+}
+
+# Functions that only touch the object they are given: keeping the GIL is cheaper than giving it back.
+_QUICK: dict[str, tuple[Any, ...]] = {
+    "ApiVersion": (POINTER(c_uint32), POINTER(c_uint32)),
+    "GetMetricKind": (_P, POINTER(c_int)),
+    "InferenceRequestAddInput": (_P, c_char_p, c_int, POINTER(c_int64), c_uint64),
+    "InferenceRequestAddRequestedOutput": (_P, c_char_p),
+    "InferenceRequestAppendInputData": (_P, c_char_p, _P, c_size_t, c_int, c_int64),
+    "InferenceRequestCancel": (_P,),
+    "InferenceRequestDelete": (_P,),
+    "InferenceRequestSetBoolParameter": (_P, c_char_p, c_bool),
+    "InferenceRequestSetCorrelationId": (_P, c_uint64),
+    "InferenceRequestSetCorrelationIdString": (_P, c_char_p),
+    "InferenceRequestSetDoubleParameter": (_P, c_char_p, c_double),
+    "InferenceRequestSetFlags": (_P, c_uint32),
+    "InferenceRequestSetId": (_P, c_char_p),
+    "InferenceRequestSetIntParameter": (_P, c_char_p, c_int64),
+    "InferenceRequestSetPriorityUInt64": (_P, c_uint64),
+    "InferenceRequestSetReleaseCallback": (_P, RequestReleaseFn, _P),
+    "InferenceRequestSetResponseCallback": (_P, _P, _P, ResponseFn, _P),
+    "InferenceRequestSetStringParameter": (_P, c_char_p, c_char_p),
+    "InferenceRequestSetTimeoutMicroseconds": (_P, c_uint64),
+    "InferenceResponseDelete": (_P,),
+    "InferenceResponseError": (_P,),
+    "InferenceResponseModel": (_P, POINTER(c_char_p), POINTER(c_int64)),
+    "InferenceResponseOutput": (
+        _P, c_uint32, POINTER(c_char_p), POINTER(c_int), POINTER(POINTER(c_int64)), POINTER(c_uint64),
+        _OUT, POINTER(c_size_t), POINTER(c_int), POINTER(c_int64), _OUT,
+    ),
+    "InferenceResponseOutputCount": (_P, POINTER(c_uint32)),
+    "InferenceResponseParameter": (_P, c_uint32, POINTER(c_char_p), POINTER(c_int), _OUT),
+    "InferenceResponseParameterCount": (_P, POINTER(c_uint32)),
+    "InferenceTraceDelete": (_P,),
+    "InferenceTraceId": (_P, POINTER(c_uint64)),
+    "InferenceTraceModelName": (_P, POINTER(c_char_p)),
+    "InferenceTraceNew": (_OUT, c_int, c_uint64, TraceActivityFn, TraceReleaseFn, _P),
+    "MessageDelete": (_P,),
+    "MessageSerializeToJson": (_P, POINTER(c_char_p), POINTER(c_size_t)),
+    "MetricArgsDelete": (_P,),
+    "MetricArgsNew": (_OUT,),
+    "MetricArgsSetHistogram": (_P, POINTER(c_double), c_uint64),
+    "MetricDelete": (_P,),
+    "MetricFamilyDelete": (_P,),
+    "MetricFamilyNew": (_OUT, c_int, c_char_p, c_char_p),
+    "MetricIncrement": (_P, c_double),
+    "MetricNewWithArgs": (_OUT, _P, _OUT, c_uint64, _P),
+    "MetricObserve": (_P, c_double),
+    "MetricSet": (_P, c_double),
+    "MetricValue": (_P, POINTER(c_double)),
+    "MetricsDelete": (_P,),
+    "ResponseAllocatorNew": (_OUT, AllocFn, _P, _P),
+    "ResponseAllocatorSetQueryFunction": (_P, QueryFn),
+    "ServerOptionsAddRateLimiterResource": (_P, c_char_p, c_size_t, c_int),
+    "ServerOptionsDelete": (_P,),
+    "ServerOptionsNew": (_OUT,),
+    "ServerOptionsSetBackendConfig": (_P, c_char_p, c_char_p, c_char_p),
+    "ServerOptionsSetBackendDirectory": (_P, c_char_p),
+    "ServerOptionsSetBufferManagerThreadCount": (_P, c_uint32),
+    "ServerOptionsSetCacheConfig": (_P, c_char_p, c_char_p),
+    "ServerOptionsSetCacheDirectory": (_P, c_char_p),
+    "ServerOptionsSetCpuMetrics": (_P, c_bool),
+    "ServerOptionsSetCudaMemoryPoolByteSize": (_P, c_int, c_uint64),
+    "ServerOptionsSetEnablePeerAccess": (_P, c_bool),
+    "ServerOptionsSetExitOnError": (_P, c_bool),
+    "ServerOptionsSetExitTimeout": (_P, c_uint32),
+    "ServerOptionsSetGpuMetrics": (_P, c_bool),
+    "ServerOptionsSetHostPolicy": (_P, c_char_p, c_char_p, c_char_p),
+    "ServerOptionsSetLogError": (_P, c_bool),
+    "ServerOptionsSetLogFile": (_P, c_char_p),
+    "ServerOptionsSetLogFormat": (_P, c_int),
+    "ServerOptionsSetLogInfo": (_P, c_bool),
+    "ServerOptionsSetLogVerbose": (_P, c_int),
+    "ServerOptionsSetLogWarn": (_P, c_bool),
+    "ServerOptionsSetMetrics": (_P, c_bool),
+    "ServerOptionsSetMetricsConfig": (_P, c_char_p, c_char_p, c_char_p),
+    "ServerOptionsSetMetricsInterval": (_P, c_uint64),
+    "ServerOptionsSetMinSupportedComputeCapability": (_P, c_double),
+    "ServerOptionsSetModelControlMode": (_P, c_int),
+    "ServerOptionsSetModelLoadDeviceLimit": (_P, c_int, c_int, c_double),
+    "ServerOptionsSetModelLoadRetryCount": (_P, c_uint32),
+    "ServerOptionsSetModelLoadThreadCount": (_P, c_uint32),
+    "ServerOptionsSetModelNamespacing": (_P, c_bool),
+    "ServerOptionsSetModelRepositoryPath": (_P, c_char_p),
+    "ServerOptionsSetPinnedMemoryPoolByteSize": (_P, c_uint64),
+    "ServerOptionsSetRateLimiterMode": (_P, c_int),
+    "ServerOptionsSetRepoAgentDirectory": (_P, c_char_p),
+    "ServerOptionsSetServerId": (_P, c_char_p),
+    "ServerOptionsSetStartupModel": (_P, c_char_p),
+    "ServerOptionsSetStrictModelConfig": (_P, c_bool),
+    "ServerOptionsSetStrictReadiness": (_P, c_bool),
+}  # fmt: skip
+
+# Functions with a result of their own.
+_VALUES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "ErrorCode": (c_int, (_P,)),
+    "ErrorDelete": (None, (_P,)),
+    "ErrorMessage": (c_char_p, (_P,)),
+    "ErrorNew": (c_void_p, (c_int, c_char_p)),
+    "LogIsEnabled": (c_bool, (c_int,)),
+    "ParameterBytesNew": (c_void_p, (c_char_p, c_char_p, c_uint64)),
+    "ParameterDelete": (None, (_P,)),
+    "ParameterNew": (c_void_p, (c_char_p, c_int, _P)),
+}
+
+
+class CApi:
+    """The functions of the library as attributes, without their TRITONSERVER_ prefix."""
+
+    def __init__(self, path: str) -> None:
+        blocking, quick = ctypes.CDLL(path, ctypes.RTLD_GLOBAL), ctypes.PyDLL(path, ctypes.RTLD_GLOBAL)
+        for name, arguments in _BLOCKING.items():
+            self._bind(blocking, name, c_void_p, arguments)
+        for name, arguments in _QUICK.items():
+            self._bind(quick, name, c_void_p, arguments)
+        for name, (result, arguments) in _VALUES.items():
+            self._bind(quick, name, result, arguments)
+
+    def _bind(self, dll: ctypes.CDLL, name: str, result: Any, arguments: tuple[Any, ...]) -> None:
+        function = getattr(dll, f"TRITONSERVER_{name}")
+        function.restype, function.argtypes = result, arguments
+        setattr(self, name, function)
+
+    def __getattr__(self, name: str) -> Any:  # reached only for a name that is not bound
+        raise AttributeError(f"libtritonserver function {name} is not bound")
+
+
+_api: CApi | None = None
+
+
+def api() -> CApi:
+    """The loaded library; the first call loads it."""
+    global _api
+    if _api is None:
+        _api = CApi(str(library.load()))
+        _require_version(_api)
+    return _api
+
+
+def _require_version(loaded: CApi) -> None:
+    major, minor = c_uint32(), c_uint32()
+    check(loaded.ApiVersion(major, minor))
+    if major.value != 1:
+        raise InvalidArgumentError(f"libtritonserver has API {major.value}.{minor.value}, this binding needs 1.x")
+
+
+def check(error: int | None) -> None:
+    """Raise the typed error for an error object, which is deleted."""
+    if error:
+        raise take_error(error)
+
+
+def take_error(error: int) -> Exception:
+    """The exception for an error object that belongs to us."""
+    exception = read_error(error)
+    api().ErrorDelete(error)
+    return exception
+
+
+def read_error(error: int) -> Exception:
+    """The exception for an error object that stays with its owner."""
+    message = api().ErrorMessage(error) or b""
+    return error_class(api().ErrorCode(error))(message.decode("utf-8", "replace"))
+
+
+def new_error(exception: BaseException) -> int:
+    """An error object for Triton out of an exception."""
+    message = str(exception) or type(exception).__name__
+    pointer: int = api().ErrorNew(error_code(exception), message.encode("utf-8", "replace"))
+    return pointer
+
+
+def text(value: Any, what: str) -> bytes:
+    """A C string; anything but str is a TypeError that names the option."""
+    if not isinstance(value, str):
+        raise TypeError(f"{what} must be str, not {type(value).__name__}: {value!r}")
+    if "\0" in value:
+        raise InvalidArgumentError(f"{what} holds a NUL character: {value!r}")
+    return value.encode("utf-8", "surrogateescape")
+
+
+def immortal(callback: Any) -> Any:
+    """Keep a ctypes callback for ever: its machine code must outlive the interpreter's own cleaning up."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(callback))
+    return callback

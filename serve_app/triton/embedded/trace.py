@@ -1,0 +1,115 @@
+"""Timestamps of one request inside Triton, of an ensemble's steps too; an addition to NVIDIA's Python API."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable
+from ctypes import byref, c_char_p, c_uint64, c_void_p
+from dataclasses import dataclass
+
+from .capi import TraceActivityFn, TraceReleaseFn, api, check, immortal
+
+_log = logging.getLogger(__name__)
+_TIMESTAMPS = 0x4
+QUEUE_START, COMPUTE_START, COMPUTE_END = 1, 2, 5
+
+_numbers = itertools.count(1)
+_traces: dict[int, InferenceTrace] = {}
+
+
+@dataclass(slots=True)
+class TraceSpan:
+    """What one model did for the request; nanoseconds of the monotonic clock, 0 where it did not happen."""
+
+    model: str
+    queue_start_ns: int = 0
+    compute_start_ns: int = 0
+    compute_end_ns: int = 0
+
+    @property
+    def queue_ms(self) -> float:
+        return max(0, self.compute_start_ns - self.queue_start_ns) / 1e6 if self.queue_start_ns else 0.0
+
+    @property
+    def compute_ms(self) -> float:
+        return max(0, self.compute_end_ns - self.compute_start_ns) / 1e6
+
+
+class InferenceTrace:
+    """Give it to a request before it is sent; `spans` is whole when `on_complete` is called by Triton's thread."""
+
+    def __init__(self, on_complete: Callable[[], None]) -> None:
+        self.spans: dict[int, TraceSpan] = {}
+        self._on_complete = on_complete
+        self._open: set[int] = set()
+        self._number = next(_numbers)
+
+    @property
+    def computed(self) -> list[TraceSpan]:
+        """The spans of the models that ran, in their order: an ensemble itself computes nothing."""
+        ran = [span for span in self.spans.values() if span.compute_end_ns]
+        return sorted(ran, key=lambda span: span.compute_start_ns)
+
+    def create(self) -> int:
+        """The object of the C API; whoever sends the request gives it to Triton, or deletes it."""
+        pointer = c_void_p()
+        _traces[self._number] = self
+        check(api().InferenceTraceNew(byref(pointer), _TIMESTAMPS, 0, _on_activity, _on_release, self._number))
+        assert pointer.value is not None
+        return pointer.value
+
+    def discard(self, pointer: int) -> None:
+        """Delete the trace of a request that was refused, if that was before Triton took it, which then released it."""
+        if _traces.pop(self._number, None) is not None:
+            api().InferenceTraceDelete(pointer)
+
+    def _record(self, pointer: int, activity: int, timestamp_ns: int) -> None:
+        identifier = _identifier(pointer)
+        span = self.spans.get(identifier)
+        if span is None:
+            name = c_char_p()
+            api().InferenceTraceModelName(pointer, byref(name))
+            span = self.spans[identifier] = TraceSpan((name.value or b"").decode())
+            self._open.add(identifier)
+        if activity == QUEUE_START:
+            span.queue_start_ns = timestamp_ns
+        elif activity == COMPUTE_START:
+            span.compute_start_ns = timestamp_ns
+        elif activity == COMPUTE_END:
+            span.compute_end_ns = timestamp_ns
+
+    def _release(self, pointer: int) -> None:
+        self._open.discard(_identifier(pointer))
+        if not self._open:
+            _traces.pop(self._number, None)
+            self._on_complete()
+
+
+def _identifier(pointer: int) -> int:
+    value = c_uint64()
+    api().InferenceTraceId(pointer, byref(value))
+    return value.value
+
+
+@immortal
+@TraceActivityFn
+def _on_activity(pointer: int, activity: int, timestamp_ns: int, number: int) -> None:
+    try:
+        trace = _traces.get(number)
+        if trace is not None:
+            trace._record(pointer, activity, timestamp_ns)
+    except BaseException:
+        _log.exception("trace activity callback failed")
+
+
+@immortal
+@TraceReleaseFn
+def _on_release(pointer: int, number: int) -> None:
+    try:
+        trace = _traces.get(number)
+        if trace is not None:
+            trace._release(pointer)
+        api().InferenceTraceDelete(pointer)
+    except BaseException:
+        _log.exception("trace release callback failed")

@@ -1,0 +1,57 @@
+"""Memory, handles and threads come back."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import serve_app.triton.embedded as triton
+from serve_app.triton.embedded import flight
+
+# A module of the tests, not a package: found by its place.
+_spec = importlib.util.spec_from_file_location("soak", Path(__file__).with_name("soak.py"))
+assert _spec
+assert _spec.loader
+soak_module = importlib.util.module_from_spec(_spec)
+sys.modules["soak"] = soak_module
+_spec.loader.exec_module(soak_module)
+
+
+def test_twenty_thousand_requests_leave_memory_handles_and_threads_as_they_were(server: triton.Server) -> None:
+    usages = list(soak_module.soak(server, requests=20_000, rounds=4))
+    assert usages[-1].handles == usages[0].handles
+    assert usages[-1].threads == usages[0].threads
+    assert usages[-1].rss_kib - usages[1].rss_kib < 8_000, usages
+
+
+def test_an_output_is_freed_when_the_last_view_of_it_is_gone(server: triton.Server) -> None:
+    def resident_kib() -> int:  # without shared memory, which the backend keeps
+        return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0])
+
+    model = server.load("identity")
+    big = np.ones(16 << 20, np.float32)
+    gc.disable()  # reference counting alone must do
+    try:
+        next(model.infer(inputs={"IN0": big}))
+        before = resident_kib()
+        view = np.from_dlpack(next(model.infer(inputs={"IN0": big})).outputs["OUT0"])
+        assert resident_kib() - before > 60_000
+        del view
+        assert resident_kib() - before < 10_000
+    finally:
+        gc.enable()
+
+
+def test_requests_that_fail_leave_nothing(server: triton.Server) -> None:
+    model = server.load("identity")
+    for _ in range(50):
+        with pytest.raises(triton.InvalidArgumentError):
+            model.infer(inputs={"IN0": np.zeros(1, np.int8)})
+        with pytest.raises(triton.InvalidArgumentError):
+            model.infer(inputs={"IN0": np.zeros(1, np.float32)}, parameters={"bad": object()})
+    assert flight.count() == 0
