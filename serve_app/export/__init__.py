@@ -1,0 +1,1 @@
+"""From weights to a Triton model repository: what `make models` runs."""

@@ -1,0 +1,47 @@
+"""The command line of `scripts/build_models`."""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from serve_app.errors import ServeAppError
+from serve_app.export.repository import build_repository
+from serve_app.settings import SIZES, DetectionSettings, ModelSource, read_config, settings_of
+
+
+def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--config", type=Path, default=Path("configs/serve.yaml"), help="default: %(default)s")
+    parser.add_argument("--repository", type=Path, help="build there instead of where the configuration says")
+    parser.add_argument("--size", choices=SIZES, help="build this size only, served or not")
+    parser.add_argument("--weights", help="with --size: auto, demo or a .pt file")
+    parser.add_argument("--precision", choices=["f32", "bf16", "int8"], help="with --size")
+    parser.add_argument("--force", action="store_true", help="build again what is up to date")
+    return parser.parse_args(arguments)
+
+
+def wanted(options: argparse.Namespace) -> DetectionSettings:
+    """The configuration's `detection`, narrowed by the flags."""
+    detection = settings_of(read_config(options.config)).detection
+    changes: dict[str, object] = {}
+    if options.repository:
+        changes["model_repository"] = options.repository.resolve()
+    if options.size:
+        source = detection.models.get(options.size, ModelSource())
+        fields = {key: getattr(options, key) for key in ("weights", "precision") if getattr(options, key)}
+        changes["models"] = {options.size: source.model_copy(update=fields)}
+    return detection.model_copy(update=changes)
+
+
+def main(description: str, arguments: list[str] | None = None) -> None:
+    options = parse(description, arguments)
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    os.environ.setdefault("YOLO_VERBOSE", "false")  # its banner says nothing that the steps don't
+    try:
+        built = build_repository(wanted(options), report=lambda line: print(line, flush=True), force=options.force)
+    except (ServeAppError, OSError) as problem:
+        sys.exit(f"error: {problem}")
+    if not built:
+        print("models are up to date")
