@@ -1,0 +1,109 @@
+"""The CPU engine: runs a folder's graph with OpenVINO, one picture a stream."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+import triton_python_backend_utils as pb_utils
+
+Row = dict[str, npt.NDArray[Any]]
+GRAPH_FILES = ("model.xml", "model.onnx")
+THRESHOLDS = {"score_threshold": 0.25, "iou_threshold": 0.7}
+
+
+class TritonPythonModel:
+    """Answers `images` with what the graph's outputs are called; thresholds come as request parameters."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        config = json.loads(args["model_config"])
+        folder = Path(args["model_repository"]) / args["model_version"]
+        self.outputs = [output["name"] for output in config["output"]]
+        compiled = _compile(folder, int(_parameter(config, "threads", "0")), int(_parameter(config, "streams", "0")))
+        self.thresholds = {name: value for name, value in THRESHOLDS.items() if name in _input_names(compiled)}
+        self.streams = ov.AsyncInferQueue(compiled, compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self.streams.set_callback(self._collect)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Every picture of every request goes to the next free stream; one that fails fails its request alone."""
+        answers: list[list[Row | Exception | None]] = []
+        for request in requests:
+            images = pb_utils.get_input_tensor_by_name(request, "images").as_numpy()
+            rows: list[Row | Exception | None] = [None] * len(images)
+            answers.append(rows)
+            try:
+                thresholds = self._thresholds_of(request)
+                for position in range(len(images)):
+                    inputs = {"images": images[position : position + 1], **thresholds}
+                    self.streams.start_async(inputs, (rows, position), share_inputs=True)
+            except Exception as problem:  # whatever it is belongs to this request
+                rows[:] = [problem]
+        self.streams.wait_all()
+        return [self._respond(rows) for rows in answers]
+
+    def _thresholds_of(self, request: Any) -> Row:
+        if not self.thresholds:
+            return {}
+        given = json.loads(request.parameters() or "{}")
+        return {
+            name: np.array([float(given.get(name, default))], np.float32) for name, default in self.thresholds.items()
+        }
+
+    def _collect(self, finished: ov.InferRequest, place: tuple[list[Any], int]) -> None:
+        rows, position = place
+        try:
+            rows[position] = {name: finished.get_tensor(name).data.copy() for name in self.outputs}
+        except Exception as problem:  # an exception must not leave OpenVINO's callback
+            rows[position] = problem
+
+    def _respond(self, rows: list[Row | Exception | None]) -> Any:
+        problems = [row for row in rows if not isinstance(row, dict)]
+        if problems:
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"the engine failed: {problems[0]}"))
+        done: list[Row] = [row for row in rows if isinstance(row, dict)]
+        tensors = []
+        for name in self.outputs:
+            parts = [row[name] for row in done]
+            tensors.append(pb_utils.Tensor(name, parts[0] if len(parts) == 1 else np.concatenate(parts)))
+        return pb_utils.InferenceResponse(output_tensors=tensors)
+
+
+def _compile(folder: Path, threads: int, streams: int) -> ov.CompiledModel:
+    graph = next((folder / name for name in GRAPH_FILES if (folder / name).is_file()), None)
+    if graph is None:
+        raise FileNotFoundError(f"no engine in {folder}: `make models` builds {GRAPH_FILES[0]}")
+    threads = threads or len(os.sched_getaffinity(0))
+    core = ov.Core()
+    model = core.read_model(graph)
+    _fix_batch(model)
+    settings = {
+        "INFERENCE_PRECISION_HINT": _precision(folder),  # else OpenVINO takes bf16 where the processor has it
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": streams or threads,
+    }
+    return core.compile_model(model, "CPU", settings)
+
+
+def _fix_batch(model: ov.Model) -> None:
+    """Pictures come one by one: without free sizes OpenVINO plans memory once."""
+    images = model.input("images")
+    shape = images.partial_shape
+    shape[0] = 1
+    model.reshape({"images": shape})
+
+
+def _precision(folder: Path) -> str:
+    card = folder / "model.json"
+    precision = json.loads(card.read_text())["precision"] if card.is_file() else "f32"
+    return "bf16" if precision == "bf16" else "f32"
+
+
+def _input_names(compiled: ov.CompiledModel) -> set[str]:
+    return {name for port in compiled.inputs for name in port.get_names()}
+
+
+def _parameter(config: dict[str, Any], name: str, default: str) -> str:
+    return str(config.get("parameters", {}).get(name, {}).get("string_value", default))
