@@ -1,0 +1,76 @@
+"""What a detection request says: its pictures and its thresholds."""
+
+from dataclasses import dataclass
+
+from starlette.datastructures import FormData, QueryParams, UploadFile
+from starlette.requests import Request
+
+from serve_app.errors import InvalidRequestError
+from serve_app.settings import DetectionSettings
+from serve_app.types import Thresholds
+
+FIELDS = ("image", "file", "images")
+MAX_CLASS_DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class PictureRequest:
+    """`many` says which of the two shapes the answer has."""
+
+    pictures: list[bytes]
+    many: bool
+
+
+async def read_pictures(request: Request) -> PictureRequest:
+    """A multipart form with `image`, `file` or several `images`, or the bytes of one picture."""
+    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        async with request.form(max_files=1000) as form:
+            return await _from_form(form)
+    body = await request.body()
+    if not body:
+        raise InvalidRequestError(f"no picture: send its bytes, or a form with one of {', '.join(FIELDS)}")
+    return PictureRequest([body], many=False)
+
+
+async def _from_form(form: FormData) -> PictureRequest:
+    uploads = [(name, value) for name in FIELDS for value in form.getlist(name)]
+    if not uploads:
+        raise InvalidRequestError(f"the form has no field {', '.join(FIELDS)}; it has: {', '.join(form) or 'nothing'}")
+    pictures = []
+    for name, value in uploads:
+        if not isinstance(value, UploadFile):
+            raise InvalidRequestError(f"the form's field {name!r} is text, not a file")
+        pictures.append(await value.read())
+    return PictureRequest(pictures, many=len(uploads) > 1 or uploads[0][0] == "images")
+
+
+def read_thresholds(query: QueryParams, defaults: DetectionSettings) -> Thresholds:
+    """conf, iou, max_det and classes; what is out of range is named."""
+    return Thresholds(
+        confidence=_number(query, "conf", defaults.confidence, 0.0, 1.0),
+        iou=_number(query, "iou", defaults.iou, 0.0, 1.0),
+        max_detections=int(_number(query, "max_det", defaults.max_detections, 1, defaults.max_detections, whole=True)),
+        classes=_classes(query),
+    )
+
+
+def _number(query: QueryParams, name: str, default: float, low: float, high: float, whole: bool = False) -> float:
+    text = query.get(name)
+    if text is None:
+        return default
+    try:
+        value = int(text) if whole else float(text)
+    except ValueError:
+        raise InvalidRequestError(f"{name}={text!r} is not a {'whole ' if whole else ''}number") from None
+    if not low <= value <= high:
+        raise InvalidRequestError(f"{name}={text} is not between {low} and {high}")
+    return value
+
+
+def _classes(query: QueryParams) -> tuple[int, ...] | None:
+    texts = [text for entry in query.getlist("classes") for text in entry.split(",")]
+    if not texts:
+        return None
+    if not all(text.strip().isdecimal() and len(text.strip()) <= MAX_CLASS_DIGITS for text in texts):
+        raise InvalidRequestError(f"classes={','.join(texts)!r} is not a list of class numbers such as 0,2")
+    return tuple(int(text) for text in texts)

@@ -1,0 +1,40 @@
+"""What a detection request may say, without a service."""
+
+import pytest
+from starlette.datastructures import QueryParams
+
+from serve_app.errors import InvalidRequestError
+from serve_app.router.pictures import read_thresholds
+from serve_app.settings import DetectionSettings
+from serve_app.types import Thresholds
+
+DEFAULTS = DetectionSettings(confidence=0.3, iou=0.6, max_detections=100)
+
+
+def test_what_is_not_said_is_the_configurations():
+    assert read_thresholds(QueryParams(""), DEFAULTS) == Thresholds(0.3, 0.6, 100, None)
+
+
+def test_everything_that_can_be_said():
+    said = read_thresholds(QueryParams("conf=0.5&iou=0.4&max_det=7&classes=1,2&classes=5"), DEFAULTS)
+    assert said == Thresholds(0.5, 0.4, 7, (1, 2, 5))
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("conf=-0.1", "conf=-0.1 is not between 0.0 and 1.0"),
+        ("conf=inf", "conf=inf is not between"),
+        ("iou=", "iou='' is not a number"),
+        ("max_det=0", "max_det=0 is not between 1 and 100"),
+        ("max_det=101", "max_det=101 is not between 1 and 100"),
+        ("classes=", "is not a list of class numbers"),
+        ("classes=1,-2", "is not a list of class numbers"),
+        ("classes=" + "9" * 5000, "is not a list of class numbers"),
+        ("classes=²", "is not a list of class numbers"),
+    ],
+)
+def test_what_makes_no_sense_is_named(query, message):
+    with pytest.raises(InvalidRequestError) as caught:
+        read_thresholds(QueryParams(query), DEFAULTS)
+    assert message in caught.value.message
