@@ -1,0 +1,102 @@
+"""The command line of `scripts/serve`: one run of `serve run`, from checks to clean-up."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from types import FrameType
+
+from serve_app.errors import ServeAppError
+from serve_app.launch.leftovers import MARK, end_leftovers
+from serve_app.launch.preflight import check, ports_of, read_environment_file
+from serve_app.launch.watch import read_progress
+
+POLL_S = 1.0
+
+
+def main(description: str, arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("config", nargs="?", type=Path, default=Path("configs/serve.yaml"), help="default: %(default)s")
+    parser.add_argument("--env", type=Path, default=Path("configs/ray.env"), help="default: %(default)s")
+    options = parser.parse_args(arguments)
+    try:
+        config, _ = check(options.config)
+        environment = read_environment_file(options.env) | dict(os.environ)
+    except ServeAppError as problem:
+        sys.exit(f"error: {problem}")
+    sys.exit(Run(options.config, environment, ports_of(config)["http_options.port"]).until_end())
+
+
+class Run:
+    """`serve run CONFIG` as a child in a session of its own, so that one Ctrl-C reaches it once."""
+
+    def __init__(self, config: Path, environment: dict[str, str], port: int) -> None:
+        self._name = uuid.uuid4().hex
+        self._port = port
+        self._started = time.monotonic()
+        self._stopping = False
+        # Before the child starts: one that inherits an ignored SIGINT, as under nohup, could never be ended by it.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        bin_folder = os.path.dirname(sys.executable)
+        # A cluster of its own: ending the run ends Serve there, which in somebody else's would end theirs.
+        environment.setdefault("RAY_ADDRESS", "local")
+        environment |= {MARK: self._name, "PATH": f"{bin_folder}:{environment.get('PATH', '')}"}
+        self._child = subprocess.Popen(
+            [os.path.join(bin_folder, "serve"), "run", str(config)], env=environment, start_new_session=True
+        )
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        """The first asks for an orderly end; the second doesn't wait for it."""
+        if self._stopping:
+            self._child.kill()
+        self._stop()
+
+    def _stop(self) -> None:
+        if not self._stopping and self._child.poll() is None:
+            self._stopping = True
+            self._child.send_signal(signal.SIGINT)
+
+    def until_end(self) -> int:
+        try:
+            failure = self._watch_start()
+        except BaseException:  # whatever it is, Ray must not be left running alone
+            self._stop()
+            self._child.wait()
+            end_leftovers(self._name)
+            raise
+        if failure:
+            self._stop()
+        code = self._child.wait()
+        killed = end_leftovers(self._name)
+        if killed:
+            print(f"ended {killed} processes that were left", file=sys.stderr)
+        if failure:
+            print(f"error: {failure}", file=sys.stderr)
+            return 1
+        if not self._stopping:
+            print(f"error: `serve run` ended by itself with status {code}", file=sys.stderr)
+            return code if code > 0 else 1
+        return 0
+
+    def _watch_start(self) -> str | None:
+        """Until it is up, fails or ends; tells which deployments are still to come."""
+        waiting: tuple[str, ...] = ()
+        while self._child.poll() is None and not self._stopping:
+            progress = read_progress()
+            if progress.failure:
+                return progress.failure
+            if progress.up:
+                elapsed = time.monotonic() - self._started
+                print(f"ready in {elapsed:.1f} s: http://localhost:{self._port} (Ctrl-C ends it)", flush=True)
+                return None
+            missing = tuple(name for name, state in progress.deployments if state != "HEALTHY")
+            if missing and missing != waiting:
+                waiting = missing
+                print(f"waiting for {', '.join(missing)}", flush=True)
+            time.sleep(POLL_S)
+        return None

@@ -1,0 +1,78 @@
+"""What can be known to fail before anything starts."""
+
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+from serve_app.errors import ConfigurationError
+from serve_app.settings import Settings, TritonSettings, read_config, settings_of
+from serve_app.triton.repository import ModelRepository
+
+DEFAULT_HTTP_PORT = 8000
+DASHBOARD_PORT = 8265
+SHARED_MEMORY = "/dev/shm"
+
+
+def check(path: Path) -> tuple[dict[str, Any], Settings]:
+    """The file and its settings, or one ConfigurationError that says what to mend."""
+    config = read_config(path)
+    settings = settings_of(config)
+    for name, port in ports_of(config).items():
+        require_free(port, name)
+    for deployment in settings.triton:
+        check_models(deployment, settings)
+    require_free(DASHBOARD_PORT, "Ray's dashboard")
+    return config, settings
+
+
+def check_models(deployment: TritonSettings, settings: Settings) -> None:
+    """Every config parses, every step of an ensemble is there, and /dev/shm has room for the Python models."""
+    models = ModelRepository.of(deployment, settings.detection).selected.values()
+    instances = sum(deployment.instances.get(model.name, model.instances) for model in models if model.instances)
+    needed, free = instances * deployment.shared_memory_mib, shutil.disk_usage(SHARED_MEMORY).free >> 20
+    if needed > free:
+        raise ConfigurationError(
+            f"{SHARED_MEMORY} has {free} MiB free, and the {instances} instances of {deployment.name} need {needed} to "
+            "start; enlarge it (in a container: --shm-size, or a memory-backed volume) or serve fewer models"
+        )
+
+
+def ports_of(config: dict[str, Any]) -> dict[str, int]:
+    ports = {"http_options.port": (config.get("http_options") or {}).get("port", DEFAULT_HTTP_PORT)}
+    grpc = config.get("grpc_options") or {}
+    if grpc.get("grpc_servicer_functions"):
+        ports["grpc_options.port"] = grpc.get("port", 9000)
+    for name, port in ports.items():
+        if not isinstance(port, int) or not 0 < port < 65536:
+            raise ConfigurationError(f"{name}: {port!r} is no port number")
+    return ports
+
+
+def require_free(port: int, name: str) -> None:
+    """Bind as the service will; without SO_REUSEPORT, which would let two of them share."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("0.0.0.0", port))
+            listener.listen(1)
+        except OSError as problem:
+            reason = (problem.strerror or str(problem)).lower()
+            raise ConfigurationError(f"port {port} ({name}): {reason}; is another run of this service up?") from None
+
+
+def read_environment_file(path: Path) -> dict[str, str]:
+    """KEY=VALUE lines; `#` starts a comment line."""
+    values = {}
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as problem:
+        raise ConfigurationError(f"{path}: {problem.strerror}") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        key, separator, value = line.partition("=")
+        if not separator:
+            raise ConfigurationError(f"{path}:{number}: not KEY=VALUE: {line!r}")
+        values[key.strip()] = value.strip()
+    return values
