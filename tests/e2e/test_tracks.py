@@ -1,0 +1,196 @@
+"""Every track on the real service answers ultralytics' own detections, in the promised shape."""
+
+import concurrent.futures
+import io
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from ultralytics import ASSETS, YOLO
+
+from serve_app.export.demo.scenes import draw_scene
+from serve_app.settings import PROJECT_ROOT
+
+pytestmark = pytest.mark.e2e
+
+TRACKS = {
+    "A": "/pytorch/predict/nano",
+    "B": "/predict/nano",
+    "C": "/predict/nano_end2end",
+    "D1": "/predict/nano_gpu_e2e_streaming",
+    "D2": "/predict/nano_gpu_e2e",
+    "D3": "/predict/nano_gpu_e2e_batch",
+}
+SIZES = ((640, 640), (640, 480), (480, 640), (1280, 720), (320, 320))
+
+
+def as_jpeg(image):
+    encoded, data = cv2.imencode(".jpg", image)
+    assert encoded
+    return data.tobytes()
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """The drawn set in its five sizes, and the photographs that come with ultralytics."""
+    scenes = {f"scene {seed}": as_jpeg(draw_scene(seed, size=SIZES[seed % 5]).image) for seed in range(900, 915)}
+    return scenes | {name: (ASSETS / name).read_bytes() for name in ("bus.jpg", "zidane.jpg")}
+
+
+@pytest.fixture(scope="module")
+def reference(pictures):
+    """What ultralytics' predictor says of them, on the whole square as every engine takes it."""
+    model = YOLO(PROJECT_ROOT / "model_repository" / "weights" / "demo-yolo11n.pt")
+    answers = {}
+    for name, data in pictures.items():
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        for thresholds in ((0.25, 0.7), (0.1, 0.45)):
+            conf, iou = thresholds
+            (result,) = model.predict(image, rect=False, conf=conf, iou=iou, verbose=False)
+            boxes = result.boxes
+            rows = zip(boxes.xyxyn.numpy(), boxes.conf.tolist(), boxes.cls.int().tolist(), strict=True)
+            answers[name, thresholds] = list(rows)
+    return answers
+
+
+def rows_of(answer):
+    return [
+        ((one["x1"], one["y1"], one["x2"], one["y2"]), one["confidence"], one["class"]) for one in answer["detections"]
+    ]
+
+
+@pytest.mark.parametrize("track", TRACKS)
+def test_a_track_is_as_good_as_ultralytics(track, client, pictures, reference, compare, capsys):
+    worst_iou, worst_score, boxes = 1.0, 0.0, 0
+    for (name, (conf, iou)), expected in reference.items():
+        answer = client.post(TRACKS[track], params={"conf": conf, "iou": iou}, files={"image": pictures[name]})
+        assert answer.status_code == 200, answer.text
+        difference = compare(expected, rows_of(answer.json()))
+        assert difference.unmatched == 0, f"{name} at {conf}: {difference}"
+        boxes += difference.expected
+        worst_iou = min(worst_iou, difference.worst_iou)
+        worst_score = max(worst_score, difference.worst_score)
+    with capsys.disabled():
+        print(f"\n  track {track:<2}  {len(pictures)} pictures  {boxes} boxes, all found  "
+              f"worst IoU {worst_iou:.5f}  worst score difference {worst_score:.1e}")  # fmt: skip
+    assert boxes > 150
+    assert worst_iou >= 0.99
+    assert worst_score <= 0.01
+
+
+@pytest.mark.parametrize("track", TRACKS)
+def test_an_answer_has_the_promised_shape(track, client, pictures):
+    answer = client.post(TRACKS[track], files={"file": pictures["bus.jpg"]}).json()
+    assert set(answer) == {"status", "track", "model", "image", "num_detections", "detections", "timing_ms"}
+    assert answer["status"] == "success"
+    assert answer["track"] == track
+    assert set(answer["model"]) == {"name", "backend", "device"}
+    assert answer["model"]["backend"] == ("pytorch" if track == "A" else "openvino")
+    assert answer["image"] == {"width": 810, "height": 1080}
+    assert answer["num_detections"] == len(answer["detections"]) > 0
+    assert set(answer["detections"][0]) == {"x1", "y1", "x2", "y2", "confidence", "class", "class_name"}
+    times = answer["timing_ms"]
+    assert list(times) == ["decode", "preprocess", "queue", "infer", "postprocess", "total"]
+    assert times["infer"] > 0
+    assert sum(times.values()) - times["total"] < times["total"] + 1
+
+
+@pytest.mark.parametrize("track", TRACKS)
+def test_max_det_and_classes_narrow_the_answer(track, client, pictures):
+    everything = client.post(TRACKS[track], content=pictures["scene 900"], params={"conf": 0.05}).json()
+    label = everything["detections"][-1]["class"]
+    few = client.post(TRACKS[track], content=pictures["scene 900"], params={"conf": 0.05, "max_det": 2}).json()
+    assert few["detections"] == everything["detections"][:2]
+    one = client.post(TRACKS[track], content=pictures["scene 900"], params={"conf": 0.05, "classes": label}).json()
+    assert one["detections"] == [row for row in everything["detections"] if row["class"] == label]
+
+
+@pytest.mark.parametrize("track", TRACKS)
+def test_many_pictures_are_answered_each_and_a_bad_one_fails_alone(track, client, pictures, compare):
+    names = ["scene 901", "scene 902", "scene 903"]
+    files = [("images", pictures[name]) for name in names]
+    files.insert(1, ("images", b"no picture at all"))
+    files.append(("images", pictures["bus.jpg"][:20_000]))
+    answer = client.post(TRACKS[track], files=files)
+    assert answer.status_code == 200
+    results = answer.json()["results"]
+    assert [result.get("code", 200) for result in results] == [200, 415, 200, 200, 422]
+    for name, result in zip(names, (results[0], results[2], results[3]), strict=True):
+        alone = client.post(TRACKS[track], content=pictures[name]).json()
+        difference = compare(rows_of(alone), rows_of(result))
+        assert difference.unmatched == 0
+        assert difference.worst_iou > 0.999
+    assert "no picture in a format read here" in results[1]["error"]
+
+
+def test_concurrent_requests_are_batched(service, client, pictures):
+    before = batches(client)
+    with (
+        httpx.Client(base_url=service.url, timeout=60, limits=httpx.Limits(max_connections=32)) as many,
+        concurrent.futures.ThreadPoolExecutor(32) as pool,
+    ):
+        answers = list(pool.map(lambda _: many.post("/predict/nano", content=pictures["bus.jpg"]), range(96)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["num_detections"] for answer in answers}) == 1
+    grown = {size: count - before.get(size, 0) for size, count in batches(client).items()}
+    assert sum(size * count for size, count in grown.items()) == 96
+    assert max(size for size, count in grown.items() if count) > 1
+
+
+def batches(client):
+    (statistics,) = client.get("/v2/models/yolo_nano/stats").json()["model_stats"]
+    return {entry["batch_size"]: entry["compute_infer"]["count"] for entry in statistics["batch_stats"]}
+
+
+def test_the_tracks_are_listed_with_their_models(client):
+    rows = client.get("/tracks").json()["tracks"]
+    assert {row["track"]: row["path"] for row in rows} == TRACKS
+    assert all(row["ready"] for row in rows)
+    assert {row["model"]["name"] for row in rows if row["track"] == "D3"} == {"yolo_nano_gpu_e2e_batch"}
+    backends = {row["track"]: row["model"]["backend"] for row in rows}
+    assert backends.pop("A") == "pytorch"
+    assert set(backends.values()) == {"openvino"}
+
+
+def test_health_names_every_deployment(client):
+    answer = client.get("/health")
+    assert answer.status_code == 200
+    assert answer.json() == {"live": True, "ready": True, "deployments": {"vision": True, "baseline": True}}
+
+
+def png(mode):
+    buffer = io.BytesIO()
+    Image.new(mode, (9000, 9000)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("path", "request_of", "status", "message"),
+    [
+        ("/predict/huge", {"content": b"x"}, 404, "there is: /pytorch/predict/nano, /predict/nano, "),
+        ("/predict/nano", {"content": b""}, 400, "no picture: send its bytes, or a form with one of image, file"),
+        ("/predict/nano", {"content": b"GIF89a"}, 415, "no picture in a format read here: JPEG, PNG, WEBP, BMP"),
+        ("/predict/nano_gpu_e2e", {"content": b"GIF89a"}, 415, "no picture in a format read here"),
+        ("/pytorch/predict/nano", {"content": b"GIF89a"}, 415, "no picture in a format read here"),
+        ("/predict/nano", {"content": png("1")}, 422, "9000x9000 = 81000000 pixels, over the limit of 64000000"),
+        ("/predict/nano_gpu_e2e", {"content": png("1")}, 422, "over the limit of 64000000"),
+        ("/predict/nano", {"files": {"photo": b"x"}}, 400, "the form has no field image, file, images; it has: photo"),
+        ("/predict/nano", {"data": {"image": "x"}, "files": {"b": b""}}, 400, "field 'image' is text, not a file"),
+        ("/predict/nano?conf=2", {"content": b"x"}, 400, "conf=2 is not between 0.0 and 1.0"),
+        ("/predict/nano?conf=nan", {"content": b"x"}, 400, "conf=nan is not between 0.0 and 1.0"),
+        ("/predict/nano?iou=a", {"content": b"x"}, 400, "iou='a' is not a number"),
+        ("/predict/nano?max_det=1.5", {"content": b"x"}, 400, "max_det='1.5' is not a whole number"),
+        ("/predict/nano?max_det=301", {"content": b"x"}, 400, "max_det=301 is not between 1 and 300"),
+        ("/predict/nano?classes=a", {"content": b"x"}, 400, "classes='a' is not a list of class numbers"),
+        ("/predict/nano", {"content": bytes((64 << 20) + 1)}, 413, "over the limit of 67108864 bytes"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_request_that_can_not_be_answered_is_told_why(client, path, request_of, status, message):
+    answer = client.post(path, **request_of)
+    assert answer.status_code == status, answer.text
+    assert message in answer.json()["error"]
+    assert "Traceback" not in answer.text
+    assert "serve_app." not in answer.text
