@@ -28,15 +28,17 @@ def main(description: str, arguments: list[str] | None = None) -> None:
         environment = read_environment_file(options.env) | dict(os.environ)
     except ServeAppError as problem:
         sys.exit(f"error: {problem}")
-    sys.exit(Run(options.config, environment, ports_of(config)["http_options.port"]).until_end())
+    sys.exit(Run(options.config, environment, ports_of(config)).until_end())
 
 
 class Run:
     """`serve run CONFIG` as a child in a session of its own, so that one Ctrl-C reaches it once."""
 
-    def __init__(self, config: Path, environment: dict[str, str], port: int) -> None:
+    def __init__(self, config: Path, environment: dict[str, str], ports: dict[str, int]) -> None:
         self._name = uuid.uuid4().hex
-        self._port = port
+        self._addresses = f"http://localhost:{ports['http_options.port']}"
+        if "grpc_options.port" in ports:
+            self._addresses += f", gRPC at localhost:{ports['grpc_options.port']}"
         self._started = time.monotonic()
         self._stopping = False
         # Before the child starts: one that inherits an ignored SIGINT, as under nohup, could never be ended by it.
@@ -92,7 +94,7 @@ class Run:
                 return progress.failure
             if progress.up:
                 elapsed = time.monotonic() - self._started
-                print(f"ready in {elapsed:.1f} s: http://localhost:{self._port} (Ctrl-C ends it)", flush=True)
+                print(f"ready in {elapsed:.1f} s: {self._addresses} (Ctrl-C ends it)", flush=True)
                 return None
             missing = tuple(name for name, state in progress.deployments if state != "HEALTHY")
             if missing and missing != waiting:

@@ -39,6 +39,8 @@ class InferenceRequest:
     output_memory_allocator: MemoryAllocator | None = None
     response_queue: queue.SimpleQueue[Any] | asyncio.Queue[Any] | None = None
     trace: InferenceTrace | None = None
+    # Not in NVIDIA's class: without names a model makes all of its outputs.
+    requested_outputs: tuple[str, ...] = ()
     _flight: Flight | None = field(init=False, default=None, repr=False, compare=False)
 
     def cancel(self) -> None:
@@ -66,6 +68,8 @@ class InferenceRequest:
         try:
             self._set_options(library, pointer.value)
             _add_inputs(library, pointer.value, tensors)
+            for output in self.requested_outputs:
+                check(library.InferenceRequestAddRequestedOutput(pointer.value, text(output, "output name")))
             for key, value in self.parameters.items():
                 _set_parameter(library, pointer.value, key, value)
         except BaseException:

@@ -6,6 +6,7 @@ import json
 import queue
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -16,6 +17,7 @@ import torch
 import serve_app.triton.embedded as triton
 
 Get = Callable[[str], triton.Model]
+MODELS = Path(__file__).parent / "models"
 
 SAMPLES = {
     "BOOL": np.array([[True, False, True]]),
@@ -103,6 +105,21 @@ def test_request_parameters_of_every_type_reach_the_model(model: Get) -> None:
     assert seen["parameters"] == given
     assert seen["request_id"] == "abc"
     assert seen["outputs"] == ["SEEN"]
+
+
+def test_a_model_is_asked_for_the_requested_outputs_alone(server: triton.Server, model: Get) -> None:
+    config = model("parameters").config() | {"name": "asked"}
+    config["output"] += [config["output"][0] | {"name": "ALSO"}]
+    source = (MODELS / "parameters" / "1" / "model.py").read_bytes()
+    asked = server.load("asked", {"config": json.dumps(config), "file:1/model.py": source})
+    request = asked.create_request(inputs={"FIRST": np.zeros(1, np.float32)})
+    for requested, seen in (((), ["ALSO", "SEEN"]), (("SEEN",), ["SEEN"])):
+        request.requested_outputs = requested
+        (response,) = asked.infer(request)
+        assert json.loads(response.outputs["SEEN"].to_string_array()[0])["outputs"] == seen
+    request.requested_outputs = ("SEEN", "NOPE")
+    with pytest.raises(triton.InvalidArgumentError, match=r"^unexpected inference output 'NOPE' for model 'asked'$"):
+        asked.infer(request)
 
 
 def test_request_parameters_reach_the_models_inside_an_ensemble(model: Get) -> None:
