@@ -9,14 +9,18 @@ ServeAppError                     500  anything below
 ├── NotAnImageError               415  bytes in no picture format that is read here
 ├── UnreadableImageError          422  a picture that can't be decoded, or has too many pixels
 ├── TooManyRequestsError          429  over a rate that was set for the caller
+├── UnsupportedError              501  Triton has it somewhere, and it can't be had here
 ├── UnavailableError              503  queues full, or nothing ready yet; worth another try
 ├── DeadlineExceededError         504  the time the caller gave is over
 ├── ConfigurationError            500  settings that can't be served; raised before anything starts
 └── EngineError                   500  the engine failed
+    ├── ModelError                500  a model failed on a request; the message is the model's own
     └── ModelLoadError            500  a model can't be loaded; names it and the reason
 
 Errors cross process borders by pickle, so a constructor takes the message and nothing else.
 """
+
+import time
 
 
 class ServeAppError(Exception):
@@ -61,6 +65,10 @@ class TooManyRequestsError(ServeAppError):
     retry_after_s = 1
 
 
+class UnsupportedError(ServeAppError):
+    status = 501
+
+
 class UnavailableError(ServeAppError):
     status = 503
     retry_after_s = 1
@@ -70,11 +78,21 @@ class DeadlineExceededError(ServeAppError):
     status = 504
 
 
+def require_time(deadline: float | None) -> None:
+    """Drop work that nobody waits for any more; `deadline` is Unix time."""
+    if deadline is not None and time.time() >= deadline:
+        raise DeadlineExceededError("the deadline of the request has passed")
+
+
 class ConfigurationError(ServeAppError):
     pass
 
 
 class EngineError(ServeAppError):
+    pass
+
+
+class ModelError(EngineError):
     pass
 
 

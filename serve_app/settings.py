@@ -78,6 +78,7 @@ class TritonSettings(Section):
     """One deployment of in-process Triton servers; its replicas and resources stand under `deployments:`."""
 
     name: Name = Field(description="the deployment's name in Ray Serve")
+    model_repository: Path | None = Field(None, description="its own repository; null: that of `detection`")
     models: tuple[str, ...] = Field(("*",), min_length=1, description="models to serve; * and ? match any characters")
     control_mode: Literal["none", "explicit", "poll"] = Field(
         "none", description="none: fixed; explicit: load and unload by request; poll: follows the repository"
@@ -90,6 +91,9 @@ class TritonSettings(Section):
     picture_threads: int = Field(2, ge=1, le=64, description="threads that decode and draw boxes for tracks B and C")
     max_pictures_in_flight: int = Field(32, ge=1, description="pictures of one request that are worked on at once")
     shared_memory_mib: int = Field(16, ge=1, description="/dev/shm that each Python-backend instance starts with")
+    sequences: bool = Field(False, description="true: requests of one sequence reach the same replica")
+
+    _resolve = field_validator("model_repository")(classmethod(lambda cls, path: path and from_project_root(path)))
 
     @model_validator(mode="after")
     def _poll_takes_the_whole_repository(self) -> "TritonSettings":
@@ -110,7 +114,11 @@ class BaselineSettings(Section):
 class RouterSettings(Section):
     """The ingress."""
 
-    max_body_mib: int = Field(64, ge=1, le=4096, description="larger bodies are refused with 413")
+    max_body_mib: int = Field(64, ge=1, le=4096, description="larger HTTP bodies are refused with 413")
+    request_timeout_s: float = Field(300.0, gt=0, description="how long a request may take that brings no deadline")
+    admin_key_file: Path | None = Field(
+        None, description="a file with the key that load and unload ask for; null: they are open"
+    )
 
 
 class Settings(Section):
