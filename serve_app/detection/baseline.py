@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import cv2
 
 from serve_app.detection.preprocess import decode
 from serve_app.detection.samples import sample_picture
+from serve_app.detection.warming import Warming
 from serve_app.detection.weights import find_weights
-from serve_app.errors import ModelLoadError, NotFoundError, ServeAppError
+from serve_app.errors import ModelLoadError, NotFoundError, ServeAppError, require_time
 from serve_app.settings import BaselineSettings, DetectionSettings
 from serve_app.types import Detection, ModelCard, PictureResult, Pixels, StageTimes, Thresholds, TrackAnswer
 
@@ -75,7 +77,7 @@ class TorchPredictor:
 class TorchBaseline:
     """Serves track A; one picture after the other, since the predictor is not made for threads."""
 
-    def __init__(self, settings: BaselineSettings, detection: DetectionSettings) -> None:
+    async def __init__(self, settings: BaselineSettings, detection: DetectionSettings) -> None:  # type: ignore[misc]
         self._max_pixels = detection.max_pixels
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="torch")
         self._predictors: dict[str, TorchPredictor] = {}
@@ -86,11 +88,15 @@ class TorchBaseline:
             self._predictors[size] = TorchPredictor(
                 size, weights.path, detection.image_size, source.nms, settings.threads
             )
-            warmed = self._predictors[size].predict(sample_picture(), Thresholds(), detection.max_pixels)
-            if warmed.error:
-                raise ModelLoadError(f"track A, size {size}, can't answer: {warmed.error}")
+        self._warming = Warming({p.card.name: partial(self._probe, size) for size, p in self._predictors.items()})
+        await self._warming.run()
 
-    async def detect(self, size: str, pictures: Sequence[bytes], thresholds: Thresholds) -> TrackAnswer:
+    async def _probe(self, size: str) -> PictureResult:
+        return (await self.detect(size, [sample_picture()], Thresholds())).results[0]
+
+    async def detect(
+        self, size: str, pictures: Sequence[bytes], thresholds: Thresholds, deadline: float | None = None
+    ) -> TrackAnswer:
         """Detections for each picture; one that can't be read fails alone."""
         predictor = self._predictors.get(size)
         if predictor is None:
@@ -98,6 +104,7 @@ class TorchBaseline:
         loop = asyncio.get_running_loop()
         results = []
         for picture in pictures:  # one at a time, so that requests take turns
+            require_time(deadline)
             submitted = time.perf_counter()
             result, started = await loop.run_in_executor(
                 self._thread, _timed, predictor, picture, thresholds, self._max_pixels
@@ -105,6 +112,12 @@ class TorchBaseline:
             results.append(_with_queue(result, (started - submitted) * 1e3))
         card = predictor.card
         return TrackAnswer(card.name, card.backend, card.device, tuple(results))
+
+    async def start_warming(self) -> None:
+        self._warming.start()
+
+    def warming(self) -> dict[str, Any]:
+        return self._warming.progress()
 
     def describe(self) -> dict[str, Any]:
         return {"tracks": {size: predictor.card for size, predictor in self._predictors.items()}}

@@ -3,24 +3,32 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ray import serve
 from ray.serve._private.logging_utils import get_serve_logs_dir
 
+from serve_app.changes import ModelChange
 from serve_app.detection.samples import sample_picture
 from serve_app.detection.tracks import Track, tracks_of
-from serve_app.errors import ModelLoadError, NotFoundError, ServeAppError
+from serve_app.detection.warming import Warming
+from serve_app.errors import NotFoundError, ServeAppError, require_time
 from serve_app.settings import DetectionSettings, TritonSettings
+from serve_app.tensors import InferAnswer, InferRequest
+from serve_app.triton.control import ClusterStore, ModelControl
 from serve_app.triton.detector import Detector
 from serve_app.triton.engine import Engine
+from serve_app.triton.protocol import Protocol
 from serve_app.triton.repository import ModelRepository
 from serve_app.types import PictureResult, Thresholds, TrackAnswer
 
 logger = logging.getLogger("ray.serve")
+# How soon a replica that started in the middle of a load or unload takes part in it.
+CATCH_UP_INTERVAL_S = 2.0
 
 
 class TritonReplica:
@@ -36,22 +44,25 @@ class TritonReplica:
         }
         self._engine = Engine(repository, settings, _log_file(settings.name))
         await asyncio.to_thread(self._engine.start)
+        self._protocol = Protocol(self._engine)
+        self._control = ModelControl(self._engine, settings.control_mode, ClusterStore(settings, detection))
         self._detector = Detector(self._engine, self._cards, detection.max_pixels, settings.picture_threads)
         self._stopped = False
-        await self.warm()
-        self._polling = asyncio.create_task(self._poll()) if settings.control_mode == "poll" else None
+        await self._control.catch_up()
+        self._warming = Warming({track.model: partial(self._probe, track) for track in self._tracks.values()})
+        await self._warming.run()
+        self._following = asyncio.create_task(self._follow())
         names = len(repository.selected)
         logger.info(f"{settings.name}: {names} models ready in {time.monotonic() - started:.1f} s")
 
-    async def warm(self) -> None:
-        """One picture through every track, so that the first caller doesn't pay for what is made lazily."""
-        for track in self._tracks.values():
-            result = await self._detector.detect(track, sample_picture(), Thresholds())
-            if result.error:
-                raise ModelLoadError(f"track {track.target} can't answer: {result.error}")
+    async def _probe(self, track: Track) -> PictureResult:
+        return await self._detector.detect(track, sample_picture(), Thresholds())
 
-    async def detect(self, target: str, pictures: Sequence[bytes], thresholds: Thresholds) -> TrackAnswer:
+    async def detect(
+        self, target: str, pictures: Sequence[bytes], thresholds: Thresholds, deadline: float | None = None
+    ) -> TrackAnswer:
         """Detections for each picture; one that can't be read fails alone."""
+        require_time(deadline)
         track = self._track(target)
         slots = asyncio.Semaphore(self._settings.max_pictures_in_flight)
 
@@ -70,28 +81,64 @@ class TritonReplica:
         except KeyError:
             raise NotFoundError(f"no track {target!r} here; there is: {', '.join(self._tracks)}") from None
 
+    async def infer(self, asked: InferRequest) -> InferAnswer:
+        return await self._protocol.infer(asked)
+
+    async def stream(self, asked: InferRequest) -> AsyncIterator[InferAnswer]:
+        async for answer in self._protocol.stream(asked):
+            yield answer
+
     def describe(self) -> dict[str, Any]:
         """What the router tells of this deployment: tracks with their models, and every model's state."""
         return {
             "tracks": {target: self._cards[track.model] for target, track in self._tracks.items()},
             "models": self._engine.index(),
+            "server": self._engine.server_metadata(),
         }
 
-    def statistics(self, model: str) -> dict[str, Any]:
-        return self._engine.statistics(model)
+    def ready(self, model: str, version: int) -> bool:
+        return self._protocol.ready(model, version)
+
+    def metadata(self, model: str, version: int) -> dict[str, Any]:
+        return self._protocol.metadata(model, version)
+
+    def config(self, model: str, version: int) -> dict[str, Any]:
+        return self._protocol.config(model, version)
+
+    def statistics(self, model: str = "", version: int = -1) -> list[dict[str, Any]]:
+        return self._protocol.statistics(model, version)
+
+    def index(self) -> tuple[str, list[dict[str, str]]]:
+        """Which replica this is, and the state of every model on it."""
+        return _replica_name(), self._engine.index()
+
+    async def change(self, change: ModelChange) -> tuple[str, ServeAppError | None]:
+        """Which replica this is, and what kept it from the change."""
+        try:
+            await self._control.apply(change)
+        except ServeAppError as problem:
+            return _replica_name(), problem
+        return _replica_name(), None
+
+    async def start_warming(self) -> None:
+        self._warming.start()
+
+    def warming(self) -> dict[str, Any]:
+        return self._warming.progress()
 
     def check_health(self) -> None:
         """Serve asks; a server that isn't ready any more is replaced."""
         self._engine.require_health()
 
-    async def _poll(self) -> None:
-        """Follow the repository; a poll that fails is told and tried again."""
-        while True:
-            await asyncio.sleep(self._settings.poll_interval_s)
+    async def _follow(self) -> None:
+        """Follow the repository or what other replicas were told; what fails is told and tried again."""
+        polls = self._settings.control_mode == "poll"
+        while self._settings.control_mode != "none":
+            await asyncio.sleep(self._settings.poll_interval_s if polls else CATCH_UP_INTERVAL_S)
             try:
-                await asyncio.to_thread(self._engine.poll)
+                await (asyncio.to_thread(self._engine.poll) if polls else self._control.catch_up())
                 self._cards.update(self._engine.repository.cards())  # a new version may know other classes
-            except ServeAppError as problem:
+            except Exception as problem:  # also Ray's own: the next round may work
                 logger.warning(f"{self._settings.name}: {problem}")
 
     async def __del__(self) -> None:
@@ -99,14 +146,16 @@ class TritonReplica:
         if getattr(self, "_stopped", True):
             return
         self._stopped = True
-        if self._polling:
-            self._polling.cancel()
+        self._following.cancel()
         self._detector.close()
         with suppress(ServeAppError):
             await asyncio.to_thread(self._engine.stop)
 
 
+def _replica_name() -> str:
+    return str(serve.get_replica_context().replica_id.unique_id)
+
+
 def _log_file(name: str) -> Path:
     """Triton's own log, where the Ray dashboard shows it beside the replica's."""
-    replica = serve.get_replica_context().replica_id.unique_id
-    return Path(get_serve_logs_dir()) / f"triton_{name}_{replica}.log"
+    return Path(get_serve_logs_dir()) / f"triton_{name}_{_replica_name()}.log"

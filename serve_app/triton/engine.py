@@ -7,24 +7,15 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from serve_app.errors import (
-    DeadlineExceededError,
-    EngineError,
-    InvalidRequestError,
-    ModelLoadError,
-    NotFoundError,
-    ServeAppError,
-    UnavailableError,
-)  # fmt: skip
+from serve_app.errors import EngineError, ModelLoadError, UnavailableError
 from serve_app.settings import TritonSettings
+from serve_app.triton.binding import find_tritonserver, one_line, translated
 from serve_app.triton.repository import ModelRepository
 
 logger = logging.getLogger(__name__)
@@ -33,16 +24,6 @@ logger = logging.getLogger(__name__)
 MIN_EXIT_TIMEOUT_S = 5
 # Timestamps come when Triton has closed its books on a request, an instant after the answer.
 TRACE_PATIENCE_S = 0.5
-
-
-@cache  # every request asks, and an import that fails searches the path anew each time
-def find_tritonserver() -> ModuleType:
-    """NVIDIA's package where it is installed, as in its images; else ours with the same API."""
-    try:
-        import tritonserver
-    except ImportError:
-        from serve_app.triton import embedded as tritonserver
-    return tritonserver  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +61,7 @@ class Engine:
         self._log_file = log_file
         self._server: Any = None
         self._dead_model: str | None = None
+        self._loaded: dict[str, None] = {}  # in order, by request
         self._overlay: tempfile.TemporaryDirectory[str] | None = None
 
     def start(self) -> None:
@@ -141,6 +123,7 @@ class Engine:
         """Load or reload a model and wait until it is ready."""
         try:
             self._server.load(name, parameters)
+            self._loaded[name] = None
         except self.triton.TritonError as problem:
             raise ModelLoadError(
                 f"model {name!r} can't be loaded: {one_line(self._reason(name) or str(problem))}"
@@ -171,19 +154,32 @@ class Engine:
                     if not self._server.model(name).ready():
                         raise UnavailableError(f"model {name!r} isn't ready")
 
-    def index(self) -> list[dict[str, Any]]:
-        """State and reason of every version of every model."""
+    def index(self) -> list[dict[str, str]]:
+        """Every version of every model, as Triton's index says it; without model control only what is served."""
         with translated("the engine doesn't answer"):
             models = self._server.models().values()
-        return [{"name": m.name, "version": str(m.version), "state": m.state, "reason": m.reason or ""} for m in models]
+            hidden = self._settings.control_mode == "none"
+            rows = [_index_row(model) for model in models if not hidden or model.name in self.repository.selected]
+            return rows + self._came_whole({row["name"] for row in rows})
 
-    def config(self, name: str, version: int = -1) -> dict[str, Any]:
-        with translated(f"model {name!r} has no configuration"):
-            return dict(self._server.model(name, version).config())
+    def _came_whole(self, listed: set[str]) -> list[dict[str, str]]:
+        """Models that came with their load request: Triton serves them, and leaves them out of its index."""
+        names = [name for name in self._loaded if name not in listed and self._server.model(name).ready()]
+        return [
+            {"name": name, "version": version, "state": "READY"}
+            for name in names
+            for version in self._server.model(name).metadata()["versions"]
+        ]
 
-    def statistics(self, name: str, version: int = -1) -> dict[str, Any]:
-        with translated(f"model {name!r} has no statistics"):
-            return dict(self._server.model(name, version).statistics())
+    def model(self, name: str, version: int = -1) -> Any:
+        """Triton's own handle on a model, loaded or not; -1 is the newest version."""
+        if self._server is None:
+            raise UnavailableError("the Triton server is stopping")
+        return self._server.model(name, version)
+
+    def server_metadata(self) -> dict[str, Any]:
+        with translated("the engine doesn't answer"):
+            return dict(self._server.metadata())
 
     async def infer(
         self,
@@ -195,8 +191,8 @@ class Engine:
         """One request, one response; a caller that gives up cancels it."""
         loop = asyncio.get_running_loop()
         traced = asyncio.Event()
-        with self._watching(name), translated(f"model {name!r} failed"):
-            model = self._server.model(name)
+        with self.watching(name), translated(f"model {name!r} failed"):
+            model = self.model(name)
             request = model.create_request(inputs=dict(inputs), parameters=dict(parameters or {}), timeout=timeout_us)
             trace = self._trace(request, loop, traced)
             responses = model.async_infer(request)
@@ -209,7 +205,7 @@ class Engine:
         return Answer(outputs, await _steps_of(trace, traced))
 
     @contextmanager
-    def _watching(self, name: str) -> Iterator[None]:
+    def watching(self, name: str) -> Iterator[None]:
         """Remember that a process of the Python backend died: Triton doesn't start it again."""
         try:
             yield
@@ -241,9 +237,12 @@ class Engine:
                 self._overlay.cleanup()
 
 
-def one_line(reason: str) -> str:
-    """What a backend says, without the stack that the Python backend adds."""
-    return " ".join(reason.split("\nAt:\n")[0].split())
+def _index_row(model: Any) -> dict[str, str]:
+    """A model that was never loaded has neither version nor state."""
+    version = {"version": str(model.version)} if model.version != -1 else {}
+    state = {"state": model.state} if model.state else {}
+    reason = {"reason": one_line(model.reason)} if model.reason else {}
+    return {"name": model.name} | version | state | reason
 
 
 def _set_from_thread(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
@@ -261,29 +260,3 @@ async def _steps_of(trace: Any, traced: asyncio.Event) -> tuple[StepTimes, ...]:
     except TimeoutError:
         return ()
     return tuple(StepTimes(span.model, span.queue_ms, span.compute_ms) for span in trace.computed)
-
-
-@cache
-def translations() -> tuple[tuple[type[Exception], type[ServeAppError]], ...]:
-    """Triton's error classes with ours, the general one last."""
-    triton = find_tritonserver()
-    return (
-        (triton.InvalidArgumentError, InvalidRequestError),
-        (triton.NotFoundError, NotFoundError),
-        (triton.UnavailableError, UnavailableError),
-        (triton.CancelledError, DeadlineExceededError),
-        (triton.UnsupportedError, InvalidRequestError),
-        (triton.TritonError, EngineError),
-    )
-
-
-@contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Triton's typed errors as ours: the one place where that happens."""
-    try:
-        yield
-    except find_tritonserver().TritonError as problem:
-        for theirs, ours in translations():
-            if isinstance(problem, theirs):
-                raise ours(f"{what}: {one_line(str(problem))}") from None
-        raise

@@ -93,7 +93,7 @@ class ModelRepository:
     def of(cls, deployment: TritonSettings, detection: DetectionSettings) -> "ModelRepository":
         """What a configured deployment serves; a polling server takes every folder, also of other sizes."""
         sizes = None if deployment.control_mode == "poll" else detection.models
-        return cls(detection.model_repository, deployment.models, sizes)
+        return cls(deployment.model_repository or detection.model_repository, deployment.models, sizes)
 
     def _select(self, patterns: tuple[str, ...], sizes: set[str] | None) -> dict[str, RepositoryModel]:
         """What the patterns name, and what ensembles among it need."""

@@ -1,6 +1,14 @@
 """Tiny model repositories for the Python backend."""
 
+from pathlib import Path
+
 import pytest
+
+from serve_app.settings import TritonSettings
+from serve_app.triton.engine import Engine
+from serve_app.triton.repository import ModelRepository
+
+EMBEDDED_MODELS = Path(__file__).parent / "embedded" / "models"
 
 DOUBLING = """
 import time
@@ -57,6 +65,34 @@ class Repository:
         (self.path / name / "1").mkdir(parents=True)
         (self.path / name / "config.pbtxt").write_text(ENSEMBLE.format(name=name, first=first, second=second))
         return self
+
+
+@pytest.fixture(scope="session")
+def repository_in():
+    """Repositories in folders of a fixture's own, which may live longer than a test."""
+    return Repository
+
+
+@pytest.fixture(scope="session")
+def embedded_models():
+    """The models that show what a request can ask for."""
+    return EMBEDDED_MODELS
+
+
+@pytest.fixture(scope="module")
+def run_models():
+    """Engines in explicit mode over a folder, with some of its models; stopped whatever happens."""
+    engines = []
+
+    def run(folder, *names):
+        settings = TritonSettings(name="test", models=names, control_mode="explicit", drain_timeout_s=5)
+        engines.append(Engine(ModelRepository(folder, names, None), settings))
+        engines[-1].start()
+        return engines[-1]
+
+    yield run
+    for engine in engines:
+        engine.stop()
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ async def test_requests_at_the_same_time_become_a_batch(repository, running):
     engine = running()
     answers = await asyncio.gather(*(engine.infer("double", number(i)) for i in range(16)))
     assert [float(answer.outputs["y"][0, 0]) for answer in answers] == [2.0 * i for i in range(16)]
-    (statistics,) = engine.statistics("double")["model_stats"]
+    (statistics,) = engine.model("double").statistics()["model_stats"]
     assert statistics["execution_count"] < statistics["inference_count"] == 16
     assert max(entry["batch_size"] for entry in statistics["batch_stats"]) > 1
 
@@ -113,7 +113,7 @@ async def test_a_caller_that_gives_up_cancels_its_request(repository, running):
         await waiting
     await slow
     await asyncio.sleep(0.5)
-    (statistics,) = engine.statistics("double")["model_stats"]
+    (statistics,) = engine.model("double").statistics()["model_stats"]
     assert statistics["inference_stats"]["success"]["count"] == 1
 
 
@@ -168,8 +168,8 @@ async def test_instances_come_from_the_settings_for_ensembles_too(repository, ru
     repository.add("one").add("two").add_ensemble("both", "one", "two")
     engine = running(instances={"two": 2})
     assert (await engine.infer("both", number(1))).outputs["y"].tolist() == [[4.0]]
-    assert engine.config("two")["instance_group"][0]["count"] == 2
-    assert engine.config("one")["instance_group"][0]["count"] == 1
+    assert engine.model("two").config()["instance_group"][0]["count"] == 2
+    assert engine.model("one").config()["instance_group"][0]["count"] == 1
 
 
 def test_instances_of_a_model_that_is_not_served_are_refused(repository):

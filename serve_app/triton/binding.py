@@ -1,0 +1,58 @@
+"""Which package offers Triton's Python API here, and its errors in our own terms."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from types import ModuleType
+
+from serve_app.errors import (
+    DeadlineExceededError,
+    EngineError,
+    InvalidRequestError,
+    NotFoundError,
+    ServeAppError,
+    UnavailableError,
+    UnsupportedError,
+)  # fmt: skip
+
+
+@cache  # every request asks, and an import that fails searches the path anew each time
+def find_tritonserver() -> ModuleType:
+    """NVIDIA's package where it is installed, as in its images; else ours with the same API."""
+    try:
+        import tritonserver
+    except ImportError:
+        from serve_app.triton import embedded as tritonserver
+    return tritonserver  # type: ignore[no-any-return]
+
+
+def one_line(reason: str) -> str:
+    """What a backend says, without the stack that the Python backend adds."""
+    return " ".join(reason.split("\nAt:\n")[0].split())
+
+
+@cache
+def translations() -> tuple[tuple[type[Exception], type[ServeAppError]], ...]:
+    """Triton's error classes with ours, the general one last."""
+    triton = find_tritonserver()
+    return (
+        (triton.InvalidArgumentError, InvalidRequestError),
+        (triton.NotFoundError, NotFoundError),
+        (triton.UnavailableError, UnavailableError),
+        (triton.CancelledError, DeadlineExceededError),
+        (triton.UnsupportedError, UnsupportedError),
+        (triton.TritonError, EngineError),
+    )
+
+
+@contextmanager
+def translated(what: str = "") -> Iterator[None]:
+    """Triton's typed errors as ours: the one place where that happens. `what` goes before Triton's own words."""
+    try:
+        yield
+    except find_tritonserver().TritonError as problem:
+        for theirs, ours in translations():
+            if isinstance(problem, theirs):
+                said = one_line(str(problem))
+                raise ours(f"{what}: {said}" if what else said) from None
+        raise

@@ -1,0 +1,111 @@
+"""What the KServe protocol asks of one Triton server: inference, readiness, metadata, configuration, statistics."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from serve_app.errors import DeadlineExceededError, EngineError, ModelError, ServeAppError, UnsupportedError
+from serve_app.tensors import InferAnswer, InferRequest
+from serve_app.triton.binding import translated
+from serve_app.triton.engine import Engine
+from serve_app.triton.requests import create_request, read_answer
+
+BATCHED = 2  # the C API's flag for a first dimension that is the batch
+DECOUPLED = 2
+
+
+class Protocol:
+    """Answers in Triton's own words, which clients know; only stack traces are left out."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def infer(self, asked: InferRequest) -> InferAnswer:
+        """The one response of a model that isn't decoupled."""
+        with translated():
+            if self._engine.model(asked.model, asked.version).transaction_properties() & DECOUPLED:
+                raise UnsupportedError(
+                    f"model '{asked.model}' is decoupled, it gives any number of answers: "
+                    "use generate_stream or ModelStreamInfer"
+                )
+        async for answer in self.stream(asked):
+            return answer
+        raise ModelError(f"model '{asked.model}' ended without an answer")
+
+    async def stream(self, asked: InferRequest) -> AsyncIterator[InferAnswer]:
+        """Every response as it comes; who stops listening cancels the rest."""
+        _left_s(asked)
+        try:
+            async for answer in self._responses(asked):
+                yield answer
+        except EngineError as problem:
+            raise ModelError(problem.message) from None
+
+    async def _responses(self, asked: InferRequest) -> AsyncIterator[InferAnswer]:
+        with self._engine.watching(asked.model), translated():
+            model = self._engine.model(asked.model, asked.version)
+            batched = bool(model.batch_properties() & BATCHED)
+            responses = model.async_infer(create_request(model, asked, _queue_limit_us(asked)))
+            try:
+                while (response := await _next(responses, asked)) is not None:
+                    yield read_answer(response, asked, lambda: self._labels(asked.model), batched)
+            except BaseException:
+                responses.cancel()
+                raise
+
+    def _labels(self, name: str) -> Mapping[str, Sequence[str]]:
+        """Read anew each time: a model that is loaded again may have others."""
+        folder = self._engine.repository.path / name
+        outputs = self._engine.model(name).config()["output"]
+        files = {output["name"]: folder / output["label_filename"] for output in outputs if output["label_filename"]}
+        return {output: path.read_text().splitlines() for output, path in files.items() if path.is_file()}
+
+    def ready(self, name: str, version: int = -1) -> bool:
+        """Never an error: what isn't known isn't ready."""
+        try:
+            with translated():
+                return bool(self._engine.model(name, version).ready())
+        except ServeAppError:
+            return False
+
+    def metadata(self, name: str, version: int = -1) -> dict[str, Any]:
+        with translated():
+            return dict(self._engine.model(name, version).metadata())
+
+    def config(self, name: str, version: int = -1) -> dict[str, Any]:
+        with translated():
+            return dict(self._engine.model(name, version).config())
+
+    def statistics(self, name: str = "", version: int = -1) -> list[dict[str, Any]]:
+        """A row for each version of a model, or of all."""
+        with translated():
+            return list(self._engine.model(name, version).statistics()["model_stats"])
+
+
+async def _next(responses: Any, asked: InferRequest) -> Any:
+    """The deadline holds while the model works, not while the answer is on its way."""
+    try:
+        async with asyncio.timeout(_left_s(asked)) as limit:
+            return await anext(responses, None)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise DeadlineExceededError(f"the deadline passed while model '{asked.model}' was at work") from None
+
+
+def _left_s(asked: InferRequest) -> float | None:
+    """Seconds until the deadline; work that is late already never reaches Triton's queues."""
+    if asked.deadline is None:
+        return None
+    left = asked.deadline - time.time()
+    if left <= 0:
+        raise DeadlineExceededError(f"the deadline passed before model '{asked.model}' was reached")
+    return left
+
+
+def _queue_limit_us(asked: InferRequest) -> int:
+    """What Triton's queue may take, where the model's policy lets requests say so."""
+    if asked.timeout_us or asked.deadline is None:
+        return asked.timeout_us
+    return max(1, int((asked.deadline - time.time()) * 1e6))
