@@ -1,35 +1,55 @@
 """Composes the application: the only place that calls .bind()."""
 
 import fnmatch
+import logging
 from typing import Any
 
 from ray import serve
+from ray.serve._private.constants import RAY_SERVE_ENABLE_HA_PROXY
+from ray.serve.config import RequestRouterConfig
 
 from serve_app.detection.baseline import TorchBaseline
 from serve_app.detection.tracks import Track, tracks_of
 from serve_app.errors import ConfigurationError
 from serve_app.router.deployment import Router
-from serve_app.settings import Settings, parse_settings
+from serve_app.settings import DetectionSettings, Settings, TritonSettings, parse_settings
 from serve_app.triton.deployment import TritonReplica
 
+logger = logging.getLogger("ray.serve")
 BASELINE = "baseline"
+CONSISTENT_HASHING = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 
 
 def build(args: dict[str, Any]) -> serve.Application:
     """What `import_path: serve_app.app:build` names; everything is checked before the first .bind()."""
     settings = parse_settings(args)
     tracks = route_tracks(settings)
-    deployments: dict[str, serve.Application] = {
-        triton.name: serve.deployment(TritonReplica)
-        # Serve waits for requests first, then for the engine, and kills at this limit
-        .options(name=triton.name, graceful_shutdown_timeout_s=triton.drain_timeout_s + 10)
-        .bind(triton, settings.detection)
-        for triton in settings.triton
-    }
+    warn_without_haproxy()
+    deployments = {triton.name: bind_triton(triton, settings.detection) for triton in settings.triton}
     if settings.baseline:
         baseline = serve.deployment(TorchBaseline).options(name=BASELINE)
         deployments[BASELINE] = baseline.bind(settings.baseline, settings.detection)
     return serve.deployment(serve.ingress()(Router)).options(name="router").bind(settings, tracks, deployments)
+
+
+def bind_triton(triton: TritonSettings, detection: DetectionSettings) -> serve.Application:
+    # Serve waits for requests first, then for the engine, and kills at this limit
+    deployment = serve.deployment(TritonReplica).options(
+        name=triton.name, graceful_shutdown_timeout_s=triton.drain_timeout_s + 10
+    )
+    if triton.sequences:
+        deployment = deployment.options(
+            request_router_config=RequestRouterConfig(request_router_class=CONSISTENT_HASHING)
+        )
+    return deployment.bind(triton, detection)
+
+
+def warn_without_haproxy() -> None:
+    if not RAY_SERVE_ENABLE_HA_PROXY:
+        logger.warning(
+            "HAProxy is off, and Serve's own proxy takes a tenth of the requests: "
+            "set RAY_SERVE_ENABLE_HA_PROXY=1 for every Ray process, as configs/ray.env does"
+        )
 
 
 def route_tracks(settings: Settings) -> dict[Track, str]:

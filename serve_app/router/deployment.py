@@ -3,22 +3,48 @@
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from serve_app.detection.tracks import Track
+from serve_app.router.documentation import Documentation
+from serve_app.router.errors import HANDLERS
+from serve_app.router.keys import AdminKey
+from serve_app.router.kserve.grpc import KserveGrpc
+from serve_app.router.kserve.http import KserveHttp
+from serve_app.router.limits import LimitBody
+from serve_app.router.operations import Operations
+from serve_app.router.plane import DataPlane
 from serve_app.router.rest import DetectionRest, ServedTrack
+from serve_app.router.upstream import Upstream
 from serve_app.settings import Settings
 
 
-class Router:
-    """Knows which deployment answers which track; the handles come from app.py."""
+class Router(KserveGrpc):
+    """Knows which deployment answers what; the handles come from app.py. Its methods are those of the gRPC service."""
 
     def __init__(self, settings: Settings, tracks: Mapping[Track, str], deployments: Mapping[str, Any]) -> None:
-        self._settings = settings
-        self._deployments = deployments
-        self._tracks = {
-            track.path: ServedTrack(track, deployment, deployments[deployment]) for track, deployment in tracks.items()
-        }
+        self._settings, self._router_settings = settings, settings.router
+        self._upstreams = {name: Upstream(name, handle) for name, handle in deployments.items()}
+        self._tracks = {track.path: ServedTrack(track, self._upstreams[name]) for track, name in tracks.items()}
+        self._admin = AdminKey(settings.router.admin_key_file)
+        servers = [self._upstreams[triton.name] for triton in settings.triton]
+        names = {server.name for server in servers}
+        owners = {track.model: name for track, name in tracks.items() if name in names}
+        controlled = [triton.name for triton in settings.triton if triton.control_mode == "explicit"]
+        self._plane = DataPlane(servers, owners, next(iter(controlled), None))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return DetectionRest(self._settings, self._tracks, self._deployments).application()
+        routes = [
+            *KserveHttp(self._plane, self._settings.router, self._admin).routes(),
+            *DetectionRest(self._settings, self._tracks).routes(),
+            *Operations(self._tracks, self._upstreams.values()).routes(),
+        ]
+        application = Starlette(
+            routes=[*routes, *Documentation(self._tracks.values()).routes()],
+            middleware=[Middleware(LimitBody, max_bytes=self._settings.router.max_body_mib << 20)],
+            exception_handlers=HANDLERS,
+        )
+        application.router.redirect_slashes = False  # a path with a slash more is another path, as in Triton
+        return application

@@ -4,6 +4,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.errors import PayloadTooLargeError
 
+MAX_DIGITS = 19
+
 
 class LimitBody:
     """Refuses a body over the limit at its header, or at the byte that goes over."""
@@ -17,7 +19,7 @@ class LimitBody:
             await self._app(scope, receive, send)
             return
         announced = dict(scope["headers"]).get(b"content-length", b"0")
-        excess = announced.isdigit() and int(announced) > self._max_bytes
+        excess = announced.isdigit() and (len(announced) > MAX_DIGITS or int(announced) > self._max_bytes)
         received = 0
 
         async def counted() -> Message:

@@ -23,7 +23,7 @@ class PictureRequest:
 
 async def read_pictures(request: Request) -> PictureRequest:
     """A multipart form with `image`, `file` or several `images`, or the bytes of one picture."""
-    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         async with request.form(max_files=1000) as form:
             return await _from_form(form)
     body = await request.body()
@@ -52,6 +52,13 @@ def read_thresholds(query: QueryParams, defaults: DetectionSettings) -> Threshol
         max_detections=int(_number(query, "max_det", defaults.max_detections, 1, defaults.max_detections, whole=True)),
         classes=_classes(query),
     )
+
+
+def read_flag(query: QueryParams, name: str) -> bool:
+    text = query.get(name, "false").lower()
+    if text not in ("true", "1", "false", "0"):
+        raise InvalidRequestError(f"{name}={text[:40]!r} is neither true nor false")
+    return text in ("true", "1")
 
 
 def _number(query: QueryParams, name: str, default: float, low: float, high: float, whole: bool = False) -> float:

@@ -1,0 +1,47 @@
+"""The key of those who may load and unload models."""
+
+import hmac
+from collections.abc import Mapping
+from pathlib import Path
+
+from serve_app.errors import ConfigurationError, ForbiddenError, UnauthorizedError
+
+HEADER = "authorization"
+SCHEME = "bearer "
+
+
+class AdminKey:
+    """The content of a file, read again whenever it has changed, so that a mounted Secret can be rotated."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._read_at: int | None = None
+        self._key = b""
+        if path:
+            self._refresh()
+
+    def require(self, headers: Mapping[str, str]) -> None:
+        """Refuse a caller without the key; without a file everybody may."""
+        if self._path is None:
+            return
+        self._refresh()
+        given = headers.get(HEADER, "")
+        if not given.lower().startswith(SCHEME):
+            raise UnauthorizedError("this needs the admin key: send it as 'Authorization: Bearer …'")
+        if not hmac.compare_digest(given[len(SCHEME) :].strip().encode("latin-1", "replace"), self._key):
+            raise ForbiddenError("the key that was sent is not the admin key")
+
+    def _refresh(self) -> None:
+        """A file that goes, or is empty while somebody writes it, leaves the last key in force."""
+        assert self._path is not None
+        try:
+            changed = self._path.stat().st_mtime_ns
+            key = self._path.read_bytes().strip() if changed != self._read_at else self._key
+        except OSError as problem:
+            if not self._key:
+                raise ConfigurationError(f"router.admin_key_file: {self._path}: {problem.strerror}") from None
+            return
+        if key:
+            self._key, self._read_at = key, changed
+        elif not self._key:
+            raise ConfigurationError(f"router.admin_key_file: {self._path} is empty")

@@ -1,0 +1,110 @@
+"""The generate extension: a request whose fields are the inputs, answered by one JSON object or a stream of them."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from serve_app.errors import InvalidRequestError
+from serve_app.router.deadlines import deadline_of
+from serve_app.router.errors import tellable
+from serve_app.router.kserve.bodies import read_body, write_json
+from serve_app.router.kserve.documents import custom_parameters, parse_object, require_text
+from serve_app.router.kserve.paths import model_of
+from serve_app.router.kserve.values import pack_values, unpack_values
+from serve_app.router.plane import DataPlane
+from serve_app.settings import RouterSettings
+from serve_app.tensors import InferAnswer, InferRequest, Tensor
+
+NOT_ONE = (
+    "generate expects model to produce exactly 1 response, "
+    "use generate stream for model that generates various number of responses"
+)
+
+
+class Generate:
+    """Both endpoints; what a field means the model's own metadata says."""
+
+    def __init__(self, plane: DataPlane, settings: RouterSettings, max_bytes: int) -> None:
+        self._plane = plane
+        self._settings = settings
+        self._max_bytes = max_bytes
+
+    async def one(self, request: Request) -> Response:
+        answers = [answer async for answer in self._plane.stream(await self._read(request)) if not answer.empty]
+        if len(answers) != 1:
+            raise InvalidRequestError(NOT_ONE)
+        return Response(write_json(_document(answers[0])), media_type="application/json")
+
+    async def many(self, request: Request) -> Response:
+        """Server-sent events; what fails before the first of them is a plain error."""
+        answers = self._plane.stream(await self._read(request))
+        first = await anext(answers, None)
+        return StreamingResponse(_events(first, answers), media_type="text/event-stream")
+
+    async def _read(self, request: Request) -> InferRequest:
+        deadline = deadline_of(request.headers, self._settings)
+        document = parse_object(await read_body(request, self._max_bytes))
+        model, version = model_of(request)
+        metadata = await self._plane.metadata(model, version)
+        config = await self._plane.config(model, version)
+        batched = config.get("max_batch_size", 0) > 0
+        fields = {row["name"]: row for row in metadata["inputs"]}
+        inputs = tuple(_tensor(fields[name], document[name], batched) for name in document if name in fields)
+        identifier = document.get("id", "")
+        if not isinstance(identifier, str):
+            raise InvalidRequestError("Unable to parse 'id': it is no text")
+        return InferRequest(
+            model=model,
+            version=version,
+            id=require_text(identifier, "'id'"),
+            inputs=inputs,
+            parameters=_parameters(document, fields),
+            deadline=deadline,
+        )
+
+
+def _tensor(row: Mapping[str, Any], value: Any, batched: bool) -> Tensor:
+    """A number or text stands for one element, a list for one dimension; a batch is of one."""
+    name, datatype = row["name"], row["datatype"]
+    values = value if isinstance(value, list) else [value]
+    if any(isinstance(item, list | dict) for item in values):
+        raise InvalidRequestError(f"Unable to parse '{name}': generate takes a value or a flat list of them")
+    shape = (1, len(values)) if batched else (len(values),)
+    return Tensor(name, datatype, shape, pack_values(name, datatype, shape, values))
+
+
+def _parameters(document: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that are no inputs are parameters, and `parameters` may hold more."""
+    nested = document.get("parameters", {})
+    if not isinstance(nested, dict):
+        raise InvalidRequestError("Unable to parse 'parameters': it is no object")
+    loose = {
+        name: value
+        for name, value in document.items()
+        if name not in fields and name not in ("id", "parameters") and isinstance(value, str | int | float | bool)
+    }
+    return dict(custom_parameters(nested | loose, ()))
+
+
+def _document(answer: InferAnswer) -> dict[str, Any]:
+    values = {tensor.name: unpack_values(tensor) for tensor in answer.outputs}
+    scalars = {name: found[0] if len(found) == 1 else found for name, found in values.items()}
+    identity = {"id": answer.id} if answer.id else {}
+    return scalars | identity | {"model_name": answer.model, "model_version": answer.version}
+
+
+async def _events(first: InferAnswer | None, answers: AsyncIterator[InferAnswer]) -> AsyncIterator[bytes]:
+    try:
+        if first is not None and not first.empty:
+            yield _event(_document(first))
+        async for answer in answers:
+            if not answer.empty:
+                yield _event(_document(answer))
+    except Exception as problem:  # the status is out already: the error is the last event
+        yield _event({"error": tellable(problem).message})
+
+
+def _event(document: dict[str, Any]) -> bytes:
+    return b"data: " + write_json(document) + b"\n\n"

@@ -1,0 +1,169 @@
+"""KServe v2 over gRPC: the methods of GRPCInferenceService, as Ray Serve calls them on the router."""
+
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from google.protobuf.json_format import ParseDict
+from grpc import StatusCode
+
+from serve_app.errors import InvalidRequestError, UnsupportedError
+from serve_app.router.deadlines import deadline_of
+from serve_app.router.errors import tellable
+from serve_app.router.keys import AdminKey
+from serve_app.router.kserve.absent import MEMORY, SETTINGS
+from serve_app.router.kserve.documents import require_text
+from serve_app.router.kserve.messages import parse_message, parse_version, read_parameters, write_message
+from serve_app.router.kserve.parameters import require_load_parameter
+from serve_app.router.kserve.service import messages as pb
+from serve_app.router.kserve.streams import answer_stream
+from serve_app.router.plane import DataPlane
+from serve_app.settings import RouterSettings
+
+CODES = {
+    400: StatusCode.INVALID_ARGUMENT,
+    401: StatusCode.UNAUTHENTICATED,
+    403: StatusCode.PERMISSION_DENIED,
+    404: StatusCode.NOT_FOUND,
+    413: StatusCode.RESOURCE_EXHAUSTED,
+    429: StatusCode.RESOURCE_EXHAUSTED,
+    501: StatusCode.UNIMPLEMENTED,
+    503: StatusCode.UNAVAILABLE,
+    504: StatusCode.DEADLINE_EXCEEDED,
+}
+Method = Callable[[Any, Any, Any], Awaitable[Any]]
+
+
+def refuse(context: Any, problem: Exception) -> None:
+    """Set the status instead of raising: Serve would write a stack trace for every mistake of a client."""
+    told = tellable(problem)
+    context.set_code(CODES.get(told.status, StatusCode.INTERNAL))
+    context.set_details(told.message)
+
+
+def answering(empty: type[Any]) -> Callable[[Method], Method]:
+    """What a method raises becomes the call's status."""
+
+    def decorate(method: Method) -> Method:
+        @functools.wraps(method)
+        async def guarded(self: Any, request: Any, grpc_context: Any) -> Any:
+            try:
+                return await method(self, request, grpc_context)
+            except Exception as problem:
+                refuse(grpc_context, problem)
+                return empty()
+
+        return guarded
+
+    return decorate
+
+
+def unsupported(empty: type[Any], what: str) -> Method:
+    @answering(empty)
+    async def method(_self: Any, _request: Any, _context: Any) -> Any:
+        raise UnsupportedError(what)
+
+    async def named(self: Any, request: Any, grpc_context: Any) -> Any:
+        return await method(self, request, grpc_context)
+
+    return named
+
+
+class KserveGrpc:
+    """A part of the router's class, because Serve finds the methods of a service there."""
+
+    _plane: DataPlane
+    _admin: AdminKey
+    _router_settings: RouterSettings
+
+    @answering(pb.ServerLiveResponse)
+    async def ServerLive(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802 - the service's own names
+        return pb.ServerLiveResponse(live=True)
+
+    @answering(pb.ServerReadyResponse)
+    async def ServerReady(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        return pb.ServerReadyResponse(ready=await self._plane.ready())
+
+    @answering(pb.ModelReadyResponse)
+    async def ModelReady(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        return pb.ModelReadyResponse(ready=await self._plane.model_ready(request.name, parse_version(request.version)))
+
+    @answering(pb.ServerMetadataResponse)
+    async def ServerMetadata(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        return pb.ServerMetadataResponse(**self._plane.server_metadata())
+
+    @answering(pb.ModelMetadataResponse)
+    async def ModelMetadata(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        metadata = await self._plane.metadata(request.name, parse_version(request.version))
+        return ParseDict(metadata, pb.ModelMetadataResponse(), ignore_unknown_fields=True)
+
+    @answering(pb.ModelConfigResponse)
+    async def ModelConfig(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        config = await self._plane.config(request.name, parse_version(request.version))
+        return ParseDict({"config": config}, pb.ModelConfigResponse(), ignore_unknown_fields=True)
+
+    @answering(pb.ModelStatisticsResponse)
+    async def ModelStatistics(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        statistics = await self._plane.statistics(request.name, parse_version(request.version))
+        return ParseDict(statistics, pb.ModelStatisticsResponse(), ignore_unknown_fields=True)
+
+    @answering(pb.ModelInferResponse)
+    async def ModelInfer(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        asked = parse_message(request, deadline_of(_metadata(grpc_context), self._router_settings))
+        return write_message(await self._plane.infer(asked))
+
+    async def ModelStreamInfer(self, request: Any, grpc_context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        try:
+            deadline = deadline_of(_metadata(grpc_context), self._router_settings)
+            async for answer in answer_stream(self._plane, request, deadline):
+                yield answer
+        except Exception as problem:
+            refuse(grpc_context, problem)
+
+    @answering(pb.RepositoryIndexResponse)
+    async def RepositoryIndex(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        return ParseDict({"models": await self._plane.index(request.ready)}, pb.RepositoryIndexResponse())
+
+    @answering(pb.RepositoryModelLoadResponse)
+    async def RepositoryModelLoad(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        self._admin.require(_metadata(grpc_context))
+        _require_no_repository(request)
+        parameters = {}
+        for name, parameter in request.parameters.items():
+            require_load_parameter(name)
+            kind = "string_param" if name == "config" else "bytes_param"
+            if parameter.WhichOneof("parameter_choice") != kind:
+                raise InvalidRequestError(f"parameter '{name}' of a load is no {kind}")
+            value = getattr(parameter, kind)
+            parameters[name] = require_text(value, f"'{name}'") if name == "config" else value
+        await self._plane.load(require_text(request.model_name, "'model_name'"), parameters)
+        return pb.RepositoryModelLoadResponse()
+
+    @answering(pb.RepositoryModelUnloadResponse)
+    async def RepositoryModelUnload(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        self._admin.require(_metadata(grpc_context))
+        _require_no_repository(request)
+        model = require_text(request.model_name, "'model_name'")
+        dependents = read_parameters(request.parameters).get("unload_dependents", False)
+        if not isinstance(dependents, bool):
+            raise InvalidRequestError("parameter 'unload_dependents' is no bool_param")
+        await self._plane.unload(model, dependents)
+        return pb.RepositoryModelUnloadResponse()
+
+    SystemSharedMemoryStatus = unsupported(pb.SystemSharedMemoryStatusResponse, MEMORY)
+    SystemSharedMemoryRegister = unsupported(pb.SystemSharedMemoryRegisterResponse, MEMORY)
+    SystemSharedMemoryUnregister = unsupported(pb.SystemSharedMemoryUnregisterResponse, MEMORY)
+    CudaSharedMemoryStatus = unsupported(pb.CudaSharedMemoryStatusResponse, MEMORY)
+    CudaSharedMemoryRegister = unsupported(pb.CudaSharedMemoryRegisterResponse, MEMORY)
+    CudaSharedMemoryUnregister = unsupported(pb.CudaSharedMemoryUnregisterResponse, MEMORY)
+    TraceSetting = unsupported(pb.TraceSettingResponse, SETTINGS)
+    LogSettings = unsupported(pb.LogSettingsResponse, SETTINGS)
+
+
+def _metadata(context: Any) -> dict[str, str]:
+    return dict(context.invocation_metadata())
+
+
+def _require_no_repository(request: Any) -> None:
+    if request.repository_name:
+        raise UnsupportedError("'repository_name' specification is not supported")

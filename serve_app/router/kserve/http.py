@@ -1,0 +1,149 @@
+"""KServe v2 over HTTP: the routes, each of which parses, asks the data plane and answers."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from serve_app.errors import InvalidRequestError, NotFoundError, UnavailableError, UnsupportedError
+from serve_app.router.deadlines import deadline_of
+from serve_app.router.keys import AdminKey
+from serve_app.router.kserve import absent
+from serve_app.router.kserve.bodies import answer_body, read_body, respond, split_body, write_json
+from serve_app.router.kserve.documents import parse_object, parse_request, require_text
+from serve_app.router.kserve.generate import Generate
+from serve_app.router.kserve.parameters import load_parameters
+from serve_app.router.kserve.paths import model_of
+from serve_app.router.kserve.raw import raw_request
+from serve_app.router.plane import DataPlane
+from serve_app.settings import RouterSettings
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class KserveHttp:
+    """Every path of the protocol, with and without a version."""
+
+    def __init__(self, plane: DataPlane, settings: RouterSettings, admin: AdminKey) -> None:
+        self._plane = plane
+        self._settings = settings
+        self._admin = admin
+        self._max_bytes = settings.max_body_mib << 20
+
+    def routes(self) -> list[Route]:
+        generate = Generate(self._plane, self._settings, self._max_bytes)
+        of_model: list[tuple[str, Endpoint, str]] = [
+            ("/infer", self.infer, "POST"),
+            ("/generate", generate.one, "POST"),
+            ("/generate_stream", generate.many, "POST"),
+            ("", self.metadata, "GET"),
+            ("/ready", self.model_ready, "GET"),
+            ("/config", self.config, "GET"),
+            ("/stats", self.statistics, "GET"),
+        ]
+        return [
+            *self._of_server(),
+            *(
+                Route(f"/v2/models/{{model}}{version}{path}", endpoint, methods=[method])
+                for path, endpoint, method in of_model
+                for version in ("", "/versions/{version}")
+            ),
+        ]
+
+    def _of_server(self) -> list[Route]:
+        return [
+            Route("/v2", self.server_metadata),
+            Route("/v2/health/live", self.live),
+            Route("/v2/health/ready", self.ready),
+            Route("/v2/models", self.models),
+            Route("/v2/models/stats", self.statistics),
+            Route("/v2/repository/index", self.index, methods=["POST"]),
+            Route("/v2/repository/models/{model}/load", self.load, methods=["POST"]),
+            Route("/v2/repository/models/{model}/unload", self.unload, methods=["POST"]),
+            Route("/v2/repository/{repository}/index", self.index, methods=["POST"]),
+            Route("/v2/repository/{repository}/models/{model}/{action}", self.named_repository, methods=["POST"]),
+            *(Route(path, self.unsupported, methods=["GET", "POST"]) for path in absent.PATHS),
+        ]
+
+    async def infer(self, request: Request) -> Response:
+        deadline = deadline_of(request.headers, self._settings)
+        head, tail = split_body(request, await read_body(request, self._max_bytes))
+        model, version = model_of(request)
+        if head:
+            asked, as_binary = parse_request(model, version, parse_object(head), tail, deadline)
+        else:
+            metadata = await self._plane.metadata(model, version)
+            batched = (await self._plane.config(model, version))["max_batch_size"] > 0
+            asked, as_binary = raw_request(model, version, tail, metadata, batched, deadline), {"": True}
+        answer = await self._plane.infer(asked)
+        return await respond(request, *answer_body(answer, as_binary))
+
+    async def server_metadata(self, _request: Request) -> Response:
+        return _json(self._plane.server_metadata())
+
+    async def live(self, _request: Request) -> Response:
+        return Response()
+
+    async def ready(self, _request: Request) -> Response:
+        if not await self._plane.ready():
+            raise UnavailableError("not every deployment is ready")
+        return Response()
+
+    async def models(self, _request: Request) -> Response:
+        """Names of what is ready: not Triton's, but KServe's own servers have it."""
+        return _json({"models": sorted({row["name"] for row in await self._plane.index(only_ready=True)})})
+
+    async def model_ready(self, request: Request) -> Response:
+        if not await self._plane.model_ready(*model_of(request)):
+            return JSONResponse({"error": "Model version not ready"}, InvalidRequestError.status)
+        return Response()
+
+    async def metadata(self, request: Request) -> Response:
+        return _json(await self._plane.metadata(*model_of(request)))
+
+    async def config(self, request: Request) -> Response:
+        return _json(await self._plane.config(*model_of(request)))
+
+    async def statistics(self, request: Request) -> Response:
+        model, version = model_of(request) if "model" in request.path_params else ("", -1)
+        return _json(await self._plane.statistics(model, version))
+
+    async def index(self, request: Request) -> Response:
+        """Triton has one repository whatever its name, and so does this."""
+        only_ready = (await self._document(request)).get("ready", False)
+        if not isinstance(only_ready, bool):
+            raise InvalidRequestError("Unable to parse 'ready': it is neither true nor false")
+        return _json(await self._plane.index(only_ready))
+
+    async def load(self, request: Request) -> Response:
+        self._admin.require(request.headers)
+        parameters = load_parameters((await self._document(request)).get("parameters", {}))
+        await self._plane.load(require_text(model_of(request)[0], "the model's name"), parameters)
+        return Response(media_type="application/json")
+
+    async def unload(self, request: Request) -> Response:
+        self._admin.require(request.headers)
+        parameters = (await self._document(request)).get("parameters", {})
+        dependents = parameters.get("unload_dependents", False) if isinstance(parameters, Mapping) else None
+        if not isinstance(dependents, bool):
+            raise InvalidRequestError("Unable to parse 'unload_dependents': it is neither true nor false")
+        await self._plane.unload(require_text(model_of(request)[0], "the model's name"), dependents)
+        return Response(media_type="application/json")
+
+    async def named_repository(self, request: Request) -> Response:
+        if request.path_params["action"] not in ("load", "unload"):
+            raise NotFoundError("Not Found")
+        raise UnsupportedError("'repository_name' specification is not supported")
+
+    async def unsupported(self, request: Request) -> Response:
+        raise UnsupportedError(f"{request.url.path}: {absent.PATHS[request.scope['route'].path]}")
+
+    async def _document(self, request: Request) -> dict[str, Any]:
+        body = await read_body(request, self._max_bytes)
+        return parse_object(body) if body else {}
+
+
+def _json(document: Any) -> Response:
+    return Response(write_json(document), media_type="application/json")

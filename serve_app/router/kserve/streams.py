@@ -1,0 +1,114 @@
+"""The bidirectional stream: many requests at once, each answered under its id, each failing alone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+from tritonclient.grpc import service_pb2 as pb
+
+from serve_app.router.errors import tellable
+from serve_app.router.kserve.messages import EMPTY_FINAL, parse_message, write_message
+from serve_app.router.plane import DataPlane
+from serve_app.tensors import InferRequest
+
+FINAL = "triton_final_response"
+# How many requests of one stream are worked on at once; the client's next waits, and with it its TCP window.
+MAX_AT_ONCE = 256
+
+
+async def answer_stream(plane: DataPlane, requests: AsyncIterator[Any], deadline: float) -> AsyncIterator[Any]:
+    """Answers in the order in which they come; who goes away cancels what is left."""
+    stream = _Stream(plane, deadline)
+    reader = asyncio.create_task(stream.read(requests))
+    try:
+        while (answer := await stream.next()) is not None:
+            yield answer
+        await reader
+    finally:
+        reader.cancel()
+        stream.cancel()
+
+
+class _Stream:
+    """The requests in flight of one call."""
+
+    def __init__(self, plane: DataPlane, deadline: float) -> None:
+        self._plane = plane
+        self._deadline = deadline
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sequences: dict[int | str, asyncio.Task[None]] = {}
+        self._free = asyncio.Semaphore(MAX_AT_ONCE)
+        self._room = asyncio.Semaphore(MAX_AT_ONCE)  # for answers; the end needs none, so that it never waits
+        self._answers: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def next(self) -> Any:
+        """The next answer, or None at the end."""
+        answer = await self._answers.get()
+        self._room.release()
+        return answer
+
+    async def _put(self, answer: Any) -> None:
+        await self._room.acquire()
+        self._answers.put_nowait(answer)
+
+    async def read(self, requests: AsyncIterator[Any]) -> None:
+        """Until the client has sent its last, and that is answered."""
+        try:
+            async for message in requests:
+                await self._free.acquire()
+                self._begin(message)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        finally:
+            self._answers.put_nowait(None)
+
+    def _begin(self, message: Any) -> None:
+        try:
+            asked = parse_message(message, self._deadline)
+        except Exception as problem:
+            task = asyncio.create_task(self._fail(message, problem))
+        else:
+            task = asyncio.create_task(self._answer(message, asked, self._sequences.get(asked.sequence.key)))
+            if asked.sequence.key:
+                self._sequences[asked.sequence.key] = task
+                task.add_done_callback(partial(self._forget, asked.sequence.key))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _forget(self, key: int | str, task: asyncio.Task[None]) -> None:
+        if self._sequences.get(key) is task:
+            del self._sequences[key]
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._free.release()
+
+    async def _answer(self, message: Any, asked: InferRequest, before: asyncio.Task[None] | None) -> None:
+        """The requests of a sequence must reach its model one after the other."""
+        wants_final = _wants_final(message)
+        if before:
+            await asyncio.wait((before,))
+        try:
+            async for answer in self._plane.stream(asked):
+                if answer.empty and not wants_final:
+                    continue
+                response = write_message(answer)
+                response.parameters[FINAL].bool_param = answer.final
+                await self._put(pb.ModelStreamInferResponse(infer_response=response))
+        except Exception as problem:
+            await self._fail(message, problem)
+
+    async def _fail(self, message: Any, problem: Exception) -> None:
+        """An error of one request is that request's answer; the stream goes on."""
+        response = pb.ModelInferResponse(id=message.id, model_name=message.model_name)
+        response.parameters[FINAL].bool_param = True
+        text = tellable(problem).message
+        await self._put(pb.ModelStreamInferResponse(error_message=text, infer_response=response))
+
+    def cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+
+def _wants_final(message: Any) -> bool:
+    return EMPTY_FINAL in message.parameters and bool(message.parameters[EMPTY_FINAL].bool_param)

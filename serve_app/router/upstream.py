@@ -1,0 +1,123 @@
+"""One deployment behind the router: calls to one of its replicas or to all, and a second try where one has died."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from ray.exceptions import RayActorError
+
+from serve_app.errors import DeadlineExceededError, ServeAppError, UnavailableError
+from serve_app.router.errors import as_known_error
+
+logger = logging.getLogger("ray.serve")
+
+# How gRPC says that the process at its other side is gone. CANCELLED is not among them: that may have been we.
+GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
+END = object()
+EVERYWHERE_PATIENCE_S = 600.0  # the slowest is a load that builds an engine
+
+
+class Upstream:
+    """A handle, and what every call through it has in common."""
+
+    def __init__(self, name: str, handle: Any) -> None:
+        self.name = name
+        # plain pickle: half the cost of Serve's cloudpickle, and nothing here needs more
+        self._handle = handle.options(request_serialization="pickle", response_serialization="pickle")
+
+    async def call(self, method: str, *arguments: Any, deadline: float | None = None, sequence: str = "") -> Any:
+        """The answer of one replica; every method called here may run twice, and does if its first replica dies."""
+        try:
+            async with asyncio.timeout(_left_s(deadline)) as limit:
+                try:
+                    return await self._start(method, sequence, arguments)
+                except Exception as problem:
+                    if not _replica_died(problem):
+                        raise
+                    logger.warning(f"a replica of {self.name} died during {method}; trying another")
+                    return await self._start(method, sequence, arguments)
+        except Exception as problem:
+            if isinstance(problem, TimeoutError) and limit.expired():
+                raise DeadlineExceededError(f"no answer from {self.name} before the deadline") from None
+            raise as_known_error(problem) or problem from None
+
+    async def _start(self, method: str, sequence: str, arguments: tuple[Any, ...]) -> Any:
+        handle = self._handle.options(method_name=method, session_id=sequence) if sequence else self._handle
+        return await getattr(handle, method).remote(*arguments)
+
+    async def stream(
+        self, method: str, *arguments: Any, deadline: float | None = None, sequence: str = ""
+    ) -> AsyncIterator[Any]:
+        """Answers as they come; tried again only while nothing has come yet."""
+        _left_s(deadline)
+        handle = self._handle.options(stream=True, **({"session_id": sequence} if sequence else {}))
+        begun, again = False, True
+        while True:
+            stream = getattr(handle, method).remote(*arguments)
+            try:
+                while True:
+                    answer = await self._next(stream, deadline)
+                    if answer is END:
+                        return
+                    begun = True
+                    yield answer
+            except Exception as problem:
+                if begun or not again or not _replica_died(problem):
+                    raise as_known_error(problem) or problem from None
+                again = False
+            finally:
+                stream.cancel()
+
+    async def _next(self, stream: Any, deadline: float | None) -> Any:
+        """The deadline holds while we wait for an answer, not while our caller does something with the last."""
+        try:
+            async with asyncio.timeout(_left_s(deadline)) as limit:
+                return await anext(stream, END)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DeadlineExceededError(f"{self.name} had not ended before the deadline") from None
+
+    async def everywhere(self, method: str, *arguments: Any, patience_s: float = EVERYWHERE_PATIENCE_S) -> list[Any]:
+        """The answers of all replicas; what one of them raises takes the place of its answer."""
+        response = self._handle.broadcast(method, *arguments)
+        try:
+            answers = await response.results_async(timeout_s=patience_s, return_exceptions=True)
+        except TimeoutError:
+            raise DeadlineExceededError(f"not every replica of {self.name} answered in {patience_s:g} s") from None
+        except Exception as problem:
+            raise as_known_error(problem) or problem from None
+        if not answers:
+            raise UnavailableError(f"{self.name} has no replica that runs")
+        return [
+            (as_known_error(answer) or answer) if isinstance(answer, BaseException) else answer for answer in answers
+        ]
+
+    async def answers_everywhere(self, method: str, *arguments: Any, patience_s: float) -> list[Any]:
+        """Like `everywhere`, without the replicas that couldn't answer, as long as one could."""
+        answers = await self.everywhere(method, *arguments, patience_s=patience_s)
+        given = [answer for answer in answers if not isinstance(answer, BaseException)]
+        if not given:
+            raise answers[0]
+        return given
+
+
+def _left_s(deadline: float | None) -> float | None:
+    if deadline is None:
+        return None
+    left = deadline - time.time()
+    if left <= 0:
+        raise DeadlineExceededError("the deadline of the request has passed")
+    return left
+
+
+def _replica_died(problem: BaseException) -> bool:
+    """It says nothing about the request, which another replica can answer."""
+    if isinstance(problem, ServeAppError):
+        return False
+    if isinstance(problem, grpc.aio.AioRpcError):
+        return problem.code() in GONE
+    return isinstance(problem, RayActorError)

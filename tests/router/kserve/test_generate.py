@@ -1,0 +1,151 @@
+"""The generate extension: fields become inputs and parameters, answers become JSON or events."""
+
+import json
+
+import pytest
+
+from serve_app.errors import ModelError, UnavailableError
+from serve_app.tensors import InferAnswer, Tensor
+
+ECHO = "/v2/models/echo"
+TEXT = {"name": "text", "datatype": "BYTES", "shape": [1]}
+COUNT = {"name": "count", "datatype": "INT32", "shape": [-1]}
+
+
+@pytest.fixture(autouse=True)
+def _inputs(plane):
+    plane.inputs = [TEXT, COUNT]
+
+
+def answer(text, final=False, empty=False, **fields):
+    data = text.encode()
+    outputs = () if empty else (Tensor("out", "BYTES", (1,), len(data).to_bytes(4, "little") + data),)
+    return InferAnswer("echo", "1", outputs=outputs, final=final, **fields)
+
+
+def events_of(answer):
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    *events, rest = answer.text.split("\n\n")
+    assert rest == ""
+    assert all(event.startswith("data: ") for event in events)
+    return [json.loads(event.removeprefix("data: ")) for event in events]
+
+
+def error_of(answer, status):
+    assert answer.status_code == status, answer.text
+    assert set(answer.json()) == {"error"}
+    return answer.json()["error"]
+
+
+@pytest.mark.parametrize(("max_batch_size", "head"), [(0, ()), (4, (1,))])
+async def test_fields_are_inputs_by_the_models_own_metadata(client, plane, max_batch_size, head):
+    plane.max_batch_size = max_batch_size
+    document = {"id": "7", "text": "grün", "count": [1, 2, 3], "temperature": 0.5, "parameters": {"top_k": 5}}
+    answered = await client.post(f"{ECHO}/versions/2/generate", json=document)
+    assert answered.status_code == 200, answered.text
+    assert answered.headers["content-type"] == "application/json"
+    assert answered.json() == {
+        "text_out": "grün", "count_out": [1, 2, 3], "id": "7", "model_name": "echo", "model_version": "1",
+    }  # fmt: skip
+    (asked,) = plane.asked
+    assert (asked.version, asked.id) == (2, "7")
+    assert {tensor.name: tensor.shape for tensor in asked.inputs} == {"text": (*head, 1), "count": (*head, 3)}
+    assert asked.parameters == {"temperature": 0.5, "top_k": 5}
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"text": [["a"]]}, "Unable to parse 'text': generate takes a value or a flat list of them"),
+        ({"text": ["a", {}]}, "Unable to parse 'text': generate takes a value or a flat list of them"),
+        ({"text": 1}, "the data of input 'text' holds values that are no BYTES"),
+        ({"text": None}, "the data of input 'text' holds values that are no BYTES"),
+        ({"count": "1"}, "the data of input 'count' holds values that are no INT32"),
+        ({"count": {"a": 1}}, "Unable to parse 'count': generate takes a value or a flat list of them"),
+        ({"count": 2**31}, "beyond INT32"),
+        ({"text": "a", "id": 1}, "Unable to parse 'id': it is no text"),
+        ({"text": "a", "id": "a\0"}, "'id' holds characters that can't be passed on"),
+        ({"text": "a", "parameters": [1]}, "Unable to parse 'parameters': it is no object"),
+        ({"text": "a", "parameters": {"x": [1]}}, "parameter 'x' has invalid type"),
+        ({"text": "a", "parameters": {"x": None}}, "parameter 'x' has invalid type"),
+        ({"text": "a", "triton_x": 1}, "parameter keys starting with 'triton_' are reserved"),
+        ({"text": "a", "stop": "\0"}, "parameter 'stop' holds characters that can't be passed on"),
+        ({"text": "a", "seed": 2**64}, "parameter 'seed' is beyond 64 bits"),
+        ([], "it holds no object"),
+    ],
+)
+@pytest.mark.parametrize("end", ["generate", "generate_stream"])
+async def test_what_makes_no_sense_never_leaves_the_router(client, plane, end, document, message):
+    assert message in error_of(await client.post(f"{ECHO}/{end}", json=document), 400)
+    assert plane.begun == []
+
+
+@pytest.mark.parametrize("end", ["generate", "generate_stream"])
+async def test_bodies_paths_and_deadlines_are_checked_as_everywhere(client, end):
+    for body in (b"", b"{", b"\xff"):
+        assert "failed to parse" in error_of(await client.post(f"{ECHO}/{end}", content=body), 400)
+    late = await client.post(f"{ECHO}/{end}", json={}, headers={"x-request-timeout-s": "0"})
+    assert "no number of seconds above 0" in error_of(late, 400)
+    assert "unknown model: 'none'" in error_of(await client.post(f"/v2/models/none/{end}", json={}), 404)
+    assert error_of(await client.post(f"{ECHO}/versions/x/{end}", json={}), 404) == "Not Found"
+
+
+@pytest.mark.parametrize("answers", [[], ["a", "b"]])
+async def test_generate_expects_one_answer(client, plane, answers):
+    plane.answers = [answer(text) for text in answers]
+    refusal = error_of(await client.post(f"{ECHO}/generate", json={"text": "a"}), 400)
+    assert refusal.startswith("generate expects model to produce exactly 1 response, use generate stream")
+
+
+async def test_an_empty_end_is_no_answer(client, plane):
+    plane.answers = [answer("a", id="i"), answer("", final=True, empty=True)]
+    one = await client.post(f"{ECHO}/generate", json={})
+    assert one.json() == {"out": "a", "id": "i", "model_name": "echo", "model_version": "1"}
+    many = await client.post(f"{ECHO}/generate_stream", json={})
+    assert [event["out"] for event in events_of(many)] == ["a"]
+
+
+async def test_a_stream_is_an_event_for_each_answer_in_order(client, plane):
+    plane.answers = [answer(text) for text in ("a", "ü\n\ndata: x", "", "d")]
+    answered = await client.post(f"{ECHO}/generate_stream", json={"text": "a"})
+    assert answered.status_code == 200
+    assert [event["out"] for event in events_of(answered)] == ["a", "ü\n\ndata: x", "", "d"]
+    assert plane.ended == [""]
+
+
+@pytest.mark.parametrize("answers", [[], [answer("", final=True, empty=True)]])
+async def test_a_stream_without_answers_is_empty(client, plane, answers):
+    plane.answers = answers
+    answered = await client.post(f"{ECHO}/generate_stream", json={})
+    assert (answered.status_code, answered.content) == (200, b"")
+
+
+@pytest.mark.parametrize("end", ["generate", "generate_stream"])
+async def test_what_fails_before_the_first_answer_has_its_status(client, plane, end):
+    plane.answers = [UnavailableError("queue full")]
+    answered = await client.post(f"{ECHO}/{end}", json={})
+    assert error_of(answered, 503) == "queue full"
+    assert answered.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("problem", "text"),
+    [(ModelError("half way"), "half way"), (KeyError("secret"), "the request failed; the log says why")],
+)
+async def test_what_fails_after_the_first_answer_is_the_last_event(client, plane, problem, text):
+    plane.answers = [answer("a"), problem]
+    answered = await client.post(f"{ECHO}/generate_stream", json={})
+    assert answered.status_code == 200
+    first, last = events_of(answered)
+    assert first["out"] == "a"
+    assert last == {"error": text}
+    assert error_of(await client.post(f"{ECHO}/generate", json={}), 500) == text
+
+
+async def test_an_output_that_json_cannot_say_is_an_error_in_both(client, plane):
+    plane.answers = [InferAnswer("echo", "1", outputs=(Tensor("y", "BF16", (1,), b"\0\0"),))]
+    assert "sending BF16 data via JSON is not supported" in error_of(
+        await client.post(f"{ECHO}/generate", json={}), 400
+    )
+    (event,) = events_of(await client.post(f"{ECHO}/generate_stream", json={}))
+    assert "sending BF16 data via JSON is not supported" in event["error"]

@@ -1,0 +1,228 @@
+"""The methods of the gRPC service: what they answer, and which status each mistake and failure becomes."""
+
+import asyncio
+import importlib
+import pickle
+
+import pytest
+from grpc import StatusCode
+
+from serve_app import errors
+from serve_app.router.kserve.absent import MEMORY, SETTINGS
+from serve_app.router.kserve.grpc import KserveGrpc
+from serve_app.router.kserve.service import add_to_server
+from serve_app.router.kserve.service import messages as pb
+from serve_app.settings import RouterSettings
+
+METHODS = {method.name: method for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods}
+ASKING = (
+    "ModelMetadata",
+    "ModelConfig",
+    "ModelStatistics",
+    "ModelInfer",
+    "RepositoryModelLoad",
+    "RepositoryModelUnload",
+)
+MEMORIES = [f"{kind}SharedMemory{end}" for kind in ("System", "Cuda") for end in ("Status", "Register", "Unregister")]
+
+
+def infer(model="echo", **fields):
+    made = pb.ModelInferRequest(model_name=model, raw_input_contents=[b"\1\2"], **fields)
+    made.inputs.add(name="x", datatype="UINT8", shape=[2])
+    return made
+
+
+def request_of(method):
+    if method == "ModelInfer":
+        return infer()
+    made = getattr(pb, METHODS[method].input_type.name)()
+    setattr(made, "model_name" if method.startswith("Repository") else "name", "echo")
+    return made
+
+
+@pytest.mark.parametrize("method", ASKING)
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.InvalidRequestError, StatusCode.INVALID_ARGUMENT),
+        (errors.UnauthorizedError, StatusCode.UNAUTHENTICATED),
+        (errors.ForbiddenError, StatusCode.PERMISSION_DENIED),
+        (errors.NotFoundError, StatusCode.NOT_FOUND),
+        (errors.PayloadTooLargeError, StatusCode.RESOURCE_EXHAUSTED),
+        (errors.TooManyRequestsError, StatusCode.RESOURCE_EXHAUSTED),
+        (errors.UnsupportedError, StatusCode.UNIMPLEMENTED),
+        (errors.UnavailableError, StatusCode.UNAVAILABLE),
+        (errors.DeadlineExceededError, StatusCode.DEADLINE_EXCEEDED),
+        (errors.ModelError, StatusCode.INTERNAL),
+        (errors.ModelLoadError, StatusCode.INTERNAL),
+    ],
+)
+async def test_every_error_has_a_status_of_its_own_and_says_why(ask, plane, method, error, code):
+    plane.problem = error("the reason, grün")
+    answer, *status = await ask(method, request_of(method))
+    assert status == [code, "the reason, grün"]
+    assert answer.ByteSize() == 0
+
+
+@pytest.mark.parametrize("method", ASKING)
+@pytest.mark.parametrize("problem", [KeyError("secret"), errors.EngineError("secret"), RuntimeError("core.cpp secret")])
+async def test_a_failure_that_nobody_expected_shows_no_internals(ask, plane, method, problem):
+    plane.problem = problem
+    answer, *status = await ask(method, request_of(method))
+    assert status == [StatusCode.INTERNAL, "the request failed; the log says why"]
+    assert answer.ByteSize() == 0
+
+
+async def test_a_caller_that_goes_away_is_no_error(ask, plane):
+    plane.problem = asyncio.CancelledError()
+    with pytest.raises(asyncio.CancelledError):
+        await ask("ModelInfer", infer())
+
+
+async def test_an_inference_is_answered_and_has_its_deadline(ask, plane):
+    answer, code, _ = await ask("ModelInfer", infer(id="i"), metadata={"x_request_timeout_s": "1e-9"})
+    assert code is None
+    assert (answer.model_name, answer.model_version, answer.id) == ("echo", "1", "i")
+    assert [(out.name, out.datatype, list(out.shape)) for out in answer.outputs] == [("x_out", "UINT8", [2])]
+    assert list(answer.raw_output_contents) == [b"\1\2"]
+    await ask("ModelInfer", infer())
+    short, usual = (asked.deadline for asked in plane.asked)
+    assert usual - short >= RouterSettings().request_timeout_s - 1e-3
+
+
+async def test_a_request_that_makes_no_sense_never_leaves_the_router(ask, plane):
+    late = {"x_request_timeout_s": "soon"}
+    for asked, metadata in ((infer(model="a\0"), {}), (pb.ModelInferRequest(model_name="echo", id="\0"), {}),
+                            (infer(model_version="latest"), {}), (infer(), late)):  # fmt: skip
+        _, code, details = await ask("ModelInfer", asked, metadata=metadata)
+        assert (code, bool(details)) == (StatusCode.INVALID_ARGUMENT, True)
+    assert plane.asked == []
+
+
+@pytest.mark.parametrize("method", ["ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics"])
+async def test_a_version_that_is_none_is_refused(ask, method):
+    _, code, details = await ask(method, name="echo", version="newest")
+    assert code is StatusCode.INVALID_ARGUMENT
+    assert "failed to get model version from specified version string 'newest'" in details
+
+
+async def test_live_and_ready_are_told_apart(ask, plane):
+    for ready in (True, False):
+        plane.is_ready = ready
+        assert (await ask("ServerLive"))[0].live
+        assert (await ask("ServerReady"))[0].ready is ready
+        assert (await ask("ModelReady", name="echo", version="3"))[0].ready is ready
+    assert (await ask("ModelReady", name="none"))[:2] == (pb.ModelReadyResponse(ready=False), None)
+    assert plane.asked == [("echo", 3), ("echo", 3), ("none", -1)]
+
+
+async def test_metadata_and_config_become_messages_without_what_messages_do_not_know(ask, plane):
+    assert (await ask("ServerMetadata"))[0] == pb.ServerMetadataResponse(
+        name="serve_app", version="1.2", extensions=["statistics"]
+    )
+    plane.inputs = [{"name": "x", "datatype": "INT32", "shape": [-1, 2], "unknown": {"a": 1}}]
+    metadata, code, _ = await ask("ModelMetadata", name="echo", version="7")
+    assert (code, metadata.name, list(metadata.versions)) == (None, "echo", ["7"])
+    assert [(row.name, row.datatype, list(row.shape)) for row in metadata.inputs] == [("x", "INT32", [-1, 2])]
+    plane.max_batch_size = 8
+    config = (await ask("ModelConfig", name="echo"))[0].config
+    assert (config.name, config.max_batch_size) == ("echo", 8)
+
+
+async def test_a_config_keeps_its_kinds_as_triton_writes_them(ask, plane, monkeypatch):
+    async def config(model, version):
+        return {
+            "name": model, "backend": "python", "new_in_triton": [1], "version_policy": {"latest": {"num_versions": 1}},
+            "input": [{"name": "x", "data_type": "TYPE_FP32", "format": "FORMAT_NONE", "dims": [-1, 3]}],
+            "instance_group": [{"name": "g", "kind": "KIND_CPU", "count": 2, "gpus": []}],
+            "parameters": {"key": {"string_value": "value"}}, "model_transaction_policy": {"decoupled": True},
+        }  # fmt: skip
+
+    monkeypatch.setattr(plane, "config", config)
+    found = (await ask("ModelConfig", name="echo"))[0].config
+    assert (found.backend, found.version_policy.latest.num_versions) == ("python", 1)
+    assert (list(found.input[0].dims), found.input[0].data_type) == ([-1, 3], 11)
+    assert (found.instance_group[0].count, found.parameters["key"].string_value) == (2, "value")
+    assert found.model_transaction_policy.decoupled
+
+
+async def test_statistics_of_one_model_or_all_become_a_message(ask, plane, monkeypatch):
+    for name, expected in (("", "all"), ("echo", "echo")):
+        (row,) = (await ask("ModelStatistics", name=name))[0].model_stats
+        assert (row.name, row.version) == (expected, "-1")
+
+    async def statistics(model, version):
+        counts = {"success": {"count": 3, "ns": 2**63}, "new_in_triton": {"count": 1, "ns": 1}}
+        rows = [{"batch_size": 4, "compute_infer": {"count": 1, "ns": 5}}]
+        row = {"name": model, "version": "1", "last_inference": 1 << 40, "inference_stats": counts, "batch_stats": rows}
+        return {"model_stats": [row]}
+
+    monkeypatch.setattr(plane, "statistics", statistics)
+    (row,) = (await ask("ModelStatistics", name="echo"))[0].model_stats
+    assert (row.last_inference, row.inference_stats.success.count) == (1 << 40, 3)
+    assert (row.inference_stats.success.ns, row.batch_stats[0].compute_infer.ns) == (2**63, 5)
+
+
+async def test_the_index_has_all_models_or_those_that_are_ready(ask):
+    for only_ready, expected in ((False, "bac"), (True, "ba")):
+        answer, code, _ = await ask("RepositoryIndex", ready=only_ready, repository_name="any")
+        assert (code, "".join(row.name for row in answer.models)) == (None, expected)
+    assert [(row.version, row.state) for row in answer.models] == [("", "READY"), ("1", "READY")]
+
+
+async def test_a_stream_answers_its_requests_and_is_refused_as_a_whole(service, context):
+    async def requests():
+        yield infer(id="a")
+        yield infer(model="none", id="b")
+
+    accepted = context()
+    answers = [answer async for answer in service().ModelStreamInfer(requests(), accepted)]
+    found = {answer.infer_response.id: answer.error_message for answer in answers}
+    assert found == {"a": "", "b": "Request for unknown model: 'none' is not found; there is: echo"}
+    assert accepted.code is None
+    refused = context(x_request_timeout_s="0")
+    assert [answer async for answer in service().ModelStreamInfer(requests(), refused)] == []
+    assert refused.code is StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_stream_that_breaks_shows_no_internals(service, context):
+    async def requests():
+        yield infer(id="a")
+        raise ConnectionResetError("10.0.0.1 secret")
+
+    broken = context()
+    assert len([answer async for answer in service().ModelStreamInfer(requests(), broken)]) <= 1
+    assert (broken.code, broken.details) == (StatusCode.INTERNAL, "the request failed; the log says why")
+
+
+@pytest.mark.parametrize("method", [*MEMORIES, "TraceSetting", "LogSettings"])
+async def test_what_triton_has_and_this_has_not_says_why(ask, method):
+    answer, *status = await ask(method)
+    assert status == [StatusCode.UNIMPLEMENTED, MEMORY if method in MEMORIES else SETTINGS]
+    assert answer.ByteSize() == 0
+
+
+def test_every_method_of_the_service_is_there_and_is_found_by_its_name():
+    found = []
+
+    class Server:
+        def add_generic_rpc_handlers(self, handlers):
+            found.extend(handlers)
+
+        def add_registered_method_handlers(self, service, handlers):
+            assert (service, set(handlers)) == ("inference.GRPCInferenceService", set(METHODS))
+
+    assert all(name in vars(KserveGrpc) for name in METHODS)
+    add_to_server(KserveGrpc(), Server())
+    assert len(found) == 1
+
+
+CONFIGURED = pb.ModelConfigResponse()
+CONFIGURED.config.name = "echo"
+
+
+@pytest.mark.parametrize("made", [infer(id="grün"), pb.ModelStreamInferResponse(), CONFIGURED, CONFIGURED.config])
+def test_messages_can_be_pickled(made):
+    back = pickle.loads(pickle.dumps(made))
+    assert (type(back), back) == (type(made), made)
+    assert getattr(importlib.import_module(type(made).__module__), type(made).__name__) is type(made)

@@ -1,0 +1,228 @@
+"""Protobuf messages: each way to send a tensor, each way to get it wrong, and the answers."""
+
+import struct
+import time
+
+import pytest
+from tritonclient.grpc import service_pb2 as pb
+
+from serve_app.errors import InvalidRequestError, UnsupportedError
+from serve_app.router.kserve.messages import EMPTY_FINAL, parse_message, parse_version, write_message
+from serve_app.tensors import InferAnswer, RequestedOutput, Sequence, Tensor
+
+TYPED = {
+    "BOOL": ("bool_contents", [True, False], b"\1\0"),
+    "UINT8": ("uint_contents", [0, 255], b"\0\xff"),
+    "UINT16": ("uint_contents", [0, 65535], b"\0\0\xff\xff"),
+    "UINT32": ("uint_contents", [0, 2**32 - 1], struct.pack("<2I", 0, 2**32 - 1)),
+    "UINT64": ("uint64_contents", [1, 2**64 - 1], struct.pack("<2Q", 1, 2**64 - 1)),
+    "INT8": ("int_contents", [-128, 127], b"\x80\x7f"),
+    "INT16": ("int_contents", [-(2**15), 2**15 - 1], struct.pack("<2h", -(2**15), 2**15 - 1)),
+    "INT32": ("int_contents", [-(2**31), 2**31 - 1], struct.pack("<2i", -(2**31), 2**31 - 1)),
+    "INT64": ("int64_contents", [-(2**63), 2**63 - 1], struct.pack("<2q", -(2**63), 2**63 - 1)),
+    "FP32": ("fp32_contents", [1.5, float("inf")], struct.pack("<2f", 1.5, float("inf"))),
+    "FP64": ("fp64_contents", [0.1, -1e300], struct.pack("<2d", 0.1, -1e300)),
+    "BYTES": ("bytes_contents", [b"a\0", b""], b"\2\0\0\0a\0\0\0\0\0"),
+}
+
+
+def message(*inputs, raw=(), **fields):
+    made = pb.ModelInferRequest(model_name="m", raw_input_contents=raw, **fields)
+    for name, datatype, shape, contents in inputs:
+        given = made.inputs.add(name=name, datatype=datatype, shape=shape)
+        if contents is not None:
+            given.contents.SetInParent()
+            for field, values in contents.items():
+                getattr(given.contents, field).extend(values)
+    return made
+
+
+def refusal_of(made, error=InvalidRequestError):
+    with pytest.raises(error) as caught:
+        parse_message(made, None)
+    return caught.value.message
+
+
+@pytest.mark.parametrize("datatype", TYPED)
+def test_typed_contents_of_every_datatype_are_its_bytes(datatype):
+    field, values, data = TYPED[datatype]
+    (tensor,) = parse_message(message(("x", datatype, [1, 2], {field: values})), None).inputs
+    assert tensor == Tensor("x", datatype, (1, 2), data)
+
+
+@pytest.mark.parametrize("datatype", TYPED)
+def test_typed_contents_may_be_empty_where_the_shape_is(datatype):
+    (tensor,) = parse_message(message(("x", datatype, [0], {})), None).inputs
+    assert tensor.data == b""
+
+
+@pytest.mark.parametrize(
+    ("datatype", "values"),
+    [
+        ("UINT8", [256]),
+        ("UINT16", [65536]),
+        ("INT8", [128]),
+        ("INT8", [-129]),
+        ("INT16", [2**15]),
+        ("INT16", [-(2**31)]),
+    ],
+)
+def test_typed_contents_beyond_their_datatype_are_refused(datatype, values):
+    refusal = refusal_of(message(("x", datatype, [1], {TYPED[datatype][0]: values})))
+    assert refusal == f"the data of input 'x' holds values beyond {datatype}"
+
+
+@pytest.mark.parametrize("datatype", TYPED)
+def test_typed_contents_in_another_field_are_refused(datatype):
+    field = TYPED[datatype][0]
+    for other, values in {f: v for f, v, _ in TYPED.values() if f != field}.items():
+        for contents in ({other: values}, {other: values, field: TYPED[datatype][1]}):
+            refusal = refusal_of(message(("x", datatype, [2], contents)))
+            assert "unexpected explicit tensor data for input tensor 'x' in " in refusal
+            assert other in refusal
+            assert refusal.endswith(f"expected datatype '{datatype}' in {field}")
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "BF16"])
+def test_half_precision_comes_raw_only(datatype):
+    assert "which comes raw only" in refusal_of(message(("x", datatype, [1], {"fp32_contents": [1.0]})))
+    (tensor,) = parse_message(message(("x", datatype, [1], None), raw=[b"\0\x3c"]), None).inputs
+    assert tensor.data == b"\0\x3c"
+
+
+def test_raw_contents_go_to_the_inputs_by_their_order():
+    made = message(("b", "INT8", [2], None), ("a", "BYTES", [1], None), ("c", "FP32", [0], None),
+                   raw=[b"\1\2", b"\1\0\0\0z", b""])  # fmt: skip
+    assert [(tensor.name, tensor.data) for tensor in parse_message(made, None).inputs] == [
+        ("b", b"\1\2"), ("a", b"\1\0\0\0z"), ("c", b""),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("made", "refusal"),
+    [
+        (message(("x", "INT8", [1], None)), "unable to find data for input tensor 'x' for model 'm' in request."),
+        (message(("x", "INT8", [1], None), ("y", "INT8", [1], None), raw=[b"a"]),
+         "unable to find data for input tensor 'y'"),
+        (message(("x", "INT8", [1], {"int_contents": [1]}), raw=[b"a"]), "contents field must not be specified"),
+        (message(("x", "INT8", [1], None), ("y", "INT8", [1], {"int_contents": [1]}), raw=[b"a"]),
+         "contents field must not be specified when using raw_input_contents for 'y'"),
+        (message(("x", "INT8", [2], None), raw=[b"a"]), "input byte size mismatch for input 'x'. Expected 2, got 1"),
+        (message(("x", "INT8", [2], None), raw=[b"abc"]), "input byte size mismatch for input 'x'. Expected 2, got 3"),
+        (message(("x", "BYTES", [2], None), raw=[b"\0\0\0\0"]), "Expected 8, got 4"),
+        (message(("x", "INT8", [2], {"int_contents": [1]})), "Expected 2, got 1"),
+        (message(("x", "int8", [1], None), raw=[b"a"]), "invalid datatype for input x"),
+        (message(("x", "", [1], None), raw=[b"a"]), "invalid datatype for input x"),
+        (message(("x", "INT8", [-1], None), raw=[b"a"]),
+         "All input dimensions should be specified for input 'x', got [-1]"),
+        (message(("x", "INT8", [1] * 33, None), raw=[b"a"]), "input 'x' has 33 dimensions; 32 is the most"),
+        (message(("x", "INT8", [2**63 - 1] * 50_000, None), raw=[b"a"]), "input 'x' has 50000 dimensions"),
+        (message(("x", "INT8", [1], None), ("x", "INT8", [1], None), raw=[b"a", b"b"]),
+         "'x' already exists in request"),
+        (message(("x\0", "INT8", [1], None), raw=[b"a"]), "an input's name holds characters that can't be passed on"),
+        (message(id="a\0"), "'id' holds characters that can't be passed on"),
+    ],
+)  # fmt: skip
+def test_an_input_that_makes_no_sense_is_named(made, refusal):
+    assert refusal in refusal_of(made)
+
+
+def test_shared_memory_is_unsupported_in_both_directions():
+    made = message(("x", "INT8", [1], None))
+    made.inputs[0].parameters["shared_memory_region"].string_param = "r"
+    assert "input 'x' is in shared memory" in refusal_of(made, UnsupportedError)
+    made = message()
+    made.outputs.add(name="y").parameters["shared_memory_region"].string_param = "r"
+    assert "output 'y' is asked for in shared memory" in refusal_of(made, UnsupportedError)
+
+
+@pytest.mark.parametrize(("text", "version"), [("", -1), ("1", 1), ("007", 7), (str(2**63 - 1), 2**63 - 1)])
+def test_a_version_is_a_number_or_left_out(text, version):
+    assert parse_version(text) == version
+    assert parse_message(message(model_version=text), None).version == version
+
+
+@pytest.mark.parametrize("text", ["-1", "1.0", "latest", " 1", "²", "٣", str(2**63), "9" * 100_000])
+def test_a_version_that_is_none_is_refused(text):
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_version(text)
+    assert f"failed to get model version from specified version string '{text[:40]}'" in caught.value.message
+    assert len(caught.value.message) < 200
+
+
+def test_parameters_with_a_meaning_are_not_handed_to_the_model(monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    made = message(id="i")
+    made.parameters["sequence_id"].int64_param = 5
+    made.parameters["sequence_start"].bool_param = True
+    made.parameters["sequence_end"].bool_param = True
+    made.parameters["priority"].uint64_param = 2**64 - 1
+    made.parameters["timeout"].int64_param = 3_000_000
+    made.parameters[EMPTY_FINAL].bool_param = True
+    made.parameters["text"].string_param = "ü"
+    made.parameters["part"].double_param = 0.5
+    made.outputs.add(name="y").parameters["classification"].int64_param = 4
+    made.outputs.add(name="z")
+    asked = parse_message(made, 2000.0)
+    assert (asked.model, asked.id, asked.outputs) == ("m", "i", (RequestedOutput("y", 4), RequestedOutput("z")))
+    assert asked.sequence == Sequence(5, start=True, end=True)
+    assert (asked.priority, asked.timeout_us, asked.deadline) == (2**64 - 1, 3_000_000, 1003.0)
+    assert asked.parameters == {"text": "ü", "part": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "value", "refusal"),
+    [
+        ("mine", None, None, "parameter 'mine' has no value"),
+        ("mine", "uint64_param", 2**63, "parameter 'mine' is beyond 64 bits"),
+        ("mine", "string_param", "a\0", "parameter 'mine' holds characters"),
+        ("triton_x", "bool_param", True, "parameter keys starting with 'triton_' are reserved"),
+        ("sequence_id", "int64_param", -1, "Unable to parse 'sequence_id'"),
+        ("sequence_id", "bool_param", True, "Unable to parse 'sequence_id'"),
+        ("sequence_start", "int64_param", 1, "Unable to parse 'sequence_start'"),
+        ("priority", "int64_param", -1, "Unable to parse 'priority'"),
+        ("timeout", "string_param", "1", "Unable to parse 'timeout'"),
+        ("timeout", "double_param", 1.0, "Unable to parse 'timeout'"),
+    ],
+)
+def test_a_parameter_that_makes_no_sense_is_named(name, kind, value, refusal):
+    made = message()
+    made.parameters[name].SetInParent()
+    if kind:
+        setattr(made.parameters[name], kind, value)
+    assert refusal in refusal_of(made)
+
+
+@pytest.mark.parametrize("value", [-1, 2**63 - 1])
+def test_classes_are_counted_from_zero(value):
+    made = message()
+    made.outputs.add(name="y").parameters["classification"].int64_param = value
+    if value < 0:
+        assert "Unable to parse 'classification'" in refusal_of(made)
+    else:
+        assert parse_message(made, None).outputs == (RequestedOutput("y", value),)
+
+
+def test_an_answer_brings_its_outputs_raw_and_its_parameters_by_their_kind():
+    outputs = (Tensor("y", "INT8", (2, 1), b"\1\2"), Tensor("z", "BYTES", (1,), memoryview(b"\1\0\0\0a")))
+    parameters = {"flag": True, "whole": -7, "part": 0.5, "text": "ü"}
+    made = write_message(InferAnswer("m", "3", "i", outputs, parameters))
+    back = pb.ModelInferResponse.FromString(made.SerializeToString())
+    assert (back.model_name, back.model_version, back.id) == ("m", "3", "i")
+    assert [(out.name, out.datatype, list(out.shape)) for out in back.outputs] == [
+        ("y", "INT8", [2, 1]), ("z", "BYTES", [1]),
+    ]  # fmt: skip
+    assert list(back.raw_output_contents) == [b"\1\2", b"\1\0\0\0a"]
+    kinds = {name: parameter.WhichOneof("parameter_choice") for name, parameter in back.parameters.items()}
+    assert kinds == {"flag": "bool_param", "whole": "int64_param", "part": "double_param", "text": "string_param"}
+    assert {name: getattr(back.parameters[name], kind) for name, kind in kinds.items()} == parameters
+
+
+def test_the_empty_end_of_a_stream_has_no_version():
+    made = write_message(InferAnswer("m", "3", "i"))
+    assert (made.model_name, made.model_version, made.id, len(made.outputs)) == ("m", "", "i", 0)
+
+
+def test_more_raw_contents_than_inputs_are_ignored_as_in_triton():
+    made = message(("x", "INT8", [1], None), raw=[b"a", b"b", b""])
+    assert parse_message(made, None).inputs == (Tensor("x", "INT8", (1,), b"a"),)
