@@ -10,14 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import yaml
 
 from serve_app.launch.leftovers import processes_of
+from serve_app.launch.watch import read_progress
 from serve_app.settings import PROJECT_ROOT
 
 START_PATIENCE_S = 240
+LABORATORY = PROJECT_ROOT / "tests" / "triton" / "embedded" / "models"
+LABORATORY_MODELS = ["accumulate", "chain", "decoupled", "echo", "failing", "identity", "parameters", "slow"]
 STOP_PATIENCE_S = 90
+ROUTER_PORTS = range(30000, 31001)  # Serve's own choice for replicas that HAProxy sends to
 
 
 def free_port():
@@ -27,13 +32,32 @@ def free_port():
 
 
 def write_config(folder, port, **detection):
-    """The committed configuration on another port, with what a test changes."""
+    """The committed configuration on other ports, with what a test changes."""
     config = yaml.safe_load((PROJECT_ROOT / "configs" / "serve.yaml").read_text())
     config["http_options"]["port"] = port
+    config["grpc_options"]["port"] = free_port()
     arguments = config["applications"][0]["args"]
     arguments["detection"]["models"]["nano"]["weights"] = "demo"
     arguments["detection"] |= detection
     path = folder / "serve.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def with_laboratory(path):
+    """Two routers, and a second deployment: two replicas with models of every kind, under model control."""
+    config = yaml.safe_load(path.read_text())
+    (application,) = config["applications"]
+    application["args"]["triton"].append(
+        {"name": "laboratory", "model_repository": str(LABORATORY), "models": LABORATORY_MODELS,
+         "control_mode": "explicit", "sequences": True, "shared_memory_mib": 4}
+    )  # fmt: skip
+    (router,) = [entry for entry in application["deployments"] if entry["name"] == "router"]
+    del router["autoscaling_config"]
+    router["num_replicas"] = 2
+    application["deployments"].append(
+        {"name": "laboratory", "num_replicas": 2, "max_ongoing_requests": 64, "ray_actor_options": {"num_cpus": 0.1}}
+    )
     path.write_text(yaml.safe_dump(config))
     return path
 
@@ -47,9 +71,20 @@ class Service:
     config: Path
     log: Path
 
+    laboratory, laboratory_models = LABORATORY, LABORATORY_MODELS
+    free_port = staticmethod(free_port)
+
     @property
     def url(self):
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def host(self):
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def grpc_host(self):
+        return f"127.0.0.1:{yaml.safe_load(self.config.read_text())['grpc_options']['port']}"
 
     def output(self):
         return self.log.read_text()
@@ -58,6 +93,18 @@ class Service:
         """Process ids of a deployment's replicas in this run."""
         wanted = f"ray::ServeReplica:serve_app:{deployment}".encode()
         return [pid for pid in self.processes() if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(wanted)]
+
+    def router_urls(self):
+        """Each router replica by its own port, past HAProxy."""
+        ports = []
+        for pid in self.replicas("router"):
+            listening = psutil.Process(pid).net_connections("tcp")
+            ports += [one.laddr.port for one in listening if one.status == "LISTEN" and one.laddr.port in ROUTER_PORTS]
+        return [f"http://127.0.0.1:{port}" for port in sorted(ports)]
+
+    def is_healthy(self):
+        """Serve has as many replicas of each deployment as it wants."""
+        return all(state == "HEALTHY" for _, state in read_progress().deployments)
 
     def mark(self):
         environment = Path(f"/proc/{self.serve_run()}/environ").read_bytes().split(b"\0")
@@ -100,7 +147,8 @@ def start(config, port, log):
 def service(tmp_path_factory):
     folder = tmp_path_factory.mktemp("service")
     port = free_port()
-    run = start(write_config(folder, port), port, folder / "serve.log")
+    config = with_laboratory(write_config(folder, port))
+    run = start(config, port, folder / "serve.log")
     try:
         run.wait_until_ready()
         mark = run.mark()
@@ -110,7 +158,7 @@ def service(tmp_path_factory):
     assert status == 0, run.output()[-4000:]
     assert "that were left" not in run.output()
     assert processes_of(mark) == []
-    assert [name for name in os.listdir("/dev/shm") if "triton" in name] == []
+    assert [name for name in os.listdir("/dev/shm") if "serve_app_triton" in name] == []
 
 
 @pytest.fixture(scope="session")

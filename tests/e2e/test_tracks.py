@@ -157,7 +157,8 @@ def test_the_tracks_are_listed_with_their_models(client):
 def test_health_names_every_deployment(client):
     answer = client.get("/health")
     assert answer.status_code == 200
-    assert answer.json() == {"live": True, "ready": True, "deployments": {"vision": True, "baseline": True}}
+    deployments = {"vision": True, "baseline": True, "laboratory": True}
+    assert answer.json() == {"live": True, "ready": True, "deployments": deployments}
 
 
 def png(mode):
