@@ -25,6 +25,11 @@ STOP_PATIENCE_S = 90
 ROUTER_PORTS = range(30000, 31001)  # Serve's own choice for replicas that HAProxy sends to
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that start a service of their own come first, while no other is up: Ray's dashboard has one port."""
+    items.sort(key=lambda item: "start_service" not in getattr(item, "fixturenames", ()))
+
+
 def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

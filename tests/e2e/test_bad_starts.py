@@ -40,7 +40,6 @@ def config(tmp_path, configure):
     return configure(tmp_path)
 
 
-# First, while no other run is up: Ray's dashboard has one port.
 def test_a_model_file_that_is_corrupt_ends_the_start_with_its_name(tmp_path, configure, start_service):
     repository = copy_repository(tmp_path)
     (repository / "yolo_nano" / "1" / "model.xml").write_text("garbage")
