@@ -20,8 +20,6 @@ ServeAppError                     500  anything below
 Errors cross process borders by pickle, so a constructor takes the message and nothing else.
 """
 
-import time
-
 
 class ServeAppError(Exception):
     status = 500
@@ -76,12 +74,6 @@ class UnavailableError(ServeAppError):
 
 class DeadlineExceededError(ServeAppError):
     status = 504
-
-
-def require_time(deadline: float | None) -> None:
-    """Drop work that nobody waits for any more; `deadline` is Unix time."""
-    if deadline is not None and time.time() >= deadline:
-        raise DeadlineExceededError("the deadline of the request has passed")
 
 
 class ConfigurationError(ServeAppError):

@@ -11,11 +11,12 @@ from typing import Any
 
 import cv2
 
+from serve_app.deadlines import left_s
 from serve_app.detection.preprocess import decode
 from serve_app.detection.samples import sample_picture
 from serve_app.detection.warming import Warming
 from serve_app.detection.weights import find_weights
-from serve_app.errors import ModelLoadError, NotFoundError, ServeAppError, require_time
+from serve_app.errors import ModelLoadError, NotFoundError, ServeAppError
 from serve_app.settings import BaselineSettings, DetectionSettings
 from serve_app.types import Detection, ModelCard, PictureResult, Pixels, StageTimes, Thresholds, TrackAnswer
 
@@ -104,7 +105,7 @@ class TorchBaseline:
         loop = asyncio.get_running_loop()
         results = []
         for picture in pictures:  # one at a time, so that requests take turns
-            require_time(deadline)
+            left_s(deadline)
             submitted = time.perf_counter()
             result, started = await loop.run_in_executor(
                 self._thread, _timed, predictor, picture, thresholds, self._max_pixels

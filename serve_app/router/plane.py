@@ -87,11 +87,7 @@ class DataPlane:
 
     async def ready(self) -> bool:
         """Whether every deployment has a replica that answers."""
-        answers = await asyncio.gather(
-            *(upstream.answers_everywhere("index", patience_s=PATIENCE_S) for upstream in self._upstreams.values()),
-            return_exceptions=True,
-        )
-        return all(answer and not isinstance(answer, BaseException) for answer in answers)
+        return len(await self._indexes(skip_silent=True)) == len(self._upstreams)
 
     async def model_ready(self, model: str, version: int) -> bool:
         try:

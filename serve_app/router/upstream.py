@@ -1,14 +1,13 @@
 """One deployment behind the router: calls to one of its replicas or to all, and a second try where one has died."""
 
-import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 from ray.exceptions import RayActorError
 
+from serve_app.deadlines import left_s, until
 from serve_app.errors import DeadlineExceededError, ServeAppError, UnavailableError
 from serve_app.router.errors import as_known_error
 
@@ -31,7 +30,7 @@ class Upstream:
     async def call(self, method: str, *arguments: Any, deadline: float | None = None, sequence: str = "") -> Any:
         """The answer of one replica; every method called here may run twice, and does if its first replica dies."""
         try:
-            async with asyncio.timeout(_left_s(deadline)) as limit:
+            async with until(deadline, f"no answer from {self.name} before the deadline"):
                 try:
                     return await self._start(method, sequence, arguments)
                 except Exception as problem:
@@ -40,26 +39,25 @@ class Upstream:
                     logger.warning(f"a replica of {self.name} died during {method}; trying another")
                     return await self._start(method, sequence, arguments)
         except Exception as problem:
-            if isinstance(problem, TimeoutError) and limit.expired():
-                raise DeadlineExceededError(f"no answer from {self.name} before the deadline") from None
             raise as_known_error(problem) or problem from None
 
     async def _start(self, method: str, sequence: str, arguments: tuple[Any, ...]) -> Any:
-        handle = self._handle.options(method_name=method, session_id=sequence) if sequence else self._handle
+        handle = self._handle.options(session_id=sequence) if sequence else self._handle
         return await getattr(handle, method).remote(*arguments)
 
     async def stream(
         self, method: str, *arguments: Any, deadline: float | None = None, sequence: str = ""
     ) -> AsyncIterator[Any]:
         """Answers as they come; tried again only while nothing has come yet."""
-        _left_s(deadline)
+        left_s(deadline)
         handle = self._handle.options(stream=True, **({"session_id": sequence} if sequence else {}))
         begun, again = False, True
         while True:
             stream = getattr(handle, method).remote(*arguments)
             try:
                 while True:
-                    answer = await self._next(stream, deadline)
+                    async with until(deadline, f"{self.name} had not ended before the deadline"):
+                        answer = await anext(stream, END)
                     if answer is END:
                         return
                     begun = True
@@ -70,16 +68,6 @@ class Upstream:
                 again = False
             finally:
                 stream.cancel()
-
-    async def _next(self, stream: Any, deadline: float | None) -> Any:
-        """The deadline holds while we wait for an answer, not while our caller does something with the last."""
-        try:
-            async with asyncio.timeout(_left_s(deadline)) as limit:
-                return await anext(stream, END)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise DeadlineExceededError(f"{self.name} had not ended before the deadline") from None
 
     async def everywhere(self, method: str, *arguments: Any, patience_s: float = EVERYWHERE_PATIENCE_S) -> list[Any]:
         """The answers of all replicas; what one of them raises takes the place of its answer."""
@@ -103,15 +91,6 @@ class Upstream:
         if not given:
             raise answers[0]
         return given
-
-
-def _left_s(deadline: float | None) -> float | None:
-    if deadline is None:
-        return None
-    left = deadline - time.time()
-    if left <= 0:
-        raise DeadlineExceededError("the deadline of the request has passed")
-    return left
 
 
 def _replica_died(problem: BaseException) -> bool:

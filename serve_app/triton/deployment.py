@@ -13,10 +13,11 @@ from ray import serve
 from ray.serve._private.logging_utils import get_serve_logs_dir
 
 from serve_app.changes import ModelChange
+from serve_app.deadlines import left_s
 from serve_app.detection.samples import sample_picture
 from serve_app.detection.tracks import Track, tracks_of
 from serve_app.detection.warming import Warming
-from serve_app.errors import NotFoundError, ServeAppError, require_time
+from serve_app.errors import NotFoundError, ServeAppError
 from serve_app.settings import DetectionSettings, TritonSettings
 from serve_app.tensors import InferAnswer, InferRequest
 from serve_app.triton.control import ClusterStore, ModelControl
@@ -62,7 +63,7 @@ class TritonReplica:
         self, target: str, pictures: Sequence[bytes], thresholds: Thresholds, deadline: float | None = None
     ) -> TrackAnswer:
         """Detections for each picture; one that can't be read fails alone."""
-        require_time(deadline)
+        left_s(deadline)
         track = self._track(target)
         slots = asyncio.Semaphore(self._settings.max_pictures_in_flight)
 

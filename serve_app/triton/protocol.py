@@ -1,11 +1,11 @@
 """What the KServe protocol asks of one Triton server: inference, readiness, metadata, configuration, statistics."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from serve_app.errors import DeadlineExceededError, EngineError, ModelError, ServeAppError, UnsupportedError
+from serve_app.deadlines import left_s, until
+from serve_app.errors import EngineError, ModelError, ServeAppError, UnsupportedError
 from serve_app.tensors import InferAnswer, InferRequest
 from serve_app.triton.binding import translated
 from serve_app.triton.engine import Engine
@@ -35,7 +35,7 @@ class Protocol:
 
     async def stream(self, asked: InferRequest) -> AsyncIterator[InferAnswer]:
         """Every response as it comes; who stops listening cancels the rest."""
-        _left_s(asked)
+        left_s(asked.deadline, _late(asked))
         try:
             async for answer in self._responses(asked):
                 yield answer
@@ -48,7 +48,11 @@ class Protocol:
             batched = bool(model.batch_properties() & BATCHED)
             responses = model.async_infer(create_request(model, asked, _queue_limit_us(asked)))
             try:
-                while (response := await _next(responses, asked)) is not None:
+                while True:
+                    async with until(asked.deadline, _passed(asked), _late(asked)):
+                        response = await anext(responses, None)
+                    if response is None:
+                        return
                     yield read_answer(response, asked, lambda: self._labels(asked.model), batched)
             except BaseException:
                 responses.cancel()
@@ -83,25 +87,12 @@ class Protocol:
             return list(self._engine.model(name, version).statistics()["model_stats"])
 
 
-async def _next(responses: Any, asked: InferRequest) -> Any:
-    """The deadline holds while the model works, not while the answer is on its way."""
-    try:
-        async with asyncio.timeout(_left_s(asked)) as limit:
-            return await anext(responses, None)
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        raise DeadlineExceededError(f"the deadline passed while model '{asked.model}' was at work") from None
+def _late(asked: InferRequest) -> str:
+    return f"the deadline passed before model '{asked.model}' was reached"
 
 
-def _left_s(asked: InferRequest) -> float | None:
-    """Seconds until the deadline; work that is late already never reaches Triton's queues."""
-    if asked.deadline is None:
-        return None
-    left = asked.deadline - time.time()
-    if left <= 0:
-        raise DeadlineExceededError(f"the deadline passed before model '{asked.model}' was reached")
-    return left
+def _passed(asked: InferRequest) -> str:
+    return f"the deadline passed while model '{asked.model}' was at work"
 
 
 def _queue_limit_us(asked: InferRequest) -> int:

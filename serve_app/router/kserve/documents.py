@@ -44,17 +44,17 @@ def parse_request(
     model: str, version: int, document: dict[str, Any], binary: memoryview, deadline: float | None
 ) -> tuple[InferRequest, dict[str, bool]]:
     """The request, and for each output that was named whether it is wanted as binary data."""
-    parameters = _object(document, "parameters")
+    parameters = object_field(document, "parameters")
     tail = _Tail(binary, model)
     inputs = tuple(_read_input(entry, tail) for entry in _objects(document, "inputs", required=True))
     tail.require_end()
     require_different(inputs)
-    all_binary = _flag(parameters, "binary_data_output")
+    all_binary = flag_field(parameters, "binary_data_output")
     outputs, as_binary = _read_outputs(document, all_binary)
     request = InferRequest(
         model=model,
         version=version,
-        id=_text(document, "id"),
+        id=text_field(document, "id"),
         inputs=inputs,
         outputs=outputs,
         parameters=custom_parameters(parameters, (*SEQUENCE, "priority", "timeout", "binary_data_output")),
@@ -87,8 +87,8 @@ class _Tail:
 
 
 def _read_input(entry: dict[str, Any], tail: _Tail) -> Tensor:
-    name, datatype = _text(entry, "name", required=True), _text(entry, "datatype", required=True)
-    shape, parameters = _shape(name, entry), _object(entry, "parameters")
+    name, datatype = text_field(entry, "name", required=True), text_field(entry, "datatype", required=True)
+    shape, parameters = _shape(name, entry), object_field(entry, "parameters")
     if "shared_memory_region" in parameters:
         raise UnsupportedError(f"input '{name}' is in shared memory, which is off here: send its data")
     if datatype not in ELEMENT_BYTES:
@@ -108,11 +108,11 @@ def _read_input(entry: dict[str, Any], tail: _Tail) -> Tensor:
 def _read_outputs(document: dict[str, Any], all_binary: bool) -> tuple[tuple[RequestedOutput, ...], dict[str, bool]]:
     outputs, as_binary = [], {}
     for entry in _objects(document, "outputs"):
-        name, parameters = _text(entry, "name", required=True), _object(entry, "parameters")
+        name, parameters = text_field(entry, "name", required=True), object_field(entry, "parameters")
         if "shared_memory_region" in parameters:
             raise UnsupportedError(f"output '{name}' is asked for in shared memory, which is off here")
         outputs.append(RequestedOutput(name, unsigned(parameters, "classification", MAX_INT64)))
-        as_binary[name] = _flag(parameters, "binary_data", all_binary)
+        as_binary[name] = flag_field(parameters, "binary_data", all_binary)
     return tuple(outputs), as_binary
 
 
@@ -123,7 +123,7 @@ def read_sequence(parameters: dict[str, Any]) -> Sequence:
         raise InvalidRequestError("Unable to parse 'sequence_id': it is neither an unsigned integer nor text")
     if isinstance(key, str):
         require_text(key, "'sequence_id'")
-    return Sequence(key, _flag(parameters, "sequence_start"), _flag(parameters, "sequence_end"))
+    return Sequence(key, flag_field(parameters, "sequence_start"), flag_field(parameters, "sequence_end"))
 
 
 def custom_parameters(parameters: dict[str, Any], known: tuple[str, ...]) -> dict[str, ParameterValue]:
@@ -171,21 +171,21 @@ def unsigned(fields: dict[str, Any], key: str, limit: int = MAX_UINT64) -> int:
     return value
 
 
-def _flag(fields: dict[str, Any], key: str, default: bool = False) -> bool:
+def flag_field(fields: dict[str, Any], key: str, default: bool = False) -> bool:
     value = fields.get(key, default)
     if not isinstance(value, bool):
         raise InvalidRequestError(f"Unable to parse '{key}': it is neither true nor false")
     return value
 
 
-def _text(fields: dict[str, Any], key: str, required: bool = False) -> str:
+def text_field(fields: dict[str, Any], key: str, required: bool = False) -> str:
     value = fields.get(key, None if required else "")
     if not isinstance(value, str):
         raise InvalidRequestError(f"Unable to parse '{key}': it is {'missing' if key not in fields else 'no text'}")
     return require_text(value, f"'{key}'")
 
 
-def _object(fields: dict[str, Any], key: str) -> dict[str, Any]:
+def object_field(fields: dict[str, Any], key: str) -> dict[str, Any]:
     value = fields.get(key, {})
     if not isinstance(value, dict):
         raise InvalidRequestError(f"Unable to parse '{key}': it is no object")

@@ -10,8 +10,9 @@ from serve_app.errors import InvalidRequestError
 from serve_app.router.deadlines import deadline_of
 from serve_app.router.errors import tellable
 from serve_app.router.kserve.bodies import read_body, write_json
-from serve_app.router.kserve.documents import custom_parameters, parse_object, require_text
+from serve_app.router.kserve.documents import custom_parameters, object_field, parse_object, text_field
 from serve_app.router.kserve.paths import model_of
+from serve_app.router.kserve.signatures import signature_of
 from serve_app.router.kserve.values import pack_values, unpack_values
 from serve_app.router.plane import DataPlane
 from serve_app.settings import RouterSettings
@@ -47,18 +48,13 @@ class Generate:
         deadline = deadline_of(request.headers, self._settings)
         document = parse_object(await read_body(request, self._max_bytes))
         model, version = model_of(request)
-        metadata = await self._plane.metadata(model, version)
-        config = await self._plane.config(model, version)
-        batched = config.get("max_batch_size", 0) > 0
+        metadata, batched = await signature_of(self._plane, model, version)
         fields = {row["name"]: row for row in metadata["inputs"]}
         inputs = tuple(_tensor(fields[name], document[name], batched) for name in document if name in fields)
-        identifier = document.get("id", "")
-        if not isinstance(identifier, str):
-            raise InvalidRequestError("Unable to parse 'id': it is no text")
         return InferRequest(
             model=model,
             version=version,
-            id=require_text(identifier, "'id'"),
+            id=text_field(document, "id"),
             inputs=inputs,
             parameters=_parameters(document, fields),
             deadline=deadline,
@@ -75,11 +71,9 @@ def _tensor(row: Mapping[str, Any], value: Any, batched: bool) -> Tensor:
     return Tensor(name, datatype, shape, pack_values(name, datatype, shape, values))
 
 
-def _parameters(document: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+def _parameters(document: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     """Fields that are no inputs are parameters, and `parameters` may hold more."""
-    nested = document.get("parameters", {})
-    if not isinstance(nested, dict):
-        raise InvalidRequestError("Unable to parse 'parameters': it is no object")
+    nested = object_field(document, "parameters")
     loose = {
         name: value
         for name, value in document.items()

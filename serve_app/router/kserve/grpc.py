@@ -60,13 +60,10 @@ def answering(empty: type[Any]) -> Callable[[Method], Method]:
 
 def unsupported(empty: type[Any], what: str) -> Method:
     @answering(empty)
-    async def method(_self: Any, _request: Any, _context: Any) -> Any:
+    async def method(self: Any, request: Any, grpc_context: Any) -> Any:
         raise UnsupportedError(what)
 
-    async def named(self: Any, request: Any, grpc_context: Any) -> Any:
-        return await method(self, request, grpc_context)
-
-    return named
+    return method
 
 
 class KserveGrpc:

@@ -12,11 +12,12 @@ from serve_app.router.deadlines import deadline_of
 from serve_app.router.keys import AdminKey
 from serve_app.router.kserve import absent
 from serve_app.router.kserve.bodies import answer_body, read_body, respond, split_body, write_json
-from serve_app.router.kserve.documents import parse_object, parse_request, require_text
+from serve_app.router.kserve.documents import flag_field, parse_object, parse_request, require_text
 from serve_app.router.kserve.generate import Generate
 from serve_app.router.kserve.parameters import load_parameters
 from serve_app.router.kserve.paths import model_of
 from serve_app.router.kserve.raw import raw_request
+from serve_app.router.kserve.signatures import signature_of
 from serve_app.router.plane import DataPlane
 from serve_app.settings import RouterSettings
 
@@ -74,8 +75,7 @@ class KserveHttp:
         if head:
             asked, as_binary = parse_request(model, version, parse_object(head), tail, deadline)
         else:
-            metadata = await self._plane.metadata(model, version)
-            batched = (await self._plane.config(model, version))["max_batch_size"] > 0
+            metadata, batched = await signature_of(self._plane, model, version)
             asked, as_binary = raw_request(model, version, tail, metadata, batched, deadline), {"": True}
         answer = await self._plane.infer(asked)
         return await respond(request, *answer_body(answer, as_binary))
@@ -112,9 +112,7 @@ class KserveHttp:
 
     async def index(self, request: Request) -> Response:
         """Triton has one repository whatever its name, and so does this."""
-        only_ready = (await self._document(request)).get("ready", False)
-        if not isinstance(only_ready, bool):
-            raise InvalidRequestError("Unable to parse 'ready': it is neither true nor false")
+        only_ready = flag_field(await self._document(request), "ready")
         return _json(await self._plane.index(only_ready))
 
     async def load(self, request: Request) -> Response:

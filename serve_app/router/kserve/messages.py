@@ -7,9 +7,16 @@ import numpy as np
 from tritonclient.grpc import service_pb2 as pb
 
 from serve_app.errors import InvalidRequestError, UnsupportedError
-from serve_app.router.kserve.documents import SEQUENCE, custom_parameters, read_sequence, require_text, with_timeout
-from serve_app.router.kserve.documents import unsigned as _unsigned
-from serve_app.router.kserve.paths import MAX_VERSION, read_version
+from serve_app.router.kserve.documents import (
+    MAX_INT64,
+    SEQUENCE,
+    custom_parameters,
+    read_sequence,
+    require_text,
+    unsigned,
+    with_timeout,
+)  # fmt: skip
+from serve_app.router.kserve.paths import read_version
 from serve_app.tensors import (
     ELEMENT_BYTES,
     NUMPY_TYPES,
@@ -44,9 +51,9 @@ def parse_message(message: Any, deadline: float | None) -> InferRequest:
         outputs=tuple(_read_output(output) for output in message.outputs),
         parameters=custom_parameters(parameters, KNOWN),
         sequence=read_sequence(parameters),
-        priority=_unsigned(parameters, "priority"),
-        timeout_us=_unsigned(parameters, "timeout"),
-        deadline=with_timeout(deadline, _unsigned(parameters, "timeout")),
+        priority=unsigned(parameters, "priority"),
+        timeout_us=unsigned(parameters, "timeout"),
+        deadline=with_timeout(deadline, unsigned(parameters, "timeout")),
     )
 
 
@@ -125,7 +132,7 @@ def _read_output(output: Any) -> RequestedOutput:
     if "shared_memory_region" in parameters:
         raise UnsupportedError(f"output '{output.name}' is asked for in shared memory, which is off here")
     name = require_text(output.name, "an output's name")
-    return RequestedOutput(name, _unsigned(parameters, "classification", MAX_VERSION))
+    return RequestedOutput(name, unsigned(parameters, "classification", MAX_INT64))
 
 
 def write_message(answer: InferAnswer) -> Any:
