@@ -172,6 +172,18 @@ def client(service):
         yield one
 
 
+def wait_until(condition, patience_s, what):
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {patience_s} s: {what}"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def wait_for():
+    return wait_until
+
+
 @pytest.fixture
 def configure():
     """Write a configuration for a run that is meant to fail."""

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -37,13 +36,6 @@ def gone(pid):
     return guardian.start_ticks(pid) is None
 
 
-def wait_for(condition, patience_s, what):
-    deadline = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {patience_s} s: {what}"
-        time.sleep(0.1)
-
-
 def answers(client):
     try:
         return client.post("/predict/nano_gpu_e2e", content=BUS).status_code == 200
@@ -51,7 +43,7 @@ def answers(client):
         return False
 
 
-def test_a_killed_replica_leaves_no_stub_and_no_shared_memory_and_is_replaced(service, client):
+def test_a_killed_replica_leaves_no_stub_and_no_shared_memory_and_is_replaced(service, client, wait_for):
     (replica,) = service.replicas("vision")
     stubs = [child for child in children_of(replica) if b"stub" in Path(f"/proc/{child}/cmdline").read_bytes()]
     assert len(stubs) >= 7
@@ -64,7 +56,7 @@ def test_a_killed_replica_leaves_no_stub_and_no_shared_memory_and_is_replaced(se
     assert fresh != replica
 
 
-def test_a_model_whose_process_is_killed_is_noticed_and_the_replica_replaced(service, client):
+def test_a_model_whose_process_is_killed_is_noticed_and_the_replica_replaced(service, client, wait_for):
     (replica,) = service.replicas("vision")
     for child in children_of(replica):
         command = Path(f"/proc/{child}/cmdline").read_bytes()

@@ -30,18 +30,11 @@ def place(client):
     return answer.json()["outputs"][0]["data"][0]
 
 
-def wait_for(condition, patience_s, what):
-    deadline = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {patience_s} s: {what}"
-        time.sleep(0.1)
-
-
 def states(url):
     return {row["name"]: row.get("state") for row in httpx.post(f"{url}/v2/repository/index").json()}
 
 
-def test_a_load_through_one_router_is_seen_through_each(service):
+def test_a_load_through_one_router_is_seen_through_each(service, wait_for):
     first, second = service.router_urls()
     assert httpx.post(f"{first}/v2/repository/models/chain/unload").status_code == 200
     wait_for(lambda: states(second)["chain"] == "UNAVAILABLE", 20, "the other router sees it unloaded")
@@ -90,7 +83,7 @@ def test_work_that_nobody_waits_for_any_more_is_not_done(client, service):
     assert place(client) == number + 3  # the slow one, its second, and this one
 
 
-def test_a_grpc_deadline_ends_the_work_too(client, service):
+def test_a_grpc_deadline_ends_the_work_too(client, service, wait_for):
     number = place(client)
     given = grpcclient.InferInput("SECONDS", [1, 1], "FP32")
     given.set_data_from_numpy(np.array([[3]], np.float32))
@@ -143,7 +136,7 @@ def test_forty_megabytes_pass_both_ways(client):
     assert answer.content.endswith(data.tobytes())
 
 
-def test_killing_a_replica_fails_no_request_and_its_successor_knows_what_is_loaded(client, service):
+def test_killing_a_replica_fails_no_request_and_its_successor_knows_what_is_loaded(client, service, wait_for):
     assert client.post("/v2/repository/models/parameters/unload").status_code == 200
     victim, _ = service.replicas("laboratory")
 

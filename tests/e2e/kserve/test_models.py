@@ -1,7 +1,6 @@
 """What the stock clients ask of the server and its models, their errors, and the control of what is loaded."""
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -38,11 +37,11 @@ def test_an_unknown_model_is_an_error_that_names_what_there_is(client, call):
         getattr(client, call)("identity", "9")
 
 
-def test_statistics_of_one_model_and_of_all(client):
+def test_statistics_of_one_model_and_of_all(client, wait_for):
     before = successes(client, "identity")
     for _ in range(3):
         client.infer("identity", [client.ones()])
-    wait_for(lambda: successes(client, "identity") == before + 3)
+    wait_for(lambda: successes(client, "identity") == before + 3, 30, "three more are counted")
     names = {row["name"] for row in client.get_inference_statistics()["model_stats"]}
     assert {"identity", "yolo", "yolo_nano_gpu_e2e"} <= names
 
@@ -81,23 +80,18 @@ def test_what_is_off_says_so(client, call):
     assert raised.value.status() in ("501", "StatusCode.UNIMPLEMENTED")
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + 30
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert condition()
-
-
 def index(client):
     rows = client.get_model_repository_index()
     rows = rows.get("models", []) if isinstance(rows, dict) else rows
     return {row["name"]: row.get("state") for row in rows}
 
 
-def test_a_model_is_unloaded_and_loaded_on_every_replica(client):
+def test_a_model_is_unloaded_and_loaded_on_every_replica(client, wait_for):
     assert index(client)["parameters"] == "READY"
     client.unload_model("parameters")
-    wait_for(lambda: index(client)["parameters"] == "UNAVAILABLE")  # Triton answers before it is done
+    wait_for(
+        lambda: index(client)["parameters"] == "UNAVAILABLE", 30, "it is unloaded"
+    )  # Triton answers before it is done
     for _ in range(10):  # whichever replica is asked
         assert not client.is_model_ready("parameters")
     client.load_model("parameters")
