@@ -106,6 +106,10 @@ def test_the_router_imports_no_engine():
             assert not {name.split(".")[0] for name in names} & foreign, module
 
 
+def test_clients_know_no_server():
+    assert set(parts_imported_by("clients")) <= GROUND
+
+
 def test_only_triton_imports_the_server_or_its_binding():
     for module, names in GRAPH.items():
         if part_of(module) != "triton":

@@ -1,0 +1,1 @@
+"""What a person runs against a server that is up: nothing here imports the server."""
