@@ -1,0 +1,77 @@
+"""The tokenizer of the demo language model: byte-level BPE that is learnt from its own text, and the chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+VOCABULARY = 1024
+CONTEXT = 1024
+"""Tokens that prompt and answer may have together."""
+
+PAD, BEGIN, END = "<|pad|>", "<|begin|>", "<|end|>"
+SYSTEM, USER, ASSISTANT = "<|system|>", "<|user|>", "<|assistant|>"
+SPECIAL_TOKENS = (PAD, BEGIN, END, SYSTEM, USER, ASSISTANT)
+
+# Whatever a request holds has to come through: content may be a string, OpenAI's list of parts, or missing; roles that
+# aren't known count as the user's; tools are passed over, since the model can't call any.
+CHAT_TEMPLATE = """
+{{- bos_token }}
+{%- for message in messages %}
+  {%- set parts = namespace(text='') %}
+  {%- if message.content is string %}
+    {%- set parts.text = message.content %}
+  {%- elif message.content is iterable and message.content is not mapping %}
+    {%- for part in message.content %}
+      {%- if part is string %}
+        {%- set parts.text = parts.text + part %}
+      {%- elif part.text is string %}
+        {%- set parts.text = parts.text + part.text %}
+      {%- endif %}
+    {%- endfor %}
+  {%- endif %}
+  {%- if message.role == 'assistant' %}
+    {{- '<|assistant|>' + parts.text | trim + eos_token }}
+  {%- elif message.role in ('system', 'developer') %}
+    {{- '<|system|>' + parts.text | trim }}
+  {%- else %}
+    {{- '<|user|>' + parts.text | trim }}
+  {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+  {{- '<|assistant|>' }}
+{%- endif %}
+""".strip()
+
+
+def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """Learn the merges from these texts; every byte has a token, so there is no text that can't be said."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer: Any = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    # A plain prompt begins as a conversation does, without the caller saying so.
+    begin = (BEGIN, tokenizer.token_to_id(BEGIN))
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BEGIN} $A", special_tokens=[begin])
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer,
+        bos_token=BEGIN,
+        eos_token=END,
+        pad_token=PAD,
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=CONTEXT,
+        padding_side="left",  # prompts of a batch end together, where generation goes on
+    )
