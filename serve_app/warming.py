@@ -1,4 +1,4 @@
-"""Warm-up: a picture through every track, so that the first caller doesn't pay for what is made lazily."""
+"""Warm-up: a request to every model of a replica, so that the first caller doesn't pay for what is made lazily."""
 
 import asyncio
 import logging
@@ -6,11 +6,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from serve_app.errors import ModelLoadError, ServeAppError
-from serve_app.types import PictureResult
+from serve_app.errors import ServeAppError
 
 logger = logging.getLogger("ray.serve")
-Probe = Callable[[], Awaitable[PictureResult]]
+Probe = Callable[[], Awaitable[None]]  # raises when the model can't answer
 
 
 class Warming:
@@ -43,9 +42,7 @@ class Warming:
             self._progress[model] = {"state": "warming"}
             began = time.monotonic()
             try:
-                result = await probe()
-                if result.error:
-                    raise ModelLoadError(f"{model} can't answer: {result.error}")
+                await probe()
             except Exception as problem:
                 known = isinstance(problem, ServeAppError)
                 self._progress[model] = {"state": "failed", "error": str(problem) if known else "the log says why"}

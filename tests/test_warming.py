@@ -4,16 +4,15 @@ import asyncio
 
 import pytest
 
-from serve_app.detection.warming import Warming
 from serve_app.errors import EngineError, ModelLoadError
-from serve_app.types import PictureResult
+from serve_app.warming import Warming
 
 
 class Gate:
     """A probe that waits until it is let through, then answers or raises what it was given."""
 
     def __init__(self, outcome=None):
-        self.outcome = outcome or PictureResult(width=1, height=1)
+        self.outcome = outcome
         self.asked = 0
         self.entered = asyncio.Event()
         self.opened = asyncio.Event()
@@ -58,7 +57,7 @@ async def test_models_are_pending_then_warming_then_ready_one_after_the_other():
     ("outcome", "kind", "message"),
     [
         (EngineError("the engine is gone"), EngineError, "the engine is gone"),
-        (PictureResult(error="no such output", error_status=500), ModelLoadError, "two can't answer: no such output"),
+        (ModelLoadError("two can't answer: no such output"), ModelLoadError, "two can't answer: no such output"),
     ],
 )
 async def test_a_model_that_can_not_answer_fails_the_run_and_those_behind_it_stay_pending(outcome, kind, message):
@@ -127,7 +126,7 @@ async def test_a_start_that_fails_is_told_by_the_progress_alone_and_can_be_repea
     warming.start()
     await finish(gate)
     assert warming.progress() == {"one": {"state": "failed", "error": "the engine is gone"}}
-    gate.outcome = PictureResult(width=1, height=1)
+    gate.outcome = None
     warming.start()
     await finish(gate)
     assert states(warming) == {"one": "ready"}

@@ -13,12 +13,12 @@ import cv2
 
 from serve_app.deadlines import left_s
 from serve_app.detection.preprocess import decode
-from serve_app.detection.samples import sample_picture
-from serve_app.detection.warming import Warming
+from serve_app.detection.samples import require_answer, sample_picture
 from serve_app.detection.weights import find_weights
 from serve_app.errors import ModelLoadError, NotFoundError, ServeAppError
 from serve_app.settings import BaselineSettings, DetectionSettings
 from serve_app.types import Detection, ModelCard, PictureResult, Pixels, StageTimes, Thresholds, TrackAnswer
+from serve_app.warming import Warming
 
 
 class TorchPredictor:
@@ -92,8 +92,9 @@ class TorchBaseline:
         self._warming = Warming({p.card.name: partial(self._probe, size) for size, p in self._predictors.items()})
         await self._warming.run()
 
-    async def _probe(self, size: str) -> PictureResult:
-        return (await self.detect(size, [sample_picture()], Thresholds())).results[0]
+    async def _probe(self, size: str) -> None:
+        answer = await self.detect(size, [sample_picture()], Thresholds())
+        require_answer(answer.model, answer.results[0])
 
     async def detect(
         self, size: str, pictures: Sequence[bytes], thresholds: Thresholds, deadline: float | None = None

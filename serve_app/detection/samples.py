@@ -1,9 +1,12 @@
-"""A picture to warm and to prove tracks with."""
+"""A picture to warm and to prove tracks with, and what its answer must be."""
 
 from functools import cache
 
 import cv2
 import numpy as np
+
+from serve_app.errors import ModelLoadError
+from serve_app.types import PictureResult
 
 
 @cache
@@ -17,3 +20,9 @@ def sample_picture() -> bytes:
     encoded, jpeg = cv2.imencode(".jpg", pixels)
     assert encoded
     return jpeg.tobytes()
+
+
+def require_answer(model: str, result: PictureResult) -> None:
+    """A model that can't answer the sample can't answer anybody."""
+    if result.error:
+        raise ModelLoadError(f"{model} can't answer: {result.error}")

@@ -14,9 +14,8 @@ from ray.serve._private.logging_utils import get_serve_logs_dir
 
 from serve_app.changes import ModelChange
 from serve_app.deadlines import left_s
-from serve_app.detection.samples import sample_picture
+from serve_app.detection.samples import require_answer, sample_picture
 from serve_app.detection.tracks import Track, tracks_of
-from serve_app.detection.warming import Warming
 from serve_app.errors import NotFoundError, ServeAppError
 from serve_app.settings import DetectionSettings, TritonSettings
 from serve_app.tensors import InferAnswer, InferRequest
@@ -26,6 +25,7 @@ from serve_app.triton.engine import Engine
 from serve_app.triton.protocol import Protocol
 from serve_app.triton.repository import ModelRepository
 from serve_app.types import PictureResult, Thresholds, TrackAnswer
+from serve_app.warming import Warming
 
 logger = logging.getLogger("ray.serve")
 # How soon a replica that started in the middle of a load or unload takes part in it.
@@ -56,8 +56,8 @@ class TritonReplica:
         names = len(repository.selected)
         logger.info(f"{settings.name}: {names} models ready in {time.monotonic() - started:.1f} s")
 
-    async def _probe(self, track: Track) -> PictureResult:
-        return await self._detector.detect(track, sample_picture(), Thresholds())
+    async def _probe(self, track: Track) -> None:
+        require_answer(track.model, await self._detector.detect(track, sample_picture(), Thresholds()))
 
     async def detect(
         self, target: str, pictures: Sequence[bytes], thresholds: Thresholds, deadline: float | None = None
