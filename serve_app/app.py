@@ -12,7 +12,7 @@ from serve_app.detection.baseline import TorchBaseline
 from serve_app.detection.tracks import Track, tracks_of
 from serve_app.errors import ConfigurationError
 from serve_app.router.deployment import Router
-from serve_app.settings import DetectionSettings, Settings, TritonSettings, parse_settings
+from serve_app.settings import DetectionSettings, LanguageModelSettings, Settings, TritonSettings, parse_settings
 from serve_app.triton.deployment import TritonReplica
 
 logger = logging.getLogger("ray.serve")
@@ -26,6 +26,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     tracks = route_tracks(settings)
     warn_without_haproxy()
     deployments = {triton.name: bind_triton(triton, settings.detection) for triton in settings.triton}
+    deployments |= {model.name: build_language_model(model) for model in settings.llms}
     if settings.baseline:
         baseline = serve.deployment(TorchBaseline).options(name=BASELINE)
         deployments[BASELINE] = baseline.bind(settings.baseline, settings.detection)
@@ -42,6 +43,19 @@ def bind_triton(triton: TritonSettings, detection: DetectionSettings) -> serve.A
             request_router_config=RequestRouterConfig(request_router_class=CONSISTENT_HASHING)
         )
     return deployment.bind(triton, detection)
+
+
+def build_language_model(model: LanguageModelSettings) -> serve.Application:
+    """ray.serve.llm's own builder; its import takes ten seconds, which nobody pays who serves none."""
+    from ray.serve.llm import build_llm_deployment
+
+    from serve_app.llm.configuration import configuration_of
+    from serve_app.llm.replica import LanguageModel
+
+    configuration = configuration_of(model)
+    return build_llm_deployment(
+        configuration, deployment_cls=LanguageModel, override_serve_options={"name": model.name}
+    )
 
 
 def warn_without_haproxy() -> None:
@@ -63,6 +77,6 @@ def route_tracks(settings: Settings) -> dict[Track, str]:
             if any(fnmatch.fnmatchcase(track.model, pattern) for pattern in triton.models):
                 routes[track] = triton.name
                 break
-    if not routes:
+    if not routes and (settings.triton or settings.baseline):
         raise ConfigurationError("no deployment serves a track: see triton[].models")
     return routes

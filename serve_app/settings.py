@@ -1,6 +1,8 @@
 """Every configuration model: `args` of configs/*.yaml in, frozen and checked objects out."""
 
 import difflib
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -16,6 +18,8 @@ SIZES: tuple[Size, ...] = get_args(Size)
 Precision = Literal["f32", "bf16", "int8"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
 class Section(BaseModel):
@@ -111,6 +115,63 @@ class BaselineSettings(Section):
     threads: int = Field(2, ge=1, le=256, description="PyTorch's threads in each replica")
 
 
+class AdapterSettings(Section):
+    """LoRA adapters of a language model, fetched when a request first names one: `model:adapter`."""
+
+    folder: str = Field(description="where adapters lie, one folder each: s3://, gs:// or azure://")
+    max_per_replica: int = Field(16, ge=1, description="how many a replica keeps loaded")
+
+
+class LanguageModelSettings(Section):
+    """One language model: a deployment of vLLM replicas through ray.serve.llm."""
+
+    name: ModelName = Field(description="what clients call it, and the deployment's name in Ray Serve")
+    source: str | None = Field(None, description="a folder, a hub id, s3:// or gs://; null: the name is the hub id")
+    tokenizer: str | None = Field(None, description="hub id of another tokenizer than the source's")
+    accelerator: Literal["cpu", "gpu"] = Field("gpu", description="what it computes on")
+    accelerator_type: str | None = Field(None, description="Ray's name of the GPU it needs: A10G, L4, H100, …")
+    num_cpus: float = Field(1.0, gt=0, description="processor cores set aside for each worker of a replica")
+    nodes: int = Field(1, ge=1, description="over how many machines a replica may stretch")
+    engine: dict[str, Any] = Field({}, description="vLLM's own arguments, passed on as they are")
+    adapters: AdapterSettings | None = Field(None, description="LoRA adapters by request")
+    token_file: Path | None = Field(None, description="the hub's token, mounted; null: the variable HF_TOKEN, if set")
+    environment: dict[str, str] = Field({}, description="environment variables of its processes; no secrets")
+    max_sequences: int = Field(16, ge=1, description="the most answers (n) that one request may ask for")
+    wake_timeout_s: float = Field(120.0, gt=0, description="how long a request waits for a model with no replica yet")
+    deployment: dict[str, Any] = Field({}, description="Ray Serve's options, as under `deployments:`")
+
+    @field_validator("engine")
+    @classmethod
+    def _no_secret(cls, engine: dict[str, Any]) -> dict[str, Any]:
+        if "hf_token" in engine:
+            raise ValueError("hf_token would be shown wherever the configuration is; use token_file or HF_TOKEN")
+        return engine
+
+    @field_validator("environment")
+    @classmethod
+    def _no_token(cls, environment: dict[str, str]) -> dict[str, str]:
+        for name in environment:
+            if name.upper().endswith(("TOKEN", "SECRET", "PASSWORD", "SECRET_ACCESS_KEY")):
+                raise ValueError(f"{name} would be shown by Ray; set it for Ray's own processes, or use token_file")
+        return environment
+
+    @model_validator(mode="after")
+    def _hardware_fits(self) -> "LanguageModelSettings":
+        if self.accelerator == "cpu" and self.accelerator_type:
+            raise ValueError("accelerator_type names a GPU, and accelerator is cpu")
+        return self
+
+    @property
+    def fixed_adapters(self) -> tuple[str, ...]:
+        """LoRA adapters that vLLM loads at its start, by the names that clients call them."""
+        return tuple(str(module["name"]) for module in self.engine.get("lora_modules") or ())
+
+    @property
+    def may_sleep(self) -> bool:
+        """Whether it may have no replica at all while nobody asks."""
+        return bool((self.deployment.get("autoscaling_config") or {}).get("min_replicas") == 0)
+
+
 class RouterSettings(Section):
     """The ingress."""
 
@@ -126,14 +187,17 @@ class Settings(Section):
 
     router: RouterSettings = RouterSettings()
     detection: DetectionSettings = DetectionSettings()
-    triton: tuple[TritonSettings, ...] = Field((TritonSettings(name="vision"),), min_length=1)
+    triton: tuple[TritonSettings, ...] = (TritonSettings(name="vision"),)
     baseline: BaselineSettings | None = Field(BaselineSettings(), description="null turns track A off")
+    llms: tuple[LanguageModelSettings, ...] = ()
 
     @model_validator(mode="after")
     def _check_together(self) -> "Settings":
-        names = [deployment.name for deployment in self.triton]
-        if len(set(names)) != len(names):
-            raise ValueError(f"triton: deployment names must differ, got {', '.join(names)}")
+        names = [triton.name for triton in self.triton] + [model.name for model in self.llms]
+        if len({*names, "router", "baseline"}) != len(names) + 2:
+            raise ValueError(f"names of triton and llms must differ, and `router` and `baseline` are taken: {names}")
+        if not (self.triton or self.baseline or self.llms):
+            raise ValueError("nothing to serve: triton, baseline and llms are all empty")
         if self.baseline:
             unknown = [size for size in self.baseline.sizes if size not in self.detection.models]
             if unknown:
@@ -147,10 +211,31 @@ class Settings(Section):
         return self.baseline.sizes or tuple(self.detection.models)
 
 
+def filled_in(value: Any) -> Any:
+    """`${NAME}` and `${NAME:-default}` from the environment of the process that builds the application."""
+    if isinstance(value, dict):
+        return {key: filled_in(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [filled_in(one) for one in value]
+    if not isinstance(value, str) or not VARIABLE.search(value):
+        return value
+    text = VARIABLE.sub(_read_variable, value)
+    # A value that is one variable is what YAML makes of it, so that numbers stay numbers.
+    return yaml.safe_load(text) if VARIABLE.fullmatch(value) else text
+
+
+def _read_variable(found: re.Match[str]) -> str:
+    name, default = found.groups()
+    value = os.environ.get(name, default)
+    if value is None:
+        raise ConfigurationError(f"${{{name}}}: the environment has no {name}; ${{{name}:-…}} would give a default")
+    return value
+
+
 def parse_settings(args: dict[str, Any]) -> Settings:
     """Check `args` whole; every mistake is in the one message."""
     try:
-        return Settings.model_validate(args)
+        return Settings.model_validate(filled_in(args))
     except ValidationError as problem:
         errors = problem.errors()
         # a list that lost its only item to a mistake is not too short as well

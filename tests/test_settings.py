@@ -6,7 +6,15 @@ import pytest
 import yaml
 
 from serve_app.errors import ConfigurationError
-from serve_app.settings import PROJECT_ROOT, Section, Settings, parse_settings, read_config, settings_of
+from serve_app.settings import (
+    PROJECT_ROOT,
+    LanguageModelSettings,
+    Section,
+    Settings,
+    parse_settings,
+    read_config,
+    settings_of,
+)
 
 
 def refusal(args):
@@ -37,7 +45,7 @@ def test_a_key_like_no_other_is_refused_with_all_valid_ones():
         ({"detection": {"models": {}}}, "detection.models"),
         ({"detection": {"models": {"tiny": {}}}}, "detection.models.tiny"),
         ({"detection": {"models": {"nano": {"precision": "fp8"}}}}, "detection.models.nano.precision"),
-        ({"triton": []}, "triton"),
+        ({"triton": [], "baseline": None}, "nothing to serve"),
         ({"triton": [{"name": "vision", "poll_interval_s": 0}]}, "triton.0.poll_interval_s"),
         ({"triton": [{"name": "1st"}]}, "triton.0.name"),
         ({"baseline": {"threads": 0}}, "baseline.threads"),
@@ -55,7 +63,9 @@ def test_every_mistake_is_told_at_once():
 
 
 def test_two_deployments_of_one_name_are_refused():
-    assert "deployment names must differ, got a, a" in refusal({"triton": [{"name": "a"}, {"name": "a"}]})
+    assert "names of triton and llms must differ" in refusal({"triton": [{"name": "a"}, {"name": "a"}]})
+    assert "names of triton and llms must differ" in refusal({"triton": [{"name": "a"}], "llms": [{"name": "a"}]})
+    assert "`router` and `baseline` are taken" in refusal({"llms": [{"name": "router"}]})
 
 
 def test_a_baseline_of_a_size_that_is_not_served_is_refused():
@@ -110,7 +120,7 @@ def test_every_key_is_described():
 def test_a_committed_configuration_is_valid_and_names_deployments_that_exist(path):
     config = read_config(path)
     settings = settings_of(config)
-    known = {"router", "baseline", *(triton.name for triton in settings.triton)}
+    known = {"router", "baseline", *(server.name for server in (*settings.triton, *settings.llms))}
     assert {one["name"] for one in config["applications"][0]["deployments"]} <= known
 
 
@@ -122,7 +132,11 @@ def test_the_default_configuration_documents_every_key():
 
 def test_the_default_configuration_says_the_defaults():
     args = yaml.safe_load((PROJECT_ROOT / "configs" / "serve.yaml").read_text())["applications"][0]["args"]
-    assert parse_settings(args) == parse_settings({})
+    assert parse_settings(args) == parse_settings({"llms": args["llms"]})
+    (model,) = parse_settings(args).llms
+    plain = LanguageModelSettings(name="plain")
+    chosen = {"name", "source", "accelerator", "num_cpus", "engine", "deployment"}
+    assert {key for key in type(model).model_fields if getattr(model, key) != getattr(plain, key)} == chosen
 
 
 @pytest.mark.parametrize(
@@ -149,3 +163,50 @@ def test_a_file_that_is_not_there_is_refused_with_its_name(tmp_path):
 def test_a_file_without_our_application_is_refused():
     with pytest.raises(ConfigurationError, match="no application with import_path"):
         settings_of({"applications": [{"import_path": "other:app"}]})
+
+
+def language_model(**keys):
+    return {"llms": [{"name": "one"} | keys]}
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({"engine": {"hf_token": "hf_x"}}, "hf_token would be shown wherever the configuration is"),
+        ({"environment": {"HF_TOKEN": "hf_x"}}, "HF_TOKEN would be shown by Ray"),
+        ({"environment": {"AWS_SECRET_ACCESS_KEY": "x"}}, "AWS_SECRET_ACCESS_KEY would be shown by Ray"),
+        ({"accelerator": "cpu", "accelerator_type": "A10G"}, "accelerator_type names a GPU, and accelerator is cpu"),
+        ({"name": "a/b"}, "llms.0.name"),
+        ({"engin": {}}, "unknown key 'engin'; did you mean 'engine'?"),
+        ({"wake_timeout_s": 0}, "llms.0.wake_timeout_s"),
+    ],
+)
+def test_a_language_model_that_can_not_be_meant_is_refused(keys, reason):
+    message = refusal(language_model(**keys))
+    assert reason in message
+    assert "hf_x" not in message
+
+
+def test_a_language_model_may_sleep_only_where_it_may_have_no_replica():
+    def may_sleep(deployment):
+        return parse_settings(language_model(deployment=deployment)).llms[0].may_sleep
+
+    assert may_sleep({"autoscaling_config": {"min_replicas": 0}})
+    assert not may_sleep({"autoscaling_config": {"min_replicas": 1}})
+    assert not may_sleep({})
+
+
+def test_values_come_from_the_environment_with_their_types(monkeypatch):
+    monkeypatch.setenv("tensor_parallel_size", "4")
+    monkeypatch.setenv("SERVE_APP_FOLDER", "llama: 2")
+    monkeypatch.delenv("gpu_memory_utilization", raising=False)
+    engine = {"tensor_parallel_size": "${tensor_parallel_size:-1}"}
+    engine |= {"gpu_memory_utilization": "${gpu_memory_utilization:-0.9}", "dtype": "${dtype_of_nobody:-auto}"}
+    (model,) = parse_settings(language_model(engine=engine, source="s3://bucket/${SERVE_APP_FOLDER}")).llms
+    assert model.engine == {"tensor_parallel_size": 4, "gpu_memory_utilization": 0.9, "dtype": "auto"}
+    assert model.source == "s3://bucket/llama: 2"
+
+
+def test_a_variable_that_is_not_set_is_named(monkeypatch):
+    monkeypatch.delenv("SERVE_APP_MODEL", raising=False)
+    assert "the environment has no SERVE_APP_MODEL" in refusal(language_model(source="${SERVE_APP_MODEL}"))

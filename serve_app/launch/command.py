@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -14,6 +15,7 @@ from serve_app.errors import ServeAppError
 from serve_app.launch.leftovers import MARK, end_leftovers
 from serve_app.launch.preflight import check, ports_of, read_environment_file
 from serve_app.launch.watch import read_progress
+from serve_app.settings import Settings
 
 POLL_S = 1.0
 
@@ -24,18 +26,27 @@ def main(description: str, arguments: list[str] | None = None) -> None:
     parser.add_argument("--env", type=Path, default=Path("configs/ray.env"), help="default: %(default)s")
     options = parser.parse_args(arguments)
     try:
-        config, _ = check(options.config)
+        config, settings = check(options.config)
         environment = read_environment_file(options.env) | dict(os.environ)
     except ServeAppError as problem:
         sys.exit(f"error: {problem}")
-    sys.exit(Run(options.config, environment, ports_of(config)).until_end())
+    sys.exit(Run(options.config, environment, ports_of(config), languages_of(settings)).until_end())
+
+
+def languages_of(settings: Settings) -> frozenset[str]:
+    """Language models that may come later, or fail, while pictures are served."""
+    return frozenset(model.name for model in settings.llms) if settings.triton or settings.baseline else frozenset()
 
 
 class Run:
     """`serve run CONFIG` as a child in a session of its own, so that one Ctrl-C reaches it once."""
 
-    def __init__(self, config: Path, environment: dict[str, str], ports: dict[str, int]) -> None:
+    def __init__(
+        self, config: Path, environment: dict[str, str], ports: dict[str, int], alone: frozenset[str] = frozenset()
+    ) -> None:
+        """`alone` are the deployments that nothing else waits for."""
         self._name = uuid.uuid4().hex
+        self._alone = alone
         self._addresses = f"http://localhost:{ports['http_options.port']}"
         if "grpc_options.port" in ports:
             self._addresses += f", gRPC at localhost:{ports['grpc_options.port']}"
@@ -86,19 +97,34 @@ class Run:
         return 0
 
     def _watch_start(self) -> str | None:
-        """Until it is up, fails or ends; tells which deployments are still to come."""
+        """Until all is up, fails or ends; tells which deployments are still to come."""
         waiting: tuple[str, ...] = ()
+        told = False
         while self._child.poll() is None and not self._stopping:
-            progress = read_progress()
+            progress = read_progress(self._alone)
             if progress.failure:
                 return progress.failure
-            if progress.up:
-                elapsed = time.monotonic() - self._started
-                print(f"ready in {elapsed:.1f} s: {self._addresses} (Ctrl-C ends it)", flush=True)
-                return None
             missing = tuple(name for name, state in progress.deployments if state != "HEALTHY")
+            if progress.up and not told:
+                told = True
+                self._tell(f"ready in {self._elapsed()}: {self._addresses} (Ctrl-C ends it)")
+            if told and not set(missing) - set(progress.failed_alone):
+                self._tell_of_the_rest(progress.failed_alone)
+                return None
             if missing and missing != waiting:
                 waiting = missing
-                print(f"waiting for {', '.join(missing)}", flush=True)
+                self._tell(f"waiting for {', '.join(missing)}")
             time.sleep(POLL_S)
         return None
+
+    def _tell_of_the_rest(self, failed: Mapping[str, str]) -> None:
+        for name, reason in failed.items():
+            self._tell(f"error: {name} is not served, all else is: {reason}")
+        if up := sorted(self._alone - set(failed)):
+            self._tell(f"ready in {self._elapsed()}: {', '.join(up)}")
+
+    def _elapsed(self) -> str:
+        return f"{time.monotonic() - self._started:.1f} s"
+
+    def _tell(self, line: str) -> None:
+        print(line, flush=True)

@@ -14,11 +14,12 @@ from serve_app.router.keys import AdminKey
 from serve_app.router.kserve.grpc import KserveGrpc
 from serve_app.router.kserve.http import KserveHttp
 from serve_app.router.limits import LimitBody
+from serve_app.router.openai import OpenAi
 from serve_app.router.operations import Operations
 from serve_app.router.plane import DataPlane
 from serve_app.router.rest import DetectionRest, ServedTrack
 from serve_app.router.upstream import Upstream
-from serve_app.settings import Settings
+from serve_app.settings import LanguageModelSettings, Settings
 
 
 class Router(KserveGrpc):
@@ -26,19 +27,22 @@ class Router(KserveGrpc):
 
     def __init__(self, settings: Settings, tracks: Mapping[Track, str], deployments: Mapping[str, Any]) -> None:
         self._settings, self._router_settings = settings, settings.router
-        self._upstreams = {name: Upstream(name, handle) for name, handle in deployments.items()}
+        models = {model.name: model for model in settings.llms}
+        self._upstreams = {name: build_upstream(name, handle, models.get(name)) for name, handle in deployments.items()}
         self._tracks = {track.path: ServedTrack(track, self._upstreams[name]) for track, name in tracks.items()}
         self._admin = AdminKey(settings.router.admin_key_file)
-        servers = [self._upstreams[triton.name] for triton in settings.triton]
-        names = {server.name for server in servers}
+        names = [triton.name for triton in settings.triton] + list(models)
+        servers = [self._upstreams[name] for name in names]
         owners = {track.model: name for track, name in tracks.items() if name in names}
+        owners |= {name: name for name in models}
         controlled = [triton.name for triton in settings.triton if triton.control_mode == "explicit"]
-        self._plane = DataPlane(servers, owners, next(iter(controlled), None))
+        self._plane = DataPlane(servers, owners, next(iter(controlled), None), models)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         routes = [
             *KserveHttp(self._plane, self._settings.router, self._admin).routes(),
             *DetectionRest(self._settings, self._tracks).routes(),
+            *OpenAi(self._settings, self._upstreams).routes(),
             *Operations(self._tracks, self._upstreams.values()).routes(),
         ]
         application = Starlette(
@@ -48,3 +52,7 @@ class Router(KserveGrpc):
         )
         application.router.redirect_slashes = False  # a path with a slash more is another path, as in Triton
         return application
+
+
+def build_upstream(name: str, handle: Any, model: LanguageModelSettings | None) -> Upstream:
+    return Upstream(name, handle, model.wake_timeout_s, model.may_sleep) if model else Upstream(name, handle)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import grpc
 from ray.exceptions import RayActorError, RayTaskError
@@ -26,6 +27,8 @@ UNAVAILABLE = (
     RequestCancelledError,
     RayActorError,
 )
+OPENAI = "/v1/"
+OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 TOLD = (ModelError, ModelLoadError)  # failures that the caller's model or repository explains, not this server
 
 
@@ -56,17 +59,31 @@ def tellable(problem: BaseException) -> ServeAppError:
     return known
 
 
-async def answer_error(_request: Request, problem: Exception) -> JSONResponse:
+async def answer_error(request: Request, problem: Exception) -> JSONResponse:
     """Every error that reaches the edge over HTTP."""
     if isinstance(problem, HTTPException):
-        return _json(problem.detail, problem.status_code, problem.headers)
+        return error_response(request, problem.detail, problem.status_code, problem.headers)
     told = tellable(problem)
-    return _json(told.message, told.status, {"Retry-After": str(told.retry_after_s)} if told.retry_after_s else None)
+    headers = {"Retry-After": str(told.retry_after_s)} if told.retry_after_s else None
+    return error_response(request, told.message, told.status, headers)
 
 
-def _json(message: str, status: int, headers: Mapping[str, str] | None) -> JSONResponse:
-    # A message may quote half a surrogate pair that came in JSON, which UTF-8 can't say.
-    return JSONResponse({"error": message.encode(errors="replace").decode()}, status, headers)
+def error_response(
+    request: Request, message: str, status: int, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    document = openai_error(message, status) if request.url.path.startswith(OPENAI) else {"error": sayable(message)}
+    return JSONResponse(document, status, headers)
+
+
+def openai_error(message: str, status: int) -> dict[str, Any]:
+    """An error as OpenAI's clients read it."""
+    kind = OPENAI_TYPES.get(status, "server_error" if status >= ServeAppError.status else "invalid_request_error")
+    return {"error": {"message": sayable(message), "type": kind, "param": None, "code": status}}
+
+
+def sayable(message: str) -> str:
+    """A message may quote half a surrogate pair that came in JSON, which UTF-8 can't say."""
+    return message.encode(errors="replace").decode()
 
 
 HANDLERS = dict.fromkeys(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from starlette.requests import Request
@@ -48,18 +49,20 @@ class Operations:
         return JSONResponse({"tracks": rows})
 
     async def health(self, _request: Request) -> Response:
-        """Live always; ready when every deployment answers, or is too busy to."""
+        """Live always; ready when every deployment answers, is too busy to, or may sleep."""
         described = await self._describe_all()
-        ready = {name: one is not None for name, one in described.items()}
+        asleep = {upstream.name for upstream in self._upstreams if upstream.may_sleep}
+        ready = {name: one is not None or name in asleep for name, one in described.items()}
         body = {"live": True, "ready": all(ready.values()), "deployments": ready}
         return JSONResponse(body, 200 if all(ready.values()) else UnavailableError.status)
 
     async def warmup(self, _request: Request) -> Response:
         """Starts it on every replica of every deployment; /warmup_status follows it."""
         for upstream in self._upstreams:
-            for answer in await upstream.everywhere("start_warming", patience_s=PATIENCE_S):
-                if isinstance(answer, BaseException):
-                    raise answer
+            with suppress(*(UnavailableError,) if upstream.alone else ()):  # the status says it
+                for answer in await upstream.everywhere("start_warming", patience_s=PATIENCE_S):
+                    if isinstance(answer, BaseException):
+                        raise answer
         return JSONResponse(await self._warming(), 202)
 
     async def warmup_status(self, _request: Request) -> Response:
@@ -72,7 +75,12 @@ class Operations:
 
     async def _warming_of(self, upstream: Upstream) -> dict[str, dict[str, Any]]:
         """Each model of a deployment: its worst state, and on how many replicas it is ready."""
-        replicas = await upstream.answers_everywhere("warming", patience_s=PATIENCE_S)
+        try:
+            replicas = await upstream.answers_everywhere("warming", patience_s=PATIENCE_S)
+        except UnavailableError:
+            if not upstream.alone:
+                raise
+            return {upstream.name: {"state": "pending", "replicas_ready": 0, "replicas": 0}}
         models = sorted({model for replica in replicas for model in replica})
         merged = {}
         for model in models:

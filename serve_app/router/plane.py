@@ -3,7 +3,7 @@
 import asyncio
 import importlib.metadata
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import Any
 
 from serve_app.changes import ModelChange
@@ -25,14 +25,22 @@ EXTENSIONS = (
 class DataPlane:
     """Transports call it with protocol objects; it knows nothing of HTTP or gRPC."""
 
-    def __init__(self, upstreams: Iterable[Upstream], owners: Mapping[str, str], controlled: str | None) -> None:
+    def __init__(
+        self,
+        upstreams: Iterable[Upstream],
+        owners: Mapping[str, str],
+        controlled: str | None = None,
+        languages: Collection[str] = (),
+    ) -> None:
         """`owners` is what the configuration says of models; the rest comes from the deployments' own indexes.
 
-        `controlled` names the deployment that takes models which nobody has.
+        `controlled` names the deployment that takes models which nobody has; `languages` are the deployments of one
+        language model each, which come and go without the others.
         """
         self._upstreams = {upstream.name: upstream for upstream in upstreams}
         self._owners = dict(owners)
         self._controlled = controlled
+        self._languages = frozenset(languages)
         self._silent: list[str] = []
         self._refreshed = float("-inf")
         self._refreshing = asyncio.Lock()
@@ -63,9 +71,9 @@ class DataPlane:
                 return
             await asyncio.sleep(self._refreshed + REFRESH_INTERVAL_S - time.monotonic())
             began = time.monotonic()
-            indexes = await self._indexes(skip_silent=True)
-            self._silent = [name for name in self._upstreams if name not in indexes]
-            rows = [(row, name) for name, rows in indexes.items() for row in rows]
+            indexes = await self._indexes()
+            self._silent = [name for name, index in indexes.items() if isinstance(index, BaseException)]
+            rows = [(row, name) for name, index in indexes.items() if isinstance(index, list) for row in index]
             # Two deployments may look at one repository: the model belongs to the one that has it loaded.
             for row, name in sorted(rows, key=lambda entry: _is_not_ready(entry[0])):
                 self._owners.setdefault(row["name"], name)
@@ -86,12 +94,16 @@ class DataPlane:
         return {"name": "serve_app", "version": VERSION, "extensions": list(EXTENSIONS)}
 
     async def ready(self) -> bool:
-        """Whether every deployment has a replica that answers."""
-        return len(await self._indexes(skip_silent=True)) == len(self._upstreams)
+        """Whether every deployment has a replica that answers, or may do without one while nobody asks."""
+        indexes = await self._indexes()
+        return all(isinstance(index, list) or self._upstreams[name].may_sleep for name, index in indexes.items())
 
     async def model_ready(self, model: str, version: int) -> bool:
         try:
-            return bool(await (await self.owner(model)).call("ready", model, version))
+            upstream = await self.owner(model)
+            if upstream.name in self._languages:  # asked everywhere, because a call would wake it
+                return any(await upstream.answers_everywhere("ready", model, version, patience_s=PATIENCE_S))
+            return bool(await upstream.call("ready", model, version))
         except (NotFoundError, UnavailableError):
             return False
 
@@ -112,7 +124,12 @@ class DataPlane:
             upstreams = list(self._upstreams.values())
         rows = []
         for upstream in upstreams:
-            answers = await upstream.everywhere("statistics", model, version, patience_s=PATIENCE_S)
+            try:
+                answers = await upstream.everywhere("statistics", model, version, patience_s=PATIENCE_S)
+            except UnavailableError:
+                if model or upstream.name not in self._languages:
+                    raise
+                continue
             given = [answer for answer in answers if not isinstance(answer, BaseException)]
             if model and not given:
                 raise answers[0]
@@ -121,7 +138,7 @@ class DataPlane:
 
     async def index(self, only_ready: bool = False) -> list[dict[str, str]]:
         """Every model of every deployment, once; where replicas differ the reason says which is how."""
-        rows = [row for rows in (await self._indexes()).values() for row in rows]
+        rows = [row for name, index in (await self._indexes()).items() for row in self._rows(name, index)]
         once: dict[tuple[str, str], dict[str, str]] = {}
         for row in sorted(rows, key=_is_not_ready):
             once.setdefault((row["name"], row.get("version", "")), row)
@@ -130,13 +147,24 @@ class DataPlane:
         rows = [row for row in rows if "version" in row or row["name"] not in versioned]
         return [row for row in rows if not only_ready or row.get("state") == "READY"]
 
-    async def _indexes(self, skip_silent: bool = False) -> dict[str, list[dict[str, str]]]:
+    async def _indexes(self) -> dict[str, list[dict[str, str]] | BaseException]:
+        """Of each deployment its index, or why there is none."""
         answers = await asyncio.gather(
             *(upstream.answers_everywhere("index", patience_s=PATIENCE_S) for upstream in self._upstreams.values()),
-            return_exceptions=skip_silent,
+            return_exceptions=True,
         )
-        given = zip(self._upstreams, answers, strict=True)
-        return {name: merge_indexes(answer) for name, answer in given if not isinstance(answer, BaseException)}
+        return {
+            name: answer if isinstance(answer, BaseException) else merge_indexes(answer)
+            for name, answer in zip(self._upstreams, answers, strict=True)
+        }
+
+    def _rows(self, name: str, index: list[dict[str, str]] | BaseException) -> list[dict[str, str]]:
+        if isinstance(index, list):
+            return index
+        if name not in self._languages:
+            raise index
+        reason = "asleep: a request wakes it" if self._upstreams[name].may_sleep else "no replica is up"
+        return [{"name": name, "version": "1", "state": "UNAVAILABLE", "reason": reason}]
 
     async def load(self, model: str, parameters: Mapping[str, str | bytes]) -> None:
         upstream = await self._owner_for_load(model)

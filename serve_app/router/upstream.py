@@ -1,7 +1,8 @@
 """One deployment behind the router: calls to one of its replicas or to all, and a second try where one has died."""
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import grpc
@@ -16,14 +17,19 @@ logger = logging.getLogger("ray.serve")
 # How gRPC says that the process at its other side is gone. CANCELLED is not among them: that may have been we.
 GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
 END = object()
+PRESENCE_PATIENCE_S = 5.0
 EVERYWHERE_PATIENCE_S = 600.0  # the slowest is a load that builds an engine
 
 
 class Upstream:
     """A handle, and what every call through it has in common."""
 
-    def __init__(self, name: str, handle: Any) -> None:
+    def __init__(self, name: str, handle: Any, wake_timeout_s: float | None = None, may_sleep: bool = False) -> None:
+        """`wake_timeout_s` is how long a call waits where there is no replica; None: until its deadline."""
         self.name = name
+        self.may_sleep = may_sleep
+        self.alone = wake_timeout_s is not None  # a language model, which comes and goes without the others
+        self._wake_timeout_s = wake_timeout_s
         # plain pickle: half the cost of Serve's cloudpickle, and nothing here needs more
         self._handle = handle.options(request_serialization="pickle", response_serialization="pickle")
 
@@ -43,21 +49,36 @@ class Upstream:
 
     async def _start(self, method: str, sequence: str, arguments: tuple[Any, ...]) -> Any:
         handle = self._handle.options(session_id=sequence) if sequence else self._handle
-        return await getattr(handle, method).remote(*arguments)
+        return await self._awake(getattr(handle, method).remote(*arguments))
+
+    async def _awake(self, answer: Awaitable[Any]) -> Any:
+        """The answer, unless there is no replica to give it when the time to wake one is over."""
+        if self._wake_timeout_s is None:
+            return await answer
+        waiting = asyncio.ensure_future(answer)
+        try:
+            done, _ = await asyncio.wait({waiting}, timeout=self._wake_timeout_s)
+            if not done:
+                await self.everywhere("index", patience_s=PRESENCE_PATIENCE_S)
+            return await waiting
+        finally:
+            waiting.cancel()
 
     async def stream(
-        self, method: str, *arguments: Any, deadline: float | None = None, sequence: str = ""
+        self, method: str, *arguments: Any, deadline: float | None = None, sequence: str = "", adapter: str = ""
     ) -> AsyncIterator[Any]:
         """Answers as they come; tried again only while nothing has come yet."""
         left_s(deadline)
-        handle = self._handle.options(stream=True, **({"session_id": sequence} if sequence else {}))
+        options = {"session_id": sequence, "multiplexed_model_id": adapter}
+        handle = self._handle.options(stream=True, **{name: value for name, value in options.items() if value})
         begun, again = False, True
         while True:
             stream = getattr(handle, method).remote(*arguments)
             try:
                 while True:
                     async with until(deadline, f"{self.name} had not ended before the deadline"):
-                        answer = await anext(stream, END)
+                        step = anext(stream, END)
+                        answer = await (step if begun else self._awake(step))
                     if answer is END:
                         return
                     begun = True

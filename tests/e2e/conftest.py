@@ -43,6 +43,7 @@ def write_config(folder, port, **detection):
     config["grpc_options"]["port"] = free_port()
     arguments = config["applications"][0]["args"]
     arguments["detection"]["models"]["nano"]["weights"] = "demo"
+    arguments["llms"] = []  # they take two minutes of the processor, and these tests are about pictures and Triton
     arguments["detection"] |= detection
     path = folder / "serve.yaml"
     path.write_text(yaml.safe_dump(config))

@@ -1,0 +1,109 @@
+"""What ray.serve.llm is told of a language model: our settings in its words."""
+
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Any
+
+from ray.serve.llm import LLMConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.cli_args import FrontendArgs
+
+from serve_app.errors import ConfigurationError
+from serve_app.settings import LanguageModelSettings, from_project_root
+
+# ray.serve.llm's own are 1e9 requests: neither backpressure nor autoscaling would ever act.
+MAX_ONGOING_REQUESTS = 64
+BUSY = 0.75  # of max_ongoing_requests: where another replica is asked for
+DEPLOYMENT = {
+    "max_ongoing_requests": MAX_ONGOING_REQUESTS,
+    "max_queued_requests": 256,  # of each router; more are answered 503
+    "health_check_period_s": 5,
+    "graceful_shutdown_timeout_s": 60,
+    "max_constructor_retry_count": 3,  # each takes a minute of everybody's processor
+}
+
+
+def configuration_of(settings: LanguageModelSettings) -> LLMConfig:
+    """Checked here, before anything starts, as far as that can be done without the model."""
+    source = source_of(settings)
+    try:
+        config = LLMConfig(
+            model_loading_config={
+                "model_id": settings.name,
+                "model_source": source,
+                "tokenizer_source": settings.tokenizer,
+            },
+            engine_kwargs=engine_arguments(settings),
+            accelerator_config={"kind": settings.accelerator},
+            accelerator_type=settings.accelerator_type,
+            placement_group_config=placement_of(settings),
+            deployment_config=deployment_options(settings),
+            lora_config=adapters_of(settings),
+            runtime_env={"env_vars": environment_of(settings)},
+            callback_config={
+                "callback_class": "serve_app.llm.preparation.Preparation",
+                "callback_kwargs": {"fetch": not (source and Path(source).is_absolute())},
+            },
+            experimental_configs={"stream_batching_interval_ms": 0},
+        )
+        config.get_engine_config()
+    except ValueError as problem:
+        raise ConfigurationError(f"llms: {settings.name}: {problem}") from None
+    return config
+
+
+def source_of(settings: LanguageModelSettings) -> str | None:
+    """A folder of the project by its whole path, because replicas start elsewhere; anything else as it is."""
+    if settings.source and "://" not in settings.source:
+        folder = from_project_root(Path(settings.source))
+        if folder.is_dir():
+            return str(folder)
+    return settings.source
+
+
+def engine_arguments(settings: LanguageModelSettings) -> dict[str, Any]:
+    known = [field.name for kind in (AsyncEngineArgs, FrontendArgs) for field in dataclasses.fields(kind)]
+    for name in settings.engine:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ValueError(f"vLLM has no argument {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    return ({"enable_lora": True} if settings.adapters else {}) | settings.engine
+
+
+def placement_of(settings: LanguageModelSettings) -> dict[str, Any]:
+    """One bundle for each worker; all on one machine unless more were asked for."""
+    worker = {"CPU": settings.num_cpus} | ({"GPU": 1} if settings.accelerator == "gpu" else {})
+    return {"bundle_per_worker": worker, "strategy": "STRICT_PACK" if settings.nodes == 1 else "PACK"}
+
+
+def deployment_options(settings: LanguageModelSettings) -> dict[str, Any]:
+    """Serve's options with limits that mean something, and an actor that lives in its worker's bundle."""
+    options = DEPLOYMENT | settings.deployment
+    ongoing = options["max_ongoing_requests"]
+    if "num_replicas" not in options or options["num_replicas"] == "auto":
+        scaling = {"target_ongoing_requests": max(1, int(ongoing * BUSY))} | (options.get("autoscaling_config") or {})
+        if scaling["target_ongoing_requests"] > ongoing:
+            raise ValueError(
+                f"target_ongoing_requests {scaling['target_ongoing_requests']} is over max_ongoing_requests {ongoing}: "
+                "a replica never has so many, so none would be added"
+            )
+        options["autoscaling_config"] = scaling
+    actor = {"num_cpus": 0} | dict(options.get("ray_actor_options") or {})
+    return options | {"ray_actor_options": actor}
+
+
+def adapters_of(settings: LanguageModelSettings) -> dict[str, Any] | None:
+    if settings.adapters is None:
+        return None
+    return {
+        "dynamic_lora_loading_path": settings.adapters.folder,
+        "max_num_adapters_per_replica": settings.adapters.max_per_replica,
+    }
+
+
+def environment_of(settings: LanguageModelSettings) -> dict[str, str]:
+    """Of the replica and its engine; the hub reads the token from the file, so that none stands here."""
+    token = {"HF_TOKEN_PATH": str(settings.token_file)} if settings.token_file else {}
+    fixed = {"VLLM_MAX_N_SEQUENCES": str(settings.max_sequences), "VLLM_NO_USAGE_STATS": "1"}
+    return fixed | {"HF_HUB_DISABLE_TELEMETRY": "1"} | token | settings.environment
