@@ -52,10 +52,12 @@ def build_language_model(model: LanguageModelSettings) -> serve.Application:
     from serve_app.llm.configuration import configuration_of
     from serve_app.llm.replica import LanguageModel
 
-    configuration = configuration_of(model)
-    return build_llm_deployment(
-        configuration, deployment_cls=LanguageModel, override_serve_options={"name": model.name}
-    )
+    try:
+        return build_llm_deployment(
+            configuration_of(model), deployment_cls=LanguageModel, override_serve_options={"name": model.name}
+        )
+    except (ValueError, TypeError) as problem:
+        raise ConfigurationError(f"llms: {model.name}: {problem}") from None
 
 
 def warn_without_haproxy() -> None:

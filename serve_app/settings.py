@@ -147,6 +147,14 @@ class LanguageModelSettings(Section):
             raise ValueError("hf_token would be shown wherever the configuration is; use token_file or HF_TOKEN")
         return engine
 
+    @field_validator("engine")
+    @classmethod
+    def _adapters_are_named(cls, engine: dict[str, Any]) -> dict[str, Any]:
+        for module in engine.get("lora_modules") or ():
+            if not isinstance(module, dict) or not {"name", "path"} <= module.keys():
+                raise ValueError(f"lora_modules: each is {{name: …, path: …}}, not {module!r}")
+        return engine
+
     @field_validator("environment")
     @classmethod
     def _no_token(cls, environment: dict[str, str]) -> dict[str, str]:

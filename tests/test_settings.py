@@ -173,6 +173,8 @@ def language_model(**keys):
     ("keys", "reason"),
     [
         ({"engine": {"hf_token": "hf_x"}}, "hf_token would be shown wherever the configuration is"),
+        ({"engine": {"lora_modules": ["polite=/adapters/polite"]}}, "each is {name: …, path: …}"),
+        ({"engine": {"lora_modules": [{"name": "polite"}]}}, "each is {name: …, path: …}"),
         ({"environment": {"HF_TOKEN": "hf_x"}}, "HF_TOKEN would be shown by Ray"),
         ({"environment": {"AWS_SECRET_ACCESS_KEY": "x"}}, "AWS_SECRET_ACCESS_KEY would be shown by Ray"),
         ({"accelerator": "cpu", "accelerator_type": "A10G"}, "accelerator_type names a GPU, and accelerator is cpu"),

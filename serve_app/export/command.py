@@ -22,9 +22,12 @@ def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def wanted(options: argparse.Namespace) -> DetectionSettings:
-    """The configuration's `detection`, narrowed by the flags."""
-    detection = settings_of(read_config(options.config)).detection
+def wanted(options: argparse.Namespace) -> DetectionSettings | None:
+    """The configuration's `detection`, narrowed by the flags; None where nothing serves it."""
+    settings = settings_of(read_config(options.config))
+    if not (settings.triton or settings.baseline or options.size):
+        return None
+    detection = settings.detection
     changes: dict[str, object] = {}
     if options.repository:
         changes["model_repository"] = options.repository.resolve()
@@ -40,7 +43,11 @@ def main(description: str, arguments: list[str] | None = None) -> None:
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     os.environ.setdefault("YOLO_VERBOSE", "false")  # its banner says nothing that the steps don't
     try:
-        built = build_repository(wanted(options), report=lambda line: print(line, flush=True), force=options.force)
+        detection = wanted(options)
+        if detection is None:
+            print(f"{options.config} serves no pictures: no models to build")
+            return
+        built = build_repository(detection, report=lambda line: print(line, flush=True), force=options.force)
     except (ServeAppError, OSError) as problem:
         sys.exit(f"error: {problem}")
     if not built:

@@ -2,14 +2,18 @@
 
 import dataclasses
 import difflib
+import inspect
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from ray import serve
+from ray.serve.config import AutoscalingConfig
 from ray.serve.llm import LLMConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
+from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 
-from serve_app.errors import ConfigurationError
 from serve_app.settings import LanguageModelSettings, from_project_root
 
 # ray.serve.llm's own are 1e9 requests: neither backpressure nor autoscaling would ever act.
@@ -22,53 +26,66 @@ DEPLOYMENT = {
     "graceful_shutdown_timeout_s": 60,
     "max_constructor_retry_count": 3,  # each takes a minute of everybody's processor
 }
+ENGINE_ARGUMENTS = {field.name for kind in (AsyncEngineArgs, FrontendArgs) for field in dataclasses.fields(kind)}
+# Name and placement follow from the model's own keys.
+DEPLOYMENT_OPTIONS = {
+    name
+    for name in inspect.signature(serve.deployment).parameters
+    if name not in ("_func_or_class", "name", "version") and not name.startswith("placement_group")
+}
 
 
 def configuration_of(settings: LanguageModelSettings) -> LLMConfig:
-    """Checked here, before anything starts, as far as that can be done without the model."""
-    source = source_of(settings)
-    try:
-        config = LLMConfig(
-            model_loading_config={
-                "model_id": settings.name,
-                "model_source": source,
-                "tokenizer_source": settings.tokenizer,
-            },
-            engine_kwargs=engine_arguments(settings),
-            accelerator_config={"kind": settings.accelerator},
-            accelerator_type=settings.accelerator_type,
-            placement_group_config=placement_of(settings),
-            deployment_config=deployment_options(settings),
-            lora_config=adapters_of(settings),
-            runtime_env={"env_vars": environment_of(settings)},
-            callback_config={
-                "callback_class": "serve_app.llm.preparation.Preparation",
-                "callback_kwargs": {"fetch": not (source and Path(source).is_absolute())},
-            },
-            experimental_configs={"stream_batching_interval_ms": 0},
-        )
-        config.get_engine_config()
-    except ValueError as problem:
-        raise ConfigurationError(f"llms: {settings.name}: {problem}") from None
+    """A ValueError tells what can be known to be wrong without the model, before anything starts."""
+    source = settings.source and folder_or_id(settings.source)
+    config = LLMConfig(
+        model_loading_config={
+            "model_id": settings.name,
+            "model_source": source,
+            "tokenizer_source": settings.tokenizer,
+        },
+        engine_kwargs=engine_arguments(settings),
+        accelerator_config={"kind": settings.accelerator},
+        accelerator_type=settings.accelerator_type,
+        placement_group_config=placement_of(settings),
+        deployment_config=deployment_options(settings),
+        lora_config=adapters_of(settings),
+        runtime_env={"env_vars": environment_of(settings)},
+        callback_config={
+            "callback_class": "serve_app.llm.preparation.Preparation",
+            "callback_kwargs": {"fetch": not (source and Path(source).is_absolute())},
+        },
+        experimental_configs={"stream_batching_interval_ms": 0},
+    )
+    config.get_engine_config()
     return config
 
 
-def source_of(settings: LanguageModelSettings) -> str | None:
+def folder_or_id(source: str) -> str:
     """A folder of the project by its whole path, because replicas start elsewhere; anything else as it is."""
-    if settings.source and "://" not in settings.source:
-        folder = from_project_root(Path(settings.source))
-        if folder.is_dir():
-            return str(folder)
-    return settings.source
+    folder = from_project_root(Path(source))
+    return str(folder) if "://" not in source and folder.is_dir() else source
 
 
 def engine_arguments(settings: LanguageModelSettings) -> dict[str, Any]:
-    known = [field.name for kind in (AsyncEngineArgs, FrontendArgs) for field in dataclasses.fields(kind)]
-    for name in settings.engine:
+    require_known("vLLM has no argument", settings.engine, ENGINE_ARGUMENTS)
+    arguments = ({"enable_lora": True} if settings.adapters or settings.fixed_adapters else {}) | settings.engine
+    if modules := arguments.get("lora_modules"):
+        arguments["lora_modules"] = [lora_module(module) for module in modules]
+    return arguments
+
+
+def lora_module(fields: dict[str, Any]) -> LoRAModulePath:
+    """vLLM's, with a folder of the project by its whole path."""
+    require_known("lora_modules has no key", fields, [field.name for field in dataclasses.fields(LoRAModulePath)])
+    return LoRAModulePath(**fields | {"path": folder_or_id(fields["path"])})
+
+
+def require_known(complaint: str, given: Collection[str], known: Collection[str]) -> None:
+    for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(f"vLLM has no argument {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    return ({"enable_lora": True} if settings.adapters else {}) | settings.engine
+            raise ValueError(f"{complaint} {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
 def placement_of(settings: LanguageModelSettings) -> dict[str, Any]:
@@ -79,18 +96,26 @@ def placement_of(settings: LanguageModelSettings) -> dict[str, Any]:
 
 def deployment_options(settings: LanguageModelSettings) -> dict[str, Any]:
     """Serve's options with limits that mean something, and an actor that lives in its worker's bundle."""
+    require_known("Ray Serve has no deployment option", settings.deployment, DEPLOYMENT_OPTIONS)
     options = DEPLOYMENT | settings.deployment
-    ongoing = options["max_ongoing_requests"]
-    if "num_replicas" not in options or options["num_replicas"] == "auto":
-        scaling = {"target_ongoing_requests": max(1, int(ongoing * BUSY))} | (options.get("autoscaling_config") or {})
-        if scaling["target_ongoing_requests"] > ongoing:
-            raise ValueError(
-                f"target_ongoing_requests {scaling['target_ongoing_requests']} is over max_ongoing_requests {ongoing}: "
-                "a replica never has so many, so none would be added"
-            )
-        options["autoscaling_config"] = scaling
+    if options.get("num_replicas", "auto") == "auto":
+        options["autoscaling_config"] = scaling_of(options.get("autoscaling_config") or {}, options)
     actor = {"num_cpus": 0} | dict(options.get("ray_actor_options") or {})
     return options | {"ray_actor_options": actor}
+
+
+def scaling_of(given: Any, options: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise ValueError(f"autoscaling_config has keys and values, not {given!r}")
+    require_known("autoscaling_config has no key", given, AutoscalingConfig.model_fields)
+    ongoing = options["max_ongoing_requests"]
+    scaling = {"target_ongoing_requests": max(1, int(ongoing * BUSY))} | given
+    if scaling["target_ongoing_requests"] > ongoing:
+        raise ValueError(
+            f"target_ongoing_requests {scaling['target_ongoing_requests']} is over max_ongoing_requests {ongoing}: "
+            "a replica never has so many, so none would be added"
+        )
+    return scaling
 
 
 def adapters_of(settings: LanguageModelSettings) -> dict[str, Any] | None:

@@ -37,11 +37,11 @@ class Engine(VLLMEngine):  # type: ignore[misc]
 
     def generate(
         self, prompt: str, parameters: SamplingParams, request_id: str, adapter: str | None = None
-    ) -> AsyncIterator[RequestOutput]:
+    ) -> AsyncGenerator[RequestOutput]:
         """Every output as it comes; who stops listening aborts the sequence."""
         adapters = self._oai_models.lora_requests
         lora = adapters[adapter] if adapter else None
-        outputs: AsyncIterator[RequestOutput] = self._engine_client.generate(
+        outputs: AsyncGenerator[RequestOutput] = self._engine_client.generate(
             prompt, parameters, request_id, lora_request=lora
         )
         return outputs

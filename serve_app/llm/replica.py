@@ -5,7 +5,8 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from ray import serve
@@ -72,14 +73,15 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
 
     async def openai(
         self, endpoint: str, document: Mapping[str, Any], headers: Mapping[str, str], deadline: float | None = None
-    ) -> AsyncIterator[tuple[int, str]]:
+    ) -> AsyncGenerator[tuple[int, str]]:
         """Status and text of each piece of the answer."""
         left_s(deadline)
         method, *_ = ENDPOINTS[endpoint]
-        request = read_request(endpoint, document)
-        replies = await getattr(self, method)(request, RawRequestInfo(headers=dict(headers)))
-        async for answer in answers(replies):
-            yield answer
+        with self._errors_in_our_words():
+            request = read_request(endpoint, document)
+            replies = await getattr(self, method)(request, RawRequestInfo(headers=dict(headers)))
+            async for answer in answers(replies):
+                yield answer
 
     async def infer(self, asked: InferRequest) -> InferAnswer:
         if read_generation(asked).stream:
@@ -88,7 +90,7 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
             return answer
         raise ModelError(f"model '{asked.model}' ended without an answer")
 
-    async def stream(self, asked: InferRequest) -> AsyncIterator[InferAnswer]:
+    async def stream(self, asked: InferRequest) -> AsyncGenerator[InferAnswer]:
         """Every answer as it comes; who stops listening aborts the sequence."""
         self._require(asked.model, asked.version)
         left_s(asked.deadline, f"the deadline passed before model '{asked.model}' was reached")
@@ -99,17 +101,27 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
             raise NotFoundError(f"no adapter {generation.adapter!r}; there is: {there_is}")
         writing = Writing(asked, generation, parameters.n)
         outputs = self.engine.generate(generation.prompt, parameters, f"{asked.id}-{uuid.uuid4()}", generation.adapter)
+        with self._errors_in_our_words():
+            async with aclosing(outputs):
+                while not writing.finished:
+                    async with until(asked.deadline, f"the deadline passed while model '{asked.model}' was at work"):
+                        output = await anext(outputs)
+                    yield writing.answer(output)
+
+    @contextmanager
+    def _errors_in_our_words(self) -> Iterator[None]:
+        """A router that got one of vLLM's errors would import vLLM to read it, for seconds."""
         try:
-            while not writing.finished:
-                async with until(asked.deadline, f"the deadline passed while model '{asked.model}' was at work"):
-                    output = await anext(outputs)
-                yield writing.answer(output)
+            yield
+        except ServeAppError:
+            raise
         except EngineDeadError:
-            raise UnavailableError(f"the engine of '{asked.model}' died; try again") from None
+            raise UnavailableError(f"the engine of '{self._name}' died; try again") from None
         except (VLLMClientError, ValueError) as problem:
             raise InvalidRequestError(str(problem)) from None
-        finally:
-            await outputs.aclose()
+        except Exception as problem:
+            logger.error(f"{self._name} failed at a request", exc_info=problem)
+            raise ModelError(f"model '{self._name}' failed: {type(problem).__name__}; the log says more") from None
 
     def _require(self, model: str, version: int) -> None:
         if version not in VERSIONS:

@@ -59,10 +59,17 @@ class Upstream:
         try:
             done, _ = await asyncio.wait({waiting}, timeout=self._wake_timeout_s)
             if not done:
-                await self.everywhere("index", patience_s=PRESENCE_PATIENCE_S)
+                await self._require_replica()
             return await waiting
         finally:
             waiting.cancel()
+
+    async def _require_replica(self) -> None:
+        try:
+            await self.everywhere("index", patience_s=PRESENCE_PATIENCE_S)
+        except UnavailableError:
+            limit = f"{self._wake_timeout_s:g} s"
+            raise UnavailableError(f"'{self.name}' was not up within {limit}; try again later") from None
 
     async def stream(
         self, method: str, *arguments: Any, deadline: float | None = None, sequence: str = "", adapter: str = ""

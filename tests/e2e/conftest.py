@@ -1,6 +1,7 @@
 """One real service for all tests: `scripts/serve` on ports of its own, with Ray, Triton and the demo weights."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -36,14 +37,14 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def write_config(folder, port, **detection):
-    """The committed configuration on other ports, with what a test changes."""
+def write_config(folder, **detection):
+    """The committed configuration on free ports, with what a test changes."""
     config = yaml.safe_load((PROJECT_ROOT / "configs" / "serve.yaml").read_text())
-    config["http_options"]["port"] = port
+    config["http_options"]["port"] = free_port()
     config["grpc_options"]["port"] = free_port()
     arguments = config["applications"][0]["args"]
     arguments["detection"]["models"]["nano"]["weights"] = "demo"
-    arguments["llms"] = []  # they take two minutes of the processor, and these tests are about pictures and Triton
+    arguments["llms"] = []  # a minute of the processor; tests/e2e/llm has a service with them
     arguments["detection"] |= detection
     path = folder / "serve.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -73,12 +74,15 @@ class Service:
     """A run of `scripts/serve`."""
 
     process: subprocess.Popen
-    port: int
     config: Path
     log: Path
 
     laboratory, laboratory_models = LABORATORY, LABORATORY_MODELS
     free_port = staticmethod(free_port)
+
+    @property
+    def port(self):
+        return yaml.safe_load(self.config.read_text())["http_options"]["port"]
 
     @property
     def url(self):
@@ -123,10 +127,10 @@ class Service:
     def processes(self):
         return processes_of(self.mark())
 
-    def wait_until_ready(self, patience_s=START_PATIENCE_S):
+    def wait_until_ready(self, patience_s=START_PATIENCE_S, told="ready in "):
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
-            if "ready in " in self.output():
+            if re.search(told, self.output()):
                 return
             if self.process.poll() is not None:
                 break
@@ -139,22 +143,21 @@ class Service:
         return self.process.wait(STOP_PATIENCE_S)
 
 
-def start(config, port, log):
+def start(config, log, **environment):
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, PROJECT_ROOT / "scripts" / "serve", config],
-            cwd=PROJECT_ROOT, stdout=output, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONUNBUFFERED": "1"},
-            start_new_session=True,
+            cwd=PROJECT_ROOT, stdout=output, stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment, start_new_session=True,
         )  # fmt: skip
-    return Service(process, port, config, log)
+    return Service(process, config, log)
 
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory):
     folder = tmp_path_factory.mktemp("service")
-    port = free_port()
-    config = with_laboratory(write_config(folder, port))
-    run = start(config, port, folder / "serve.log")
+    config = with_laboratory(write_config(folder))
+    run = start(config, folder / "serve.log")
     try:
         run.wait_until_ready()
         mark = run.mark()
@@ -185,12 +188,12 @@ def wait_for():
     return wait_until
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def configure():
-    """Write a configuration for a run that is meant to fail."""
-    return lambda folder, **detection: write_config(folder, free_port(), **detection)
+    """Write a configuration for a run of a test's own."""
+    return write_config
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start_service():
-    return lambda config, log: start(config, 0, log)
+    return start

@@ -221,6 +221,13 @@ def test_the_command_helps():
     assert "--precision" in answer.stdout
 
 
+def test_the_command_builds_nothing_for_a_configuration_without_pictures(tmp_path):
+    answer = command("--config", "configs/serve.llama2.yaml", "--repository", str(tmp_path))
+    assert answer.returncode == 0
+    assert "serves no pictures: no models to build" in answer.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
