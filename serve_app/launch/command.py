@@ -102,13 +102,13 @@ class Run:
         told = False
         while self._child.poll() is None and not self._stopping:
             progress = read_progress(self._alone)
-            if progress.failure:
+            if progress.failure and not told:  # later, Serve mends what it can
                 return progress.failure
             missing = tuple(name for name, state in progress.deployments if state != "HEALTHY")
             if progress.up and not told:
                 told = True
                 self._tell(f"ready in {self._elapsed()}: {self._addresses} (Ctrl-C ends it)")
-            if told and not set(missing) - set(progress.failed_alone):
+            if told and progress.deployments and not self._alone & set(missing) - set(progress.failed_alone):
                 self._tell_of_the_rest(progress.failed_alone)
                 return None
             if missing and missing != waiting:

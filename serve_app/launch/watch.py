@@ -18,6 +18,10 @@ TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 # a second try can't help with these
 PERMANENT = re.compile(r"serve_app\.errors\.(?:ModelLoadError|ConfigurationError): (.*)")
 
+UP = frozenset({"HEALTHY"})
+SCALING = frozenset({"UPSCALING", "DOWNSCALING"})  # as many as must be are there
+ILL = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -43,31 +47,46 @@ def read_progress(alone: Collection[str] = ()) -> Progress:
 
 def interpret(status: dict[str, Any], alone: Collection[str] = ()) -> Progress:
     """What Serve's status means to somebody who waits for it; deployments in `alone` may fail without the others."""
-    applications = (status.get("applications") or {}).values()
-    deployments, failed_alone = [], {}
+    applications = list((status.get("applications") or {}).values())
+    states: list[tuple[str, str]] = []
+    failed_alone: dict[str, str] = {}
     for application in applications:
-        for name, deployment in (application.get("deployments") or {}).items():
-            deployments.append((name, deployment["status"]))
-            message = deployment.get("message") or ""
-            found = PERMANENT.findall(message)
-            if name in alone:
-                if deployment["status"] == "DEPLOY_FAILED":
-                    failed_alone[name] = found[-1] if found else _last_line(message)
-            elif found:
-                return Progress(failure=f"{name}: {found[-1]}")
-        if not failed_alone and (failure := _failure_of(application)):
+        deployments = application.get("deployments") or {}
+        states += [(name, deployment["status"]) for name, deployment in deployments.items()]
+        failed_alone |= {
+            name: _reason(deployment)
+            for name, deployment in deployments.items()
+            if name in alone and deployment["status"] == "DEPLOY_FAILED"
+        }
+        if failure := _failure_of(application, deployments, alone):
             return Progress(failure=failure)
-    needed = [state for name, state in deployments if name not in alone]
-    up = bool(needed) and all(state == "HEALTHY" for state in needed)
-    return Progress(up, None, tuple(deployments), failed_alone)
+    up = bool(applications) and all(_is_up(application, alone) for application in applications)
+    return Progress(up, None, tuple(states), failed_alone)
 
 
-def _failure_of(application: dict[str, Any]) -> str | None:
-    message = application.get("message") or ""
-    found = PERMANENT.findall(message)
-    if found or application["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
-        return found[-1] if found else _last_line(message)
+def _failure_of(application: dict[str, Any], deployments: dict[str, Any], alone: Collection[str]) -> str | None:
+    """An application is ill with any of its deployments, so one that is alone must not count."""
+    for name, deployment in deployments.items():
+        if name not in alone and PERMANENT.search(deployment.get("message") or ""):
+            return f"{name}: {_reason(deployment)}"
+    ill = [name for name, deployment in deployments.items() if deployment["status"] in ILL]
+    if ill and all(name in alone for name in ill):
+        return None
+    if application["status"] in ILL or PERMANENT.search(application.get("message") or ""):
+        return _reason(application)
     return None
+
+
+def _is_up(application: dict[str, Any], alone: Collection[str]) -> bool:
+    states = [one["status"] for name, one in (application.get("deployments") or {}).items() if name not in alone]
+    good = UP | SCALING if application["status"] == "RUNNING" else UP
+    return bool(states) and all(state in good for state in states)
+
+
+def _reason(ill: dict[str, Any]) -> str:
+    message = ill.get("message") or ""
+    found = PERMANENT.findall(message)
+    return found[-1] if found else _last_line(message)
 
 
 def _last_line(message: str) -> str:

@@ -2,12 +2,16 @@
 
 import os
 import re
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 STDERR = Path("/proc/self/fd/2")
 TAIL_BYTES = 256 << 10
 # `(EngineCore pid=12) ERROR 11-21 12:00:00 [core.py:1] ValueError: the reason`
-TOLD = re.compile(r"\((?:EngineCore|Worker)[^)]*\)\s*(?:ERROR [^\]]*\]\s*)?(?:[\w.]*\.)?(\w*(?:Error|Exception)): (.+)")
+SAID = re.compile(r"^\((?:EngineCore|Worker)[^)\n]*\)[ \t]*(?:ERROR [^\]\n]*\])?(.*)$", re.MULTILINE)
+ERROR = re.compile(r"(?:[\w.]*\.)?\w*(?:Error|Exception):(.*)")
+IGNORED = "Exception ignored"
 FOLLOWS = re.compile(r"root cause|Engine core initialization failed|Failed core proc|WorkerProc initialization failed")
 
 
@@ -21,9 +25,22 @@ def log_position() -> int:
 
 def reason_of(problem: BaseException, since: int) -> str:
     """One line: what the engine's process said since then, or else the error itself."""
-    told = [text for _, text in TOLD.findall(_log_since(since)) if not FOLLOWS.search(text)]
+    told = [text for text in _told(_log_since(since)) if not FOLLOWS.search(text)]
     own = " ".join(str(problem).split()) or type(problem).__name__
     return " ".join(told[-1].split()) if told and FOLLOWS.search(own) else own
+
+
+def _told(log: str) -> Iterator[str]:
+    """The text of each error; it may begin on the line after the error's name."""
+    ignored = False
+    lines = [found[1].strip() for found in SAID.finditer(log)]
+    for line, following in pairwise([*lines, ""]):
+        if line.startswith(IGNORED):
+            ignored = True
+        elif found := ERROR.match(line):
+            if not ignored:
+                yield found[1].strip() or following
+            ignored = False
 
 
 def _log_since(position: int) -> str:

@@ -5,29 +5,26 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from ray import serve
 from ray.llm._internal.serve.core.protocol import RawRequestInfo
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
-from vllm.exceptions import VLLMClientError
-from vllm.v1.engine.exceptions import EngineDeadError
 
 from serve_app.deadlines import left_s, until
 from serve_app.errors import (
     InvalidRequestError,
-    ModelError,
     ModelLoadError,
     NotFoundError,
     ServeAppError,
-    UnavailableError,
     UnsupportedError,
 )
 from serve_app.llm.contracts import config_of, metadata_of, read_generation
 from serve_app.llm.engine import Engine
+from serve_app.llm.failures import in_our_words
 from serve_app.llm.openai import ENDPOINTS, answers, read_request
 from serve_app.llm.reasons import log_position, reason_of
 from serve_app.llm.sampling import read_parameters
@@ -58,8 +55,9 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
         logger.info(f"{self._name}: ready in {time.monotonic() - began:.1f} s")
 
     async def _probe(self) -> None:
+        """One token is not enough: vLLM compiles the ranks of log probabilities when they are first asked for."""
         if self.engine.generates:
-            parameters = read_parameters({"max_tokens": 1}, stream=False)
+            parameters = read_parameters({"max_tokens": 2, "temperature": 1, "logprobs": 1}, stream=False)
             async for _ in self.engine.generate("a", parameters, f"probe-{uuid.uuid4()}"):
                 pass
 
@@ -77,18 +75,18 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
         """Status and text of each piece of the answer."""
         left_s(deadline)
         method, *_ = ENDPOINTS[endpoint]
-        with self._errors_in_our_words():
+        with in_our_words(self._name):
             request = read_request(endpoint, document)
             replies = await getattr(self, method)(request, RawRequestInfo(headers=dict(headers)))
-            async for answer in answers(replies):
-                yield answer
+            async with aclosing(answers(replies)) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     async def infer(self, asked: InferRequest) -> InferAnswer:
         if read_generation(asked).stream:
             raise UnsupportedError(f"'{asked.model}' streams its answers by ModelStreamInfer or generate_stream only")
-        async for answer in self.stream(asked):
-            return answer
-        raise ModelError(f"model '{asked.model}' ended without an answer")
+        async with aclosing(self.stream(asked)) as stream:
+            return await anext(stream)
 
     async def stream(self, asked: InferRequest) -> AsyncGenerator[InferAnswer]:
         """Every answer as it comes; who stops listening aborts the sequence."""
@@ -101,27 +99,12 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
             raise NotFoundError(f"no adapter {generation.adapter!r}; there is: {there_is}")
         writing = Writing(asked, generation, parameters.n)
         outputs = self.engine.generate(generation.prompt, parameters, f"{asked.id}-{uuid.uuid4()}", generation.adapter)
-        with self._errors_in_our_words():
+        with in_our_words(self._name):
             async with aclosing(outputs):
                 while not writing.finished:
                     async with until(asked.deadline, f"the deadline passed while model '{asked.model}' was at work"):
                         output = await anext(outputs)
                     yield writing.answer(output)
-
-    @contextmanager
-    def _errors_in_our_words(self) -> Iterator[None]:
-        """A router that got one of vLLM's errors would import vLLM to read it, for seconds."""
-        try:
-            yield
-        except ServeAppError:
-            raise
-        except EngineDeadError:
-            raise UnavailableError(f"the engine of '{self._name}' died; try again") from None
-        except (VLLMClientError, ValueError) as problem:
-            raise InvalidRequestError(str(problem)) from None
-        except Exception as problem:
-            logger.error(f"{self._name} failed at a request", exc_info=problem)
-            raise ModelError(f"model '{self._name}' failed: {type(problem).__name__}; the log says more") from None
 
     def _require(self, model: str, version: int) -> None:
         if version not in VERSIONS:

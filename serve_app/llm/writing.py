@@ -10,6 +10,7 @@ from vllm.outputs import CompletionOutput
 from serve_app.llm.contracts import EXTRAS, Generation, pack_numbers, pack_texts
 from serve_app.tensors import InferAnswer, InferRequest, Tensor
 
+LEAST = -9999.0
 # What each output on demand says of one of the sequences.
 TELLERS: Mapping[str, Callable[[CompletionOutput], Any]] = {
     "return_finish_reason": lambda one: str(one.finish_reason),
@@ -38,7 +39,10 @@ class Writing:
         self._texts = [before + text for before, text in zip(self._texts, fresh, strict=True)]
         prompt = self._generation.prompt if self._generation.with_prompt else ""
         texts = [prompt + text for text in (self._texts if contract.whole else fresh)]
-        tensors = [pack_texts(contract.text, texts), *(_extra(flag, output) for flag in self._generation.extras)]
+        tensors = [
+            pack_texts(contract.text, texts),
+            *(_extra(flag, output, len(texts)) for flag in self._generation.extras),
+        ]
         wanted = {one.name for one in self._asked.outputs}
         return InferAnswer(
             model=self._asked.model,
@@ -49,13 +53,19 @@ class Writing:
         )
 
 
-def _extra(flag: str, output: RequestOutput) -> Tensor:
+def _silent(index: int) -> CompletionOutput:
+    """A sequence that this output says nothing of."""
+    return CompletionOutput(index=index, text="", token_ids=[], cumulative_logprob=None, logprobs=None)
+
+
+def _extra(flag: str, output: RequestOutput, sequences: int) -> Tensor:
     name, datatype = EXTRAS[flag]
     values: list[Any]
     if flag == "return_num_input_tokens":
         values = [len(output.prompt_token_ids or ())]
     else:
-        values = [TELLERS[flag](one) for one in sorted(output.outputs, key=lambda one: one.index)]
+        told = {one.index: one for one in output.outputs}
+        values = [TELLERS[flag](told.get(index) or _silent(index)) for index in range(sequences)]
     return pack_texts(name, values) if datatype == "BYTES" else pack_numbers(name, datatype, values)
 
 
@@ -66,4 +76,5 @@ def _logprobs(one: CompletionOutput) -> str:
 
 
 def _chance(it: Any) -> dict[str, Any]:
-    return {"logprob": it.logprob, "rank": it.rank, "decoded_token": it.decoded_token}
+    # JSON has no infinity; this is what vLLM writes for it elsewhere
+    return {"logprob": max(it.logprob, LEAST), "rank": it.rank, "decoded_token": it.decoded_token}

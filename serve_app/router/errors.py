@@ -71,7 +71,9 @@ async def answer_error(request: Request, problem: Exception) -> JSONResponse:
 def error_response(
     request: Request, message: str, status: int, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    document = openai_error(message, status) if request.url.path.startswith(OPENAI) else {"error": sayable(message)}
+    document = (
+        openai_error(message, status) if request.scope["path"].startswith(OPENAI) else {"error": sayable(message)}
+    )
     return JSONResponse(document, status, headers)
 
 

@@ -2,18 +2,19 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from serve_app.errors import InvalidRequestError, NotFoundError, UnavailableError
 from serve_app.router.deadlines import deadline_of
 from serve_app.router.errors import openai_error, tellable
+from serve_app.router.events import EventStream
 from serve_app.router.kserve.bodies import read_body
 from serve_app.router.kserve.documents import parse_object
 from serve_app.router.upstream import Upstream
@@ -52,7 +53,7 @@ class OpenAi:
     def routes(self) -> list[Route]:
         return [
             Route("/v1/models", self.models),
-            Route("/v1/models/{model}", self.model),
+            Route("/v1/models/{model:path}", self.model),
             *(Route(f"/v1/{endpoint}", self._endpoint(endpoint), methods=["POST"]) for endpoint in ENDPOINTS),
         ]
 
@@ -84,8 +85,9 @@ class OpenAi:
             raise InvalidRequestError(f"`model` must name the model; {there_is}")
         if name in self._models:
             return self._models[name]
-        base = self._models.get(name.partition(ADAPTER_MARK)[0])
-        if base and base.settings.adapters and ADAPTER_MARK in name:
+        model, _, adapter = name.partition(ADAPTER_MARK)
+        base = self._models.get(model)
+        if base and base.settings.adapters and adapter:
             return ServedModel(base.upstream, base.parent, base.settings, adapter=name)
         raise NotFoundError(f"The model `{name}` does not exist; {there_is}")
 
@@ -103,26 +105,24 @@ class OpenAi:
         return answer
 
 
-async def _respond(pieces: AsyncIterator[tuple[int, str]]) -> Response:
+async def _respond(pieces: AsyncGenerator[tuple[int, str]]) -> Response:
     """What fails before the first event is a plain error; later, an event is all that is left to tell it."""
     status, text = await anext(pieces)
     if text.startswith(EVENT):
-        return StreamingResponse(
-            _events(text, pieces), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
-        )
-    async for _ in pieces:  # it has ended; Serve counts a stream that is left before its end as cancelled
-        pass
+        return EventStream(_events(text, pieces), pieces)
+    with suppress(Exception):  # the answer is here already
+        async for _ in pieces:  # Serve counts a stream that is left before its end as cancelled
+            pass
     headers = {"Retry-After": str(UnavailableError.retry_after_s)} if status == UnavailableError.status else None
     return Response(text, status, headers, "application/json")
 
 
-async def _events(first: str, pieces: AsyncIterator[tuple[int, str]]) -> AsyncIterator[str]:
-    async with aclosing(pieces):  # type: ignore[type-var]
-        try:
-            yield first
-            async for _, text in pieces:
-                yield text
-        except Exception as problem:
-            told = tellable(problem)
-            yield EVENT + json.dumps(openai_error(told.message, told.status)) + "\n\n"
-            yield LAST_EVENT
+async def _events(first: str, pieces: AsyncGenerator[tuple[int, str]]) -> AsyncGenerator[str]:
+    try:
+        yield first
+        async for _, text in pieces:
+            yield text
+    except Exception as problem:
+        told = tellable(problem)
+        yield EVENT + json.dumps(openai_error(told.message, told.status)) + "\n\n"
+        yield LAST_EVENT

@@ -11,9 +11,10 @@ from starlette.routing import Route
 
 from serve_app.errors import DeadlineExceededError, UnavailableError
 from serve_app.router.rest import ServedTrack
-from serve_app.router.upstream import Upstream
+from serve_app.router.upstream import Upstream, needed
 
 PATIENCE_S = 2.0
+ABSENT = (UnavailableError, DeadlineExceededError)
 # The worst state of a model on any replica is its state.
 STATES = ("failed", "pending", "warming", "ready")
 
@@ -49,17 +50,18 @@ class Operations:
         return JSONResponse({"tracks": rows})
 
     async def health(self, _request: Request) -> Response:
-        """Live always; ready when every deployment answers, is too busy to, or may sleep."""
+        """Live always; ready when every deployment that must answers, or is too busy to."""
         described = await self._describe_all()
         asleep = {upstream.name for upstream in self._upstreams if upstream.may_sleep}
-        ready = {name: one is not None or name in asleep for name, one in described.items()}
-        body = {"live": True, "ready": all(ready.values()), "deployments": ready}
-        return JSONResponse(body, 200 if all(ready.values()) else UnavailableError.status)
+        there = {name: one is not None or name in asleep for name, one in described.items()}
+        ready = all(there[upstream.name] for upstream in needed(self._upstreams))
+        body = {"live": True, "ready": ready, "deployments": there}
+        return JSONResponse(body, 200 if ready else UnavailableError.status)
 
     async def warmup(self, _request: Request) -> Response:
         """Starts it on every replica of every deployment; /warmup_status follows it."""
         for upstream in self._upstreams:
-            with suppress(*(UnavailableError,) if upstream.alone else ()):  # the status says it
+            with suppress(*ABSENT if upstream.alone else ()):  # the status says it
                 for answer in await upstream.everywhere("start_warming", patience_s=PATIENCE_S):
                     if isinstance(answer, BaseException):
                         raise answer
@@ -77,9 +79,11 @@ class Operations:
         """Each model of a deployment: its worst state, and on how many replicas it is ready."""
         try:
             replicas = await upstream.answers_everywhere("warming", patience_s=PATIENCE_S)
-        except UnavailableError:
+        except ABSENT:
             if not upstream.alone:
                 raise
+            if upstream.may_sleep:
+                return {}
             return {upstream.name: {"state": "pending", "replicas_ready": 0, "replicas": 0}}
         models = sorted({model for replica in replicas for model in replica})
         merged = {}

@@ -3,13 +3,13 @@
 import asyncio
 import importlib.metadata
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from typing import Any
 
 from serve_app.changes import ModelChange
-from serve_app.errors import InvalidRequestError, NotFoundError, UnavailableError
+from serve_app.errors import DeadlineExceededError, InvalidRequestError, NotFoundError, UnavailableError
 from serve_app.router.statistics import merge_indexes, merge_statistics
-from serve_app.router.upstream import Upstream
+from serve_app.router.upstream import Upstream, needed
 from serve_app.tensors import InferAnswer, InferRequest
 
 VERSION = importlib.metadata.version("serve_app")
@@ -72,7 +72,8 @@ class DataPlane:
             await asyncio.sleep(self._refreshed + REFRESH_INTERVAL_S - time.monotonic())
             began = time.monotonic()
             indexes = await self._indexes()
-            self._silent = [name for name, index in indexes.items() if isinstance(index, BaseException)]
+            absent = [name for name, index in indexes.items() if isinstance(index, BaseException)]
+            self._silent = [name for name in absent if name not in self._languages]  # whose names are known
             rows = [(row, name) for name, index in indexes.items() if isinstance(index, list) for row in index]
             # Two deployments may look at one repository: the model belongs to the one that has it loaded.
             for row, name in sorted(rows, key=lambda entry: _is_not_ready(entry[0])):
@@ -84,7 +85,7 @@ class DataPlane:
         answer: InferAnswer = await upstream.call("infer", asked, deadline=asked.deadline, sequence=_sequence_of(asked))
         return answer
 
-    async def stream(self, asked: InferRequest) -> AsyncIterator[InferAnswer]:
+    async def stream(self, asked: InferRequest) -> AsyncGenerator[InferAnswer]:
         upstream = await self.owner(asked.model)
         answers = upstream.stream("stream", asked, deadline=asked.deadline, sequence=_sequence_of(asked))
         async for answer in answers:
@@ -94,9 +95,9 @@ class DataPlane:
         return {"name": "serve_app", "version": VERSION, "extensions": list(EXTENSIONS)}
 
     async def ready(self) -> bool:
-        """Whether every deployment has a replica that answers, or may do without one while nobody asks."""
+        """Whether every deployment that must has a replica that answers."""
         indexes = await self._indexes()
-        return all(isinstance(index, list) or self._upstreams[name].may_sleep for name, index in indexes.items())
+        return all(isinstance(indexes[upstream.name], list) for upstream in needed(self._upstreams.values()))
 
     async def model_ready(self, model: str, version: int) -> bool:
         try:
@@ -104,7 +105,7 @@ class DataPlane:
             if upstream.name in self._languages:  # asked everywhere, because a call would wake it
                 return any(await upstream.answers_everywhere("ready", model, version, patience_s=PATIENCE_S))
             return bool(await upstream.call("ready", model, version))
-        except (NotFoundError, UnavailableError):
+        except (NotFoundError, UnavailableError, DeadlineExceededError):
             return False
 
     async def metadata(self, model: str, version: int) -> dict[str, Any]:
@@ -163,7 +164,10 @@ class DataPlane:
             return index
         if name not in self._languages:
             raise index
-        reason = "asleep: a request wakes it" if self._upstreams[name].may_sleep else "no replica is up"
+        if not isinstance(index, UnavailableError):
+            reason = str(index)
+        else:
+            reason = "asleep: a request wakes it" if self._upstreams[name].may_sleep else "no replica is up"
         return [{"name": name, "version": "1", "state": "UNAVAILABLE", "reason": reason}]
 
     async def load(self, model: str, parameters: Mapping[str, str | bytes]) -> None:

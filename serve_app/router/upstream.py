@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Iterable
 from typing import Any
 
 import grpc
@@ -56,6 +56,7 @@ class Upstream:
         if self._wake_timeout_s is None:
             return await answer
         waiting = asyncio.ensure_future(answer)
+        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # somebody has seen it
         try:
             done, _ = await asyncio.wait({waiting}, timeout=self._wake_timeout_s)
             if not done:
@@ -67,13 +68,15 @@ class Upstream:
     async def _require_replica(self) -> None:
         try:
             await self.everywhere("index", patience_s=PRESENCE_PATIENCE_S)
+        except DeadlineExceededError:
+            return  # one that is too busy to say so is there
         except UnavailableError:
             limit = f"{self._wake_timeout_s:g} s"
             raise UnavailableError(f"'{self.name}' was not up within {limit}; try again later") from None
 
     async def stream(
         self, method: str, *arguments: Any, deadline: float | None = None, sequence: str = "", adapter: str = ""
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any]:
         """Answers as they come; tried again only while nothing has come yet."""
         left_s(deadline)
         options = {"session_id": sequence, "multiplexed_model_id": adapter}
@@ -119,6 +122,12 @@ class Upstream:
         if not given:
             raise answers[0]
         return given
+
+
+def needed(upstreams: Iterable[Upstream]) -> list[Upstream]:
+    """Those without which the service is not ready: language models count where there is nothing else."""
+    every = [upstream for upstream in upstreams if not upstream.may_sleep]
+    return [upstream for upstream in every if not upstream.alone] or every
 
 
 def _replica_died(problem: BaseException) -> bool:

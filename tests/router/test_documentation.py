@@ -88,7 +88,7 @@ def described_examples():
 
 def test_the_document_has_every_path_and_method_and_no_other(app):
     served = {
-        (route.path, method.lower())
+        (route.path_format, method.lower())
         for route in app.routes
         if isinstance(route, Route) and route.path not in absent.PATHS  # which a sentence says: they never work
         for method in route.methods - {"HEAD"}

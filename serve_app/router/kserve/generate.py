@@ -1,14 +1,15 @@
 """The generate extension: a request whose fields are the inputs, answered by one JSON object or a stream of them."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from serve_app.errors import InvalidRequestError
 from serve_app.router.deadlines import deadline_of
 from serve_app.router.errors import tellable
+from serve_app.router.events import EventStream
 from serve_app.router.kserve.bodies import read_body, write_json
 from serve_app.router.kserve.documents import custom_parameters, object_field, parse_object, text_field
 from serve_app.router.kserve.paths import model_of
@@ -42,7 +43,7 @@ class Generate:
         """Server-sent events; what fails before the first of them is a plain error."""
         answers = self._plane.stream(await self._read(request))
         first = await anext(answers, None)
-        return StreamingResponse(_events(first, answers), media_type="text/event-stream")
+        return EventStream(_events(first, answers), answers)
 
     async def _read(self, request: Request) -> InferRequest:
         deadline = deadline_of(request.headers, self._settings)
@@ -89,7 +90,7 @@ def _document(answer: InferAnswer) -> dict[str, Any]:
     return scalars | identity | {"model_name": answer.model, "model_version": answer.version}
 
 
-async def _events(first: InferAnswer | None, answers: AsyncIterator[InferAnswer]) -> AsyncIterator[bytes]:
+async def _events(first: InferAnswer | None, answers: AsyncGenerator[InferAnswer]) -> AsyncGenerator[bytes]:
     try:
         if first is not None and not first.empty:
             yield _event(_document(first))
