@@ -34,15 +34,20 @@ class Progress:
 
 
 def read_progress(alone: Collection[str] = ()) -> Progress:
-    """The state now; empty while the dashboard isn't there yet."""
+    return interpret(read_status(), alone)
+
+
+def read_status() -> dict[str, Any]:
+    """What Serve says of every application now; empty while the dashboard isn't there yet."""
     request = urllib.request.Request(f"{DASHBOARD}/api/serve/applications/")
     if TOKEN_FILE.is_file():
         request.add_header("Authorization", f"Bearer {TOKEN_FILE.read_text().strip()}")
     try:
         with _DIRECT.open(request, timeout=5) as answer:
-            return interpret(json.load(answer), alone)
+            status: dict[str, Any] = json.load(answer)
+            return status
     except (OSError, ValueError, http.client.HTTPException):
-        return Progress()
+        return {}
 
 
 def interpret(status: dict[str, Any], alone: Collection[str] = ()) -> Progress:

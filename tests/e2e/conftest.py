@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from serve_app.launch.leftovers import processes_of
-from serve_app.launch.watch import read_progress
+from serve_app.launch.watch import read_progress, read_status
 from serve_app.settings import PROJECT_ROOT
 
 START_PATIENCE_S = 240
@@ -115,6 +115,11 @@ class Service:
     def is_healthy(self):
         """Serve has as many replicas of each deployment as it wants."""
         return all(state == "HEALTHY" for _, state in read_progress().deployments)
+
+    def message_of(self, deployment):
+        """What Ray's dashboard says of it."""
+        applications = read_status().get("applications") or {}
+        return "".join(one["deployments"][deployment]["message"] for one in applications.values())
 
     def mark(self):
         environment = Path(f"/proc/{self.serve_run()}/environ").read_bytes().split(b"\0")

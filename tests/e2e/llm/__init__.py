@@ -1,0 +1,1 @@
+"""A package, so that its service ends with its last test, before another one starts."""
