@@ -7,6 +7,9 @@ UV_VERSION := 0.13.8
 UV := .uv/bin/uv
 BIN := .venv/bin
 
+# Bytecode is written once: without it each of vLLM's processes compiles for ten seconds before it starts.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help serve test check models env lock train clean
 
 help: ## list the targets

@@ -22,7 +22,6 @@ from serve_app.errors import ModelError, ModelLoadError, PayloadTooLargeError, S
 logger = logging.getLogger("ray.serve")
 UNAVAILABLE = (
     BackPressureError,
-    DeploymentUnavailableError,
     ReplicaUnavailableError,
     RequestCancelledError,
     RayActorError,
@@ -45,6 +44,8 @@ def as_known_error(problem: BaseException) -> ServeAppError | None:
         return PayloadTooLargeError("the request or its answer is larger than what may pass between replicas")
     if isinstance(problem, grpc.aio.AioRpcError):
         return UnavailableError("the connection to the replica that works on this broke")
+    if isinstance(problem, DeploymentUnavailableError):
+        return UnavailableError("the deployment that answers this could not be started; its status in Ray says why")
     if isinstance(problem, UNAVAILABLE):
         return UnavailableError("the deployment that answers this is busy or not ready; try again")
     return None

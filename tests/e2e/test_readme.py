@@ -13,7 +13,10 @@ README = (PROJECT_ROOT / "README.md").read_text()
 CURL = 'curl() { command curl --silent --show-error --fail-with-body --max-time 60 "$@"; }'
 ROWS = [line for line in README.splitlines() if line.startswith("|")]
 SPANS = [span for row in ROWS for span in re.findall(r"`(curl [^`]+)`", row)]
-COMMANDS = [span for span in SPANS if "NAME" not in span and "…" not in span]
+# tests/e2e/llm has a service with language models
+COMMANDS = [
+    span for span in SPANS if "NAME" not in span and "…" not in span and "-llm" not in span and "/v1" not in span
+]
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 

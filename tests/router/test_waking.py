@@ -20,6 +20,7 @@ from serve_app.settings import LanguageModelSettings
 WAKE_S = 0.05
 NOBODY = DeploymentUnavailableError(DeploymentID("demo-llm", "serve_app"))
 BUSY = "the deployment that answers this is busy or not ready; try again"
+UNSTARTED = "the deployment that answers this could not be started; its status in Ray says why"
 ASLEEP = f"'demo-llm' was not up within {WAKE_S:g} s; try again later"
 WAYS = pytest.mark.parametrize("way", ["call", "stream"])
 
@@ -184,7 +185,7 @@ async def test_other_deployments_are_waited_for_without_a_question(way):
     ("problem", "kind", "message"),
     [
         (BackPressureError(num_queued_requests=256, max_queued_requests=256), UnavailableError, BUSY),
-        (NOBODY, UnavailableError, BUSY),
+        (NOBODY, UnavailableError, UNSTARTED),
         (NotFoundError("no adapter"), NotFoundError, "no adapter"),
     ],
 )

@@ -17,6 +17,12 @@ TOKEN = "hf_neverToBeSeenAnywhere"
 EVERYTHING_UP_S = 420
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "languages" in getattr(item, "fixturenames", ()):  # whichever comes first waits for the service
+            item.add_marker(pytest.mark.timeout(EVERYTHING_UP_S + 200))
+
+
 def engine(**arguments):
     common = {"dtype": "float32", "enforce_eager": True, "max_num_seqs": 32, "kv_cache_memory_bytes": 128 << 20}
     return common | arguments
@@ -102,7 +108,7 @@ def languages(tmp_path_factory, configure, start_service):
 @pytest.fixture(scope="package")
 def api(languages):
     """OpenAI's client; a retry of its own would hide what the service does."""
-    with openai.OpenAI(base_url=f"{languages.url}/v1", api_key="none", max_retries=0, timeout=100) as client:
+    with openai.OpenAI(base_url=f"{languages.url}/v1", api_key="none", max_retries=0, timeout=300) as client:
         yield client
 
 

@@ -125,15 +125,7 @@ def test_a_model_that_embeds_wakes_for_its_first_request_and_sleeps_again(api, l
     assert not np.allclose(vectors[0], vectors[1])
     with pytest.raises(openai.BadRequestError, match="does not support the 'generate' task"):
         api.chat.completions.create(**ask("anything", "embedder"))
-    wait_for(lambda: languages.replicas("embedder") == [], 90, "no replica while nobody asks")
-
-
-def test_a_model_whose_weights_are_nowhere_is_told_after_its_time_to_wake(languages, api, pairs):
-    answer = httpx.post(f"{languages.url}/v1/chat/completions", json=ask("anything", "nowhere"), timeout=60)
-    assert answer.status_code == 503
-    assert int(answer.headers["retry-after"]) > 0
-    assert answer.json()["error"]["message"] == "'nowhere' was not up within 2 s; try again later"
-    assert api.chat.completions.create(**ask(pairs[0].question)).choices[0].message.content == pairs[0].answer
+    wait_for(lambda: languages.replicas("embedder") == [], 200, "no replica while nobody asks")
 
 
 @pytest.mark.parametrize(

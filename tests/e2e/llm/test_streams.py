@@ -14,8 +14,8 @@ from tritonclient.utils import InferenceServerException
 pytestmark = pytest.mark.e2e
 STREAMS = 64
 CHAT = "/v1/chat/completions"
-LEFT_WITHIN_S = 2
-LONG = {"temperature": 1, "max_tokens": 900, "ignore_eos": True}
+NOTICED_WITHIN_S = 10
+LONG = {"temperature": 1, "max_tokens": 900, "ignore_eos": True, "n": 16}  # many times longer than anybody waits
 
 
 def chat(model="demo-llm", **options):
@@ -23,7 +23,7 @@ def chat(model="demo-llm", **options):
 
 
 async def test_64_streams_over_two_models_are_whole_and_in_order_side_by_side(languages, pairs):
-    arrivals = []
+    reading, at_once = set(), []
 
     async with openai.AsyncOpenAI(base_url=f"{languages.url}/v1", api_key="none", timeout=100) as client:
 
@@ -35,15 +35,15 @@ async def test_64_streams_over_two_models_are_whole_and_in_order_side_by_side(la
             async for chunk in stream:
                 assert chunk.model == model
                 if piece := chunk.choices[0].delta.content:
-                    arrivals.append(number)
+                    reading.add(number)
+                    at_once.append(len(reading))
                     text += piece
+            reading.discard(number)
             return text, pair.answer
 
         results = await asyncio.gather(*(read(number) for number in range(STREAMS)))
     assert [text for text, _ in results] == [answer for _, answer in results]
-    spans = [(arrivals.index(number), len(arrivals) - arrivals[::-1].index(number)) for number in range(STREAMS)]
-    crowded = sum(len(set(arrivals[begin:end])) > STREAMS / 4 for begin, end in spans)
-    assert crowded > STREAMS / 2, "most streams must have run beside many others"
+    assert max(at_once) > STREAMS / 4, "many streams must have been under way at once"
 
 
 def failures(languages):
@@ -63,7 +63,7 @@ def leave_stream(languages, path, document):
 
 def leave_before_the_answer(languages, path, document):
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{languages.url}{path}", json=document, timeout=0.5)
+        httpx.post(f"{languages.url}{path}", json=document, timeout=1.5)
 
 
 def leave_grpc_stream(languages, _path, _document):
@@ -102,12 +102,12 @@ GENERATE = "/v2/models/demo-llm/generate"
 def test_who_leaves_ends_the_work(languages, wait_for, leave, path, document):
     before = failures(languages)
     leave(languages, path, document)
-    wait_for(lambda: failures(languages) == before + 1, LEFT_WITHIN_S, "the sequence is counted as cancelled")
+    wait_for(lambda: failures(languages) == before + 1, NOTICED_WITHIN_S, "the sequence is counted as cancelled")
 
 
 def test_a_deadline_ends_the_work_and_is_said(languages, wait_for):
     before = failures(languages)
-    with httpx.Client(base_url=languages.url, timeout=60, headers={"X-Request-Timeout-S": "0.5"}) as client:
+    with httpx.Client(base_url=languages.url, timeout=60, headers={"X-Request-Timeout-S": "2"}) as client:
         answer = client.post(CHAT, json=chat(**LONG))
         assert answer.status_code == 504
         assert "deadline" in answer.json()["error"]["message"]
@@ -118,9 +118,9 @@ def test_a_deadline_ends_the_work_and_is_said(languages, wait_for):
     assert last == "[DONE]"
     client = grpcclient.InferenceServerClient(languages.grpc_host)
     with pytest.raises(InferenceServerException, match=r"(?i)deadline"):
-        client.infer("demo-llm", long_inputs(stream=False), client_timeout=0.5)
+        client.infer("demo-llm", long_inputs(stream=False), client_timeout=2)
     client.close()
-    wait_for(lambda: failures(languages) == before + 3, LEFT_WITHIN_S, "all three are counted as cancelled")
+    wait_for(lambda: failures(languages) == before + 3, NOTICED_WITHIN_S, "all three are counted as cancelled")
 
 
 async def test_more_than_there_is_room_for_is_refused_at_once_and_the_rest_is_answered(languages, pairs):
