@@ -54,6 +54,10 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
         self._watching = asyncio.create_task(self._watch())
         logger.info(f"{self._name}: ready in {time.monotonic() - began:.1f} s")
 
+    async def _start_engine(self) -> None:
+        """Without ray.serve.llm's report of its use: 700 MB for an actor, which imports vLLM while the start waits."""
+        await self.engine.start()
+
     async def _probe(self) -> None:
         """One token is not enough: vLLM compiles the ranks of log probabilities when they are first asked for."""
         if self.engine.generates:
@@ -68,6 +72,11 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
         logger.error(f"the engine of {self._name} died; this replica ends, and Serve starts another")
         await asyncio.sleep(LAST_WORDS_S)
         os._exit(1)
+
+    async def check_health(self) -> None:
+        """The controller asks; one of vLLM's errors would make it import vLLM, and every deployment would wait."""
+        with in_our_words(self._name):
+            await super().check_health()
 
     async def openai(
         self, endpoint: str, document: Mapping[str, Any], headers: Mapping[str, str], deadline: float | None = None

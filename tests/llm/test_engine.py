@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import pytest
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm.deployment import LLMServer
+from vllm.v1.engine.exceptions import EngineDeadError
 
 from serve_app.changes import ModelChange
-from serve_app.errors import ModelLoadError, UnsupportedError
+from serve_app.errors import ModelLoadError, UnavailableError, UnsupportedError
 from serve_app.llm import reasons
 from serve_app.llm import replica as module
 from serve_app.llm.engine import Engine
@@ -36,6 +37,9 @@ class Client:
                 yield step
         finally:
             self.closed += 1
+
+    async def check_health(self):
+        pass
 
     def shutdown(self):
         self.stopped += 1
@@ -215,6 +219,19 @@ async def test_a_model_that_can_not_be_loaded_is_named_with_the_reason(tmp_path,
     with pytest.raises(ModelLoadError) as caught:
         await model.__init__(SimpleNamespace(model_id="demo-llm"))
     assert caught.value.message == f"demo-llm can't be loaded: {message}"
+
+
+async def test_a_dead_engine_is_told_to_the_controller_in_our_own_error(start):
+    model = object.__new__(LanguageModel)
+    model._name, model.engine = "demo-llm", start(Client())
+    await model.check_health()
+
+    async def dead():
+        raise EngineDeadError()
+
+    model.engine._engine_client.check_health = dead
+    with pytest.raises(UnavailableError, match="the engine of 'demo-llm' died; try again"):
+        await model.check_health()
 
 
 @pytest.mark.parametrize(("steps", "ready"), [((LAST,), True), ((RuntimeError("a mistake"),), False)])

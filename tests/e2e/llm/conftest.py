@@ -59,8 +59,8 @@ def models(adapter):
         *(
             language_model(name, {"min_replicas": 0}, deployment={"max_constructor_retry_count": 1}, **keys)
             for name, keys in (
-                ("nowhere", {"source": "nobody/has-this-model", "wake_timeout_s": 2}),
-                ("cramped", {"engine": engine(kv_cache_memory_bytes=1 << 16), "wake_timeout_s": 2}),
+                ("nowhere", {"source": "nobody/has-this-model", "wake_timeout_s": 5}),
+                ("cramped", {"engine": engine(kv_cache_memory_bytes=1 << 16), "wake_timeout_s": 5}),
             )
         ),
     ]
