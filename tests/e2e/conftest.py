@@ -19,7 +19,7 @@ from serve_app.launch.leftovers import processes_of
 from serve_app.launch.watch import read_progress, read_status
 from serve_app.settings import PROJECT_ROOT
 
-START_PATIENCE_S = 240
+START_PATIENCE_S = 600  # twelve times what it takes on an idle machine
 LABORATORY = PROJECT_ROOT / "tests" / "triton" / "embedded" / "models"
 LABORATORY_MODELS = ["accumulate", "chain", "decoupled", "echo", "failing", "identity", "parameters", "slow"]
 STOP_PATIENCE_S = 90
@@ -29,6 +29,9 @@ ROUTER_PORTS = range(30000, 31001)  # Serve's own choice for replicas that HAPro
 def pytest_collection_modifyitems(items):
     """Tests that start a service of their own come first, while no other is up: Ray's dashboard has one port."""
     items.sort(key=lambda item: "start_service" not in getattr(item, "fixturenames", ()))
+    for item in items:
+        if {"service", "start_service"} & set(getattr(item, "fixturenames", ())):  # one of them waits for its start
+            item.add_marker(pytest.mark.timeout(2 * START_PATIENCE_S))
 
 
 def free_port():

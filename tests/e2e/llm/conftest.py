@@ -14,13 +14,7 @@ from serve_app.settings import PROJECT_ROOT
 
 DEMO = PROJECT_ROOT / "model_repository" / "weights" / "demo-llm"
 TOKEN = "hf_neverToBeSeenAnywhere"
-EVERYTHING_UP_S = 420
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if "languages" in getattr(item, "fixturenames", ()):  # whichever comes first waits for the service
-            item.add_marker(pytest.mark.timeout(EVERYTHING_UP_S + 200))
+EVERYTHING_UP_S = 900
 
 
 def engine(**arguments):

@@ -25,7 +25,7 @@ def test_it_writes_the_tokens_that_vllm_writes_offline(api, pairs, demo_folder, 
     (tmp_path / "offline.py").write_text(OFFLINE)
     run = subprocess.run(
         [sys.executable, tmp_path / "offline.py", demo_folder, json.dumps(questions)],
-        capture_output=True, text=True, timeout=200, env=os.environ | IN_ONE_PROCESS,
+        capture_output=True, text=True, timeout=600, env=os.environ | IN_ONE_PROCESS,
     )  # fmt: skip
     lines = [line for line in run.stdout.splitlines() if line.startswith("TOKENS ")]
     assert lines, run.stderr[-2000:]
