@@ -65,7 +65,7 @@ def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     # A plain prompt begins as a conversation does, without the caller saying so.
     begin = (BEGIN, tokenizer.token_to_id(BEGIN))
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{BEGIN} $A", special_tokens=[begin])
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BEGIN,
         eos_token=END,
