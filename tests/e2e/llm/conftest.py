@@ -102,7 +102,7 @@ def languages(tmp_path_factory, configure, start_service):
 @pytest.fixture(scope="package")
 def api(languages):
     """OpenAI's client; a retry of its own would hide what the service does."""
-    with openai.OpenAI(base_url=f"{languages.url}/v1", api_key="none", max_retries=0, timeout=300) as client:
+    with openai.OpenAI(base_url=f"{languages.url}/v1", api_key="none", max_retries=0, timeout=600) as client:
         yield client
 
 
