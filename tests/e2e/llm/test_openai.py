@@ -125,7 +125,7 @@ def test_a_model_that_embeds_wakes_for_its_first_request_and_sleeps_again(api, l
     assert not np.allclose(vectors[0], vectors[1])
     with pytest.raises(openai.BadRequestError, match="does not support the 'generate' task"):
         api.chat.completions.create(**ask("anything", "embedder"))
-    wait_for(lambda: languages.replicas("embedder") == [], 200, "no replica while nobody asks")
+    wait_for(lambda: languages.replicas("embedder") == [], 600, "no replica while nobody asks")
 
 
 @pytest.mark.parametrize(
