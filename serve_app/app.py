@@ -79,6 +79,6 @@ def route_tracks(settings: Settings) -> dict[Track, str]:
             if any(fnmatch.fnmatchcase(track.model, pattern) for pattern in triton.models):
                 routes[track] = triton.name
                 break
-    if not routes and (settings.triton or settings.baseline):
+    if not routes and settings.more_than_languages:
         raise ConfigurationError("no deployment serves a track: see triton[].models")
     return routes

@@ -1,6 +1,5 @@
 """Every configuration model: `args` of configs/*.yaml in, frozen and checked objects out."""
 
-import difflib
 import os
 import re
 from pathlib import Path
@@ -10,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from serve_app.errors import ConfigurationError
+from serve_app.nearest import near_miss
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,9 +34,8 @@ class Section(BaseModel):
             return values
         for key in values:
             if key not in cls.model_fields:
-                near = difflib.get_close_matches(str(key), cls.model_fields, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(cls.model_fields)}"
-                raise ValueError(f"unknown key {key!r}; {hint}")
+                valid = f"valid keys: {', '.join(cls.model_fields)}"
+                raise ValueError(f"unknown key {key!r}{near_miss(str(key), cls.model_fields, valid)}")
         return values
 
 
@@ -204,13 +203,18 @@ class Settings(Section):
         names = [triton.name for triton in self.triton] + [model.name for model in self.llms]
         if len({*names, "router", "baseline"}) != len(names) + 2:
             raise ValueError(f"names of triton and llms must differ, and `router` and `baseline` are taken: {names}")
-        if not (self.triton or self.baseline or self.llms):
+        if not (self.more_than_languages or self.llms):
             raise ValueError("nothing to serve: triton, baseline and llms are all empty")
         if self.baseline:
             unknown = [size for size in self.baseline.sizes if size not in self.detection.models]
             if unknown:
                 raise ValueError(f"baseline.sizes: {', '.join(unknown)} is not under detection.models")
         return self
+
+    @property
+    def more_than_languages(self) -> bool:
+        """Whether anything is served beside language models."""
+        return bool(self.triton or self.baseline)
 
     @property
     def baseline_sizes(self) -> tuple[Size, ...]:

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "serve_app").rglob("*.py"))
-GROUND = {"settings", "errors", "types", "tensors", "changes", "deadlines", "telemetry"}
+GROUND = {"settings", "errors", "types", "tensors", "changes", "deadlines", "telemetry", "nearest"}
 ENVIRONMENT_READERS = {
     "serve_app/settings.py",
     "serve_app/triton/embedded/library.py",

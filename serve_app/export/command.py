@@ -25,7 +25,7 @@ def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
 def wanted(options: argparse.Namespace) -> DetectionSettings | None:
     """The configuration's `detection`, narrowed by the flags; None where nothing serves it."""
     settings = settings_of(read_config(options.config))
-    if not (settings.triton or settings.baseline or options.size):
+    if not (settings.more_than_languages or options.size):
         return None
     detection = settings.detection
     changes: dict[str, object] = {}

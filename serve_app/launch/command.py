@@ -35,7 +35,7 @@ def main(description: str, arguments: list[str] | None = None) -> None:
 
 def languages_of(settings: Settings) -> frozenset[str]:
     """Language models that may come later, or fail, while pictures are served."""
-    return frozenset(model.name for model in settings.llms) if settings.triton or settings.baseline else frozenset()
+    return frozenset(model.name for model in settings.llms) if settings.more_than_languages else frozenset()
 
 
 class Run:

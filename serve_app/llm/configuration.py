@@ -1,7 +1,6 @@
 """What ray.serve.llm is told of a language model: our settings in its words."""
 
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Collection
 from pathlib import Path
@@ -14,6 +13,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 
+from serve_app.nearest import near_miss
 from serve_app.settings import LanguageModelSettings, from_project_root
 
 # ray.serve.llm's own are 1e9 requests: neither backpressure nor autoscaling would ever act.
@@ -84,8 +84,7 @@ def lora_module(fields: dict[str, Any]) -> LoRAModulePath:
 def require_known(complaint: str, given: Collection[str], known: Collection[str]) -> None:
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(f"{complaint} {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise ValueError(f"{complaint} {name!r}{near_miss(name, known)}")
 
 
 def placement_of(settings: LanguageModelSettings) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """OpenAI's requests at the replica: read, handed to ray.serve.llm's server, and answered in OpenAI's shapes."""
 
-import difflib
 import json
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from functools import cache
 from typing import Any, get_type_hints
 
 from openai.types import completion_create_params, embedding_create_params
@@ -18,6 +18,7 @@ from ray.serve.llm.openai_api_models import (
 from vllm.exceptions import VLLMClientError
 
 from serve_app.errors import InvalidRequestError
+from serve_app.nearest import near_miss
 
 EVENT = "data: "
 ERROR_EVENT = EVENT + '{"error"'
@@ -44,7 +45,7 @@ def read_request(endpoint: str, document: Mapping[str, Any]) -> BaseModel:
         raise InvalidRequestError(_reason(problem)) from None
     except (ValueError, TypeError, VLLMClientError) as problem:  # vLLM's own checks
         raise InvalidRequestError(str(problem)) from None
-    _require_known(document, request, get_type_hints(client))
+    _require_known(document, request, client)
     return request
 
 
@@ -56,15 +57,19 @@ def _require_readable(document: Mapping[str, Any]) -> None:
         raise InvalidRequestError("encoding_format: must be float or base64")
 
 
-def _require_known(document: Mapping[str, Any], request: BaseModel, of_client: Mapping[str, Any]) -> None:
+def _require_known(document: Mapping[str, Any], request: BaseModel, client: Any) -> None:
     """vLLM would ignore a misspelt field, and answer something else than was asked for."""
-    known = set(of_client)
-    for name, field in type(request).model_fields.items():
-        known |= {name, field.alias or name}
+    known = _fields_of(type(request), client)
     for name in document:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise InvalidRequestError(f"unknown field {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise InvalidRequestError(f"unknown field {name!r}{near_miss(name, known)}")
+
+
+@cache
+def _fields_of(request: type[BaseModel], client: Any) -> frozenset[str]:
+    """Once for each kind of request: resolving a client's type hints takes longer than reading the request."""
+    aliases = {field.alias or name for name, field in request.model_fields.items()}
+    return frozenset({*request.model_fields, *aliases, *get_type_hints(client)})
 
 
 def _reason(problem: ValidationError) -> str:

@@ -22,7 +22,7 @@ from serve_app.errors import (
     ServeAppError,
     UnsupportedError,
 )
-from serve_app.llm.contracts import config_of, metadata_of, read_generation
+from serve_app.llm.contracts import Generation, config_of, metadata_of, read_generation
 from serve_app.llm.engine import Engine
 from serve_app.llm.failures import in_our_words
 from serve_app.llm.openai import ENDPOINTS, answers, read_request
@@ -92,16 +92,17 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
                     yield piece
 
     async def infer(self, asked: InferRequest) -> InferAnswer:
-        if read_generation(asked).stream:
+        generation = read_generation(asked)
+        if generation.stream:
             raise UnsupportedError(f"'{asked.model}' streams its answers by ModelStreamInfer or generate_stream only")
-        async with aclosing(self.stream(asked)) as stream:
+        async with aclosing(self.stream(asked, generation)) as stream:
             return await anext(stream)
 
-    async def stream(self, asked: InferRequest) -> AsyncGenerator[InferAnswer]:
+    async def stream(self, asked: InferRequest, generation: Generation | None = None) -> AsyncGenerator[InferAnswer]:
         """Every answer as it comes; who stops listening aborts the sequence."""
         self._require(asked.model, asked.version)
         left_s(asked.deadline, f"the deadline passed before model '{asked.model}' was reached")
-        generation = read_generation(asked)
+        generation = generation or read_generation(asked)
         parameters = read_parameters(generation.parameters, generation.stream)
         if generation.adapter and generation.adapter not in self.engine.adapters:
             there_is = ", ".join(self.engine.adapters) or "none"

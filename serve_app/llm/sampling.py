@@ -1,6 +1,5 @@
 """Sampling parameters as Triton's clients send them: one JSON object or request parameters, often all in strings."""
 
-import difflib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from vllm.exceptions import VLLMClientError
 from vllm.sampling_params import RequestOutputKind
 
 from serve_app.errors import InvalidRequestError
+from serve_app.nearest import near_miss
 
 # How outputs are cut and cleaned is this server's business, and vLLM's own fields are nobody's.
 INTERNAL = ("output_kind", "skip_clone", "stream_interval", "output_text_buffer_length", "detokenize", "flat_logprobs")
@@ -34,9 +34,8 @@ def read_parameters(values: Mapping[str, Any], stream: bool) -> SamplingParams:
     """vLLM's own object; text stands for a number or a flag where one is meant."""
     for name in values:
         if name not in KNOWN:
-            near = difflib.get_close_matches(name, KNOWN, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there is: {', '.join(KNOWN)}"
-            raise InvalidRequestError(f"unknown sampling parameter {name!r}; {hint}")
+            hint = near_miss(name, KNOWN, f"there is: {', '.join(KNOWN)}")
+            raise InvalidRequestError(f"unknown sampling parameter {name!r}{hint}")
     kind = RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY
     try:
         parameters: SamplingParams = msgspec.convert(dict(values), SamplingParams, strict=False)

@@ -36,7 +36,7 @@ class Router(KserveGrpc):
         owners = {track.model: name for track, name in tracks.items() if name in names}
         owners |= {name: name for name in models}
         controlled = [triton.name for triton in settings.triton if triton.control_mode == "explicit"]
-        self._plane = DataPlane(servers, owners, next(iter(controlled), None), models)
+        self._plane = DataPlane(servers, owners, next(iter(controlled), None))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         routes = [

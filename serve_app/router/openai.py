@@ -32,7 +32,6 @@ class ServedModel:
     """What a name in a request leads to; `adapter` is what the replica fetches for it first."""
 
     upstream: Upstream
-    parent: str
     settings: LanguageModelSettings
     adapter: str = ""
 
@@ -45,10 +44,10 @@ class OpenAi:
         self._created = int(time.time())
         self._models: dict[str, ServedModel] = {}
         for model in settings.llms:
-            self._models[model.name] = ServedModel(upstreams[model.name], model.name, model)
+            self._models[model.name] = ServedModel(upstreams[model.name], model)
         for model in settings.llms:
             for adapter in model.fixed_adapters:
-                self._models.setdefault(adapter, ServedModel(upstreams[model.name], model.name, model))
+                self._models.setdefault(adapter, ServedModel(upstreams[model.name], model))
 
     def routes(self) -> list[Route]:
         return [
@@ -61,8 +60,7 @@ class OpenAi:
         return JSONResponse({"object": "list", "data": [self._card(name) for name in self._models]})
 
     async def model(self, request: Request) -> Response:
-        self._find(name := request.path_params["model"])
-        return JSONResponse(self._card(name))
+        return JSONResponse(self._card(request.path_params["model"]))
 
     def _card(self, name: str) -> dict[str, Any]:
         served = self._find(name)
@@ -71,8 +69,8 @@ class OpenAi:
             "object": "model",
             "created": self._created,
             "owned_by": "serve_app",
-            "root": served.parent,
-            "parent": None if name == served.parent else served.parent,
+            "root": served.settings.name,
+            "parent": None if name == served.settings.name else served.settings.name,
             "max_model_len": served.settings.engine.get("max_model_len"),
         }
 
@@ -88,7 +86,7 @@ class OpenAi:
         model, _, adapter = name.partition(ADAPTER_MARK)
         base = self._models.get(model)
         if base and base.settings.adapters and adapter:
-            return ServedModel(base.upstream, base.parent, base.settings, adapter=name)
+            return ServedModel(base.upstream, base.settings, adapter=name)
         raise NotFoundError(f"The model `{name}` does not exist; {there_is}")
 
     def _endpoint(self, endpoint: str) -> Any:

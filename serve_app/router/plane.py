@@ -3,7 +3,7 @@
 import asyncio
 import importlib.metadata
 import time
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any
 
 from serve_app.changes import ModelChange
@@ -30,17 +30,14 @@ class DataPlane:
         upstreams: Iterable[Upstream],
         owners: Mapping[str, str],
         controlled: str | None = None,
-        languages: Collection[str] = (),
     ) -> None:
         """`owners` is what the configuration says of models; the rest comes from the deployments' own indexes.
 
-        `controlled` names the deployment that takes models which nobody has; `languages` are the deployments of one
-        language model each, which come and go without the others.
+        `controlled` names the deployment that takes models which nobody has.
         """
         self._upstreams = {upstream.name: upstream for upstream in upstreams}
         self._owners = dict(owners)
         self._controlled = controlled
-        self._languages = frozenset(languages)
         self._silent: list[str] = []
         self._refreshed = float("-inf")
         self._refreshing = asyncio.Lock()
@@ -73,7 +70,7 @@ class DataPlane:
             began = time.monotonic()
             indexes = await self._indexes()
             absent = [name for name, index in indexes.items() if isinstance(index, BaseException)]
-            self._silent = [name for name in absent if name not in self._languages]  # whose names are known
+            self._silent = [name for name in absent if not self._upstreams[name].alone]  # whose names are known
             rows = [(row, name) for name, index in indexes.items() if isinstance(index, list) for row in index]
             # Two deployments may look at one repository: the model belongs to the one that has it loaded.
             for row, name in sorted(rows, key=lambda entry: _is_not_ready(entry[0])):
@@ -102,7 +99,7 @@ class DataPlane:
     async def model_ready(self, model: str, version: int) -> bool:
         try:
             upstream = await self.owner(model)
-            if upstream.name in self._languages:  # asked everywhere, because a call would wake it
+            if upstream.alone:  # asked everywhere, because a call would wake it
                 return any(await upstream.answers_everywhere("ready", model, version, patience_s=PATIENCE_S))
             return bool(await upstream.call("ready", model, version))
         except (NotFoundError, UnavailableError, DeadlineExceededError):
@@ -128,7 +125,7 @@ class DataPlane:
             try:
                 answers = await upstream.everywhere("statistics", model, version, patience_s=PATIENCE_S)
             except UnavailableError:
-                if model or upstream.name not in self._languages:
+                if model or not upstream.alone:
                     raise
                 continue
             given = [answer for answer in answers if not isinstance(answer, BaseException)]
@@ -162,7 +159,7 @@ class DataPlane:
     def _rows(self, name: str, index: list[dict[str, str]] | BaseException) -> list[dict[str, str]]:
         if isinstance(index, list):
             return index
-        if name not in self._languages:
+        if not self._upstreams[name].alone:
             raise index
         if not isinstance(index, UnavailableError):
             reason = str(index)
