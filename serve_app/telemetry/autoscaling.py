@@ -2,6 +2,7 @@
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -210,7 +211,7 @@ class Memory:
     strain: Strain | None = None
 
 
-class _Policy:
+class _Policy(ABC):
     """Ray asks ten times a second, and applies scaling factors, delays and bounds to the answer.
 
     Reports count from when the number of replicas last changed: by older ones a burst would be answered over and over.
@@ -242,13 +243,13 @@ class _Policy:
         if settling or blind:
             return fleet.bounded(fleet.asked), {"memory": memory}
         signals = self.signals(reports, waiting)
-        idle = not (signals.pressure or signals.load or ctx.total_num_requests)
-        signals = replace(signals, idle=idle)
+        signals = replace(signals, idle=not (signals.pressure or signals.load or ctx.total_num_requests))
         wanted, strain = wanted_replicas(fleet, signals, memory.strain, ctx.current_time, self._hysteresis)
         return wanted, {"memory": replace(memory, strain=strain)}
 
+    @abstractmethod
     def signals(self, reports: Reports, waiting: float) -> Signals:
-        raise NotImplementedError
+        """What the reports mean to this kind of deployment."""
 
 
 class QueueTimePolicy(_Policy):

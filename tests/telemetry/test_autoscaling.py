@@ -31,8 +31,6 @@ from serve_app.telemetry.autoscaling import (
 )
 
 NOW = 1_000_000.0
-
-
 NOTHING = dict.fromkeys((QUEUE_MS, SERVED_PER_S, REJECTED_PER_S, PENDING, STALLED), 0.0)
 
 
