@@ -43,7 +43,7 @@ def models(adapter):
                 enable_auto_tool_choice=True,
                 tool_call_parser="hermes",
             ),
-            deployment={"max_ongoing_requests": 32, "max_queued_requests": 4},
+            deployment={"max_ongoing_requests": 32, "max_queued_requests": 64},
         ),
         language_model(
             "embedder",

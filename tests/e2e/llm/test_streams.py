@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from collections import Counter
 
 import httpx
 import numpy as np
@@ -23,7 +24,7 @@ def chat(model="demo-llm", **options):
 
 
 async def test_64_streams_over_two_models_are_whole_and_in_order_side_by_side(languages, pairs):
-    reading, at_once = set(), []
+    reading, at_once = Counter(), []  # streams of each model that have begun and not ended, at every piece
 
     async with openai.AsyncOpenAI(base_url=f"{languages.url}/v1", api_key="none", timeout=600) as client:
 
@@ -35,15 +36,15 @@ async def test_64_streams_over_two_models_are_whole_and_in_order_side_by_side(la
             async for chunk in stream:
                 assert chunk.model == model
                 if piece := chunk.choices[0].delta.content:
-                    reading.add(number)
-                    at_once.append(len(reading))
+                    reading[model] += not text
+                    at_once.append(min(reading["demo-llm"], reading["second-llm"]))
                     text += piece
-            reading.discard(number)
+            reading[model] -= 1
             return text, pair.answer
 
         results = await asyncio.gather(*(read(number) for number in range(STREAMS)))
     assert [text for text, _ in results] == [answer for _, answer in results]
-    assert max(at_once) > STREAMS / 4, "many streams must have been under way at once"
+    assert max(at_once) > 1, "several streams of both models must have been under way at once"
 
 
 def failures(languages):
@@ -127,7 +128,7 @@ def test_a_deadline_ends_the_work_and_is_said(languages, wait_for):
 async def test_more_than_there_is_room_for_is_refused_at_once_and_the_rest_is_answered(languages, pairs):
     async with httpx.AsyncClient(base_url=languages.url, timeout=100) as client:
         document = chat("second-llm", temperature=0, max_tokens=200, ignore_eos=True)
-        answers = await asyncio.gather(*(client.post(CHAT, json=document) for _ in range(100)))
+        answers = await asyncio.gather(*(client.post(CHAT, json=document) for _ in range(160)))
     refused = [answer for answer in answers if answer.status_code != 200]
     assert {answer.status_code for answer in refused} == {503}
     assert all(int(answer.headers["retry-after"]) > 0 and answer.json()["error"]["message"] for answer in refused)
