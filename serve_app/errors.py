@@ -10,7 +10,8 @@ ServeAppError                     500  anything below
 ├── UnreadableImageError          422  a picture that can't be decoded, or has too many pixels
 ├── TooManyRequestsError          429  over a rate that was set for the caller
 ├── UnsupportedError              501  Triton has it somewhere, and it can't be had here
-├── UnavailableError              503  queues full, or nothing ready yet; worth another try
+├── UnavailableError              503  nothing ready yet; worth another try
+│   └── QueueFullError            503  too many wait already, or this one waited too long
 ├── DeadlineExceededError         504  the time the caller gave is over
 ├── ConfigurationError            500  settings that can't be served; raised before anything starts
 └── EngineError                   500  the engine failed
@@ -70,6 +71,10 @@ class UnsupportedError(ServeAppError):
 class UnavailableError(ServeAppError):
     status = 503
     retry_after_s = 1
+
+
+class QueueFullError(UnavailableError):
+    pass
 
 
 class DeadlineExceededError(ServeAppError):

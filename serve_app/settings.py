@@ -259,6 +259,12 @@ def parse_settings(args: dict[str, Any]) -> Settings:
         raise ConfigurationError("invalid configuration: " + "; ".join(lines)) from None
 
 
+def traces_endpoint() -> str:
+    """Where OpenTelemetry's own variables say that traces go, over HTTP."""
+    base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318").rstrip("/")
+    return os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{base}/v1/traces")
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """The whole file that `serve run` takes."""
     try:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from ray.util import metrics
 
 
 @dataclass
@@ -42,3 +43,16 @@ def compare_detections(expected, found):
 @pytest.fixture(scope="session")
 def compare():
     return compare_detections
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """What was given to Ray's pipeline since the start of the test: name, labels and value of each record."""
+    records = []
+
+    def record(metric, value, tags=None):
+        assert set(metric._tag_keys) == set(tags or {}), f"{metric._name} has the labels {metric._tag_keys}"
+        records.append((metric._name, dict(tags or {}), value))
+
+    monkeypatch.setattr(metrics.Metric, "_record", record)
+    return records

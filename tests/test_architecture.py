@@ -14,6 +14,7 @@ ENVIRONMENT_READERS = {
     "serve_app/triton/embedded/library.py",
     # commands and what starts processes hand the environment on
     "serve_app/launch/command.py",
+    "serve_app/launch/monitor.py",
     "serve_app/export/command.py",
 }
 

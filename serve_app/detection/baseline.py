@@ -17,6 +17,7 @@ from serve_app.detection.samples import require_answer, sample_picture
 from serve_app.detection.weights import find_weights
 from serve_app.errors import ModelLoadError, NotFoundError, ServeAppError
 from serve_app.settings import BaselineSettings, DetectionSettings
+from serve_app.telemetry.logging import keep_contents_out
 from serve_app.types import Detection, ModelCard, PictureResult, Pixels, StageTimes, Thresholds, TrackAnswer
 from serve_app.warming import Warming
 
@@ -79,6 +80,7 @@ class TorchBaseline:
     """Serves track A; one picture after the other, since the predictor is not made for threads."""
 
     async def __init__(self, settings: BaselineSettings, detection: DetectionSettings) -> None:  # type: ignore[misc]
+        keep_contents_out()
         self._max_pixels = detection.max_pixels
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="torch")
         self._predictors: dict[str, TorchPredictor] = {}

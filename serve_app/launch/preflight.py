@@ -7,6 +7,7 @@ from typing import Any
 
 from serve_app.errors import ConfigurationError
 from serve_app.settings import Settings, TritonSettings, read_config, settings_of
+from serve_app.telemetry.autoscaling import require_policy
 from serve_app.triton.repository import ModelRepository
 
 DEFAULT_HTTP_PORT = 8000
@@ -22,6 +23,8 @@ def check(path: Path) -> tuple[dict[str, Any], Settings]:
         require_free(port, name)
     for deployment in settings.triton:
         check_models(deployment, settings)
+    for policy in policies_of(config):
+        require_policy(policy)
     require_free(DASHBOARD_PORT, "Ray's dashboard")
     return config, settings
 
@@ -36,6 +39,13 @@ def check_models(deployment: TritonSettings, settings: Settings) -> None:
             f"{SHARED_MEMORY} has {free} MiB free, and the {instances} instances of {deployment.name} need {needed} to "
             "start; enlarge it (in a container: --shm-size, or a memory-backed volume) or serve fewer models"
         )
+
+
+def policies_of(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those that deployments of the file scale by; language models have theirs in `args`, which the builder checks."""
+    deployments = [one for application in config["applications"] for one in application.get("deployments") or ()]
+    scaling = [one.get("autoscaling_config") for one in deployments]
+    return [one["policy"] for one in scaling if isinstance(one, dict) and isinstance(one.get("policy"), dict)]
 
 
 def ports_of(config: dict[str, Any]) -> dict[str, int]:

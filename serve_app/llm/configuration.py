@@ -15,10 +15,13 @@ from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 
 from serve_app.nearest import near_miss
 from serve_app.settings import LanguageModelSettings, from_project_root
+from serve_app.telemetry.autoscaling import require_policy
 
 # ray.serve.llm's own are 1e9 requests: neither backpressure nor autoscaling would ever act.
 MAX_ONGOING_REQUESTS = 64
-BUSY = 0.75  # of max_ongoing_requests: where another replica is asked for
+BUSY = 0.75  # of max_ongoing_requests: where another replica is asked for, if that is to be the measure
+POLICY = {"policy_function": "serve_app.telemetry.autoscaling:LanguageModelPolicy"}
+REPORT_INTERVAL_S = 2.0  # Serve's own is 10, which is as long as a decision looks back
 DEPLOYMENT = {
     "max_ongoing_requests": MAX_ONGOING_REQUESTS,
     "max_queued_requests": 256,  # of each router; more are answered 503
@@ -108,7 +111,12 @@ def scaling_of(given: Any, options: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"autoscaling_config has keys and values, not {given!r}")
     require_known("autoscaling_config has no key", given, AutoscalingConfig.model_fields)
     ongoing = options["max_ongoing_requests"]
-    scaling = {"target_ongoing_requests": max(1, int(ongoing * BUSY))} | given
+    ours = {"target_ongoing_requests": max(1, int(ongoing * BUSY)), "metrics_interval_s": REPORT_INTERVAL_S}
+    scaling: dict[str, Any] = ours | given
+    if "target_ongoing_requests" not in given:
+        scaling.setdefault("policy", POLICY)
+    if "policy" in scaling:
+        require_policy(scaling["policy"])
     if scaling["target_ongoing_requests"] > ongoing:
         raise ValueError(
             f"target_ongoing_requests {scaling['target_ongoing_requests']} is over max_ongoing_requests {ongoing}: "

@@ -8,7 +8,9 @@ from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm import LLMConfig
 from vllm import RequestOutput, SamplingParams
 
+from serve_app.llm.load import Load
 from serve_app.llm.statistics import Statistics
+from serve_app.telemetry import tracing
 
 
 class Engine(VLLMEngine):  # type: ignore[misc]
@@ -17,9 +19,12 @@ class Engine(VLLMEngine):  # type: ignore[misc]
     def __init__(self, configuration: LLMConfig) -> None:
         super().__init__(configuration)
         self.statistics = Statistics()
+        self.load = Load()
 
     def _start_async_llm_engine(self, arguments: Any, config: Any, placement_group: Any) -> Any:
         client = super()._start_async_llm_engine(arguments, config, placement_group)
+        if client.logger_manager:
+            client.logger_manager.stat_loggers.append(self.load)
         client.generate = self._counted(client.generate)  # whoever asks, OpenAI's client or Triton's
         return client
 
@@ -42,7 +47,7 @@ class Engine(VLLMEngine):  # type: ignore[misc]
         adapters = self._oai_models.lora_requests
         lora = adapters[adapter] if adapter else None
         outputs: AsyncGenerator[RequestOutput] = self._engine_client.generate(
-            prompt, parameters, request_id, lora_request=lora
+            prompt, parameters, request_id, lora_request=lora, trace_headers=tracing.headers()
         )
         return outputs
 

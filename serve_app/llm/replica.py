@@ -11,6 +11,7 @@ from typing import Any
 
 from ray import serve
 from ray.llm._internal.serve.core.protocol import RawRequestInfo
+from ray.serve._private.tracing_utils import is_tracing_enabled
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 
@@ -29,6 +30,10 @@ from serve_app.llm.openai import ENDPOINTS, answers, read_request
 from serve_app.llm.reasons import log_position, reason_of
 from serve_app.llm.sampling import read_parameters
 from serve_app.llm.writing import Writing
+from serve_app.settings import traces_endpoint
+from serve_app.telemetry import tracing
+from serve_app.telemetry.identity import request_id
+from serve_app.telemetry.logging import keep_contents_out
 from serve_app.tensors import InferAnswer, InferRequest
 from serve_app.warming import Warming
 
@@ -43,7 +48,10 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
 
     async def __init__(self, llm_config: LLMConfig, *, engine_cls: type[Any] = Engine) -> None:  # type: ignore[misc]
         self._name = llm_config.model_id
+        keep_contents_out()
         began, position = time.monotonic(), log_position()
+        if is_tracing_enabled():
+            llm_config.get_engine_config().engine_kwargs.setdefault("otlp_traces_endpoint", traces_endpoint())
         try:
             await super().__init__(llm_config, engine_cls=engine_cls)
         except Exception as problem:
@@ -86,10 +94,16 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
         method, *_ = ENDPOINTS[endpoint]
         with in_our_words(self._name):
             request = read_request(endpoint, document)
-            replies = await getattr(self, method)(request, RawRequestInfo(headers=dict(headers)))
+            known = {"x-request-id": request_id()} | dict(headers) | tracing.headers()
+            replies = await getattr(self, method)(request, RawRequestInfo(headers=known))
             async with aclosing(answers(replies)) as pieces:
                 async for piece in pieces:
                     yield piece
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Serve's name for it; Serve asks where the deployment scales by it."""
+        pressure: dict[str, float] = self.engine.load.pressure()
+        return pressure
 
     async def infer(self, asked: InferRequest) -> InferAnswer:
         generation = read_generation(asked)
@@ -108,7 +122,8 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
             there_is = ", ".join(self.engine.adapters) or "none"
             raise NotFoundError(f"no adapter {generation.adapter!r}; there is: {there_is}")
         writing = Writing(asked, generation, parameters.n)
-        outputs = self.engine.generate(generation.prompt, parameters, f"{asked.id}-{uuid.uuid4()}", generation.adapter)
+        identity = f"{asked.id or request_id()}-{uuid.uuid4()}"
+        outputs = self.engine.generate(generation.prompt, parameters, identity, generation.adapter)
         with in_our_words(self._name):
             async with aclosing(outputs):
                 while not writing.finished:

@@ -10,16 +10,20 @@ from starlette.types import ASGIApp
 from serve_app.detection.tracks import Track
 from serve_app.router.documentation import Documentation
 from serve_app.router.errors import HANDLERS
+from serve_app.router.exposition import Exposition
 from serve_app.router.keys import AdminKey
 from serve_app.router.kserve.grpc import KserveGrpc
 from serve_app.router.kserve.http import KserveHttp
 from serve_app.router.limits import LimitBody
+from serve_app.router.observing import ObserveRequests
 from serve_app.router.openai import OpenAi
 from serve_app.router.operations import Operations
 from serve_app.router.plane import DataPlane
 from serve_app.router.rest import DetectionRest, ServedTrack
 from serve_app.router.upstream import Upstream
 from serve_app.settings import LanguageModelSettings, Settings
+from serve_app.telemetry.logging import keep_contents_out
+from serve_app.telemetry.metrics import RequestMetrics
 
 
 class Router(KserveGrpc):
@@ -27,6 +31,8 @@ class Router(KserveGrpc):
 
     def __init__(self, settings: Settings, tracks: Mapping[Track, str], deployments: Mapping[str, Any]) -> None:
         self._settings, self._router_settings = settings, settings.router
+        keep_contents_out()
+        self._metrics = RequestMetrics()
         models = {model.name: model for model in settings.llms}
         self._upstreams = {name: build_upstream(name, handle, models.get(name)) for name, handle in deployments.items()}
         self._tracks = {track.path: ServedTrack(track, self._upstreams[name]) for track, name in tracks.items()}
@@ -43,11 +49,15 @@ class Router(KserveGrpc):
             *KserveHttp(self._plane, self._settings.router, self._admin).routes(),
             *DetectionRest(self._settings, self._tracks).routes(),
             *OpenAi(self._settings, self._upstreams).routes(),
+            *Exposition().routes(),
             *Operations(self._tracks, self._upstreams.values()).routes(),
         ]
         application = Starlette(
             routes=[*routes, *Documentation(self._tracks.values()).routes()],
-            middleware=[Middleware(LimitBody, max_bytes=self._settings.router.max_body_mib << 20)],
+            middleware=[
+                Middleware(ObserveRequests, metrics=self._metrics),
+                Middleware(LimitBody, max_bytes=self._settings.router.max_body_mib << 20),
+            ],
             exception_handlers=HANDLERS,
         )
         application.router.redirect_slashes = False  # a path with a slash more is another path, as in Triton

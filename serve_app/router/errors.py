@@ -1,6 +1,7 @@
 """Errors at the edge: what came back from a deployment in our own terms, and how HTTP answers it."""
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,11 +18,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from serve_app.errors import ModelError, ModelLoadError, PayloadTooLargeError, ServeAppError, UnavailableError
+from serve_app.errors import (
+    ModelError,
+    ModelLoadError,
+    PayloadTooLargeError,
+    QueueFullError,
+    ServeAppError,
+    UnavailableError,
+)  # fmt: skip
+from serve_app.telemetry.observation import observed
 
 logger = logging.getLogger("ray.serve")
 UNAVAILABLE = (
-    BackPressureError,
     ReplicaUnavailableError,
     RequestCancelledError,
     RayActorError,
@@ -46,6 +54,8 @@ def as_known_error(problem: BaseException) -> ServeAppError | None:
         return UnavailableError("the connection to the replica that works on this broke")
     if isinstance(problem, DeploymentUnavailableError):
         return UnavailableError("the deployment that answers this could not be started; its status in Ray says why")
+    if isinstance(problem, BackPressureError):
+        return QueueFullError("the queue of the deployment that answers this is full; try again")
     if isinstance(problem, UNAVAILABLE):
         return UnavailableError("the deployment that answers this is busy or not ready; try again")
     return None
@@ -56,8 +66,17 @@ def tellable(problem: BaseException) -> ServeAppError:
     known = as_known_error(problem)
     if known is None or (known.status == ServeAppError.status and not isinstance(known, TOLD)):
         logger.error("a request failed", exc_info=problem)
-        return ServeAppError("the request failed; the log says why")
+        known = ServeAppError("the request failed; the log says why")
+    observation = observed()
+    observation.status = known.status
+    if known.status != ServeAppError.status:
+        observation.refused = reason_of(known)
     return known
+
+
+def reason_of(problem: ServeAppError) -> str:
+    """Its class as metrics name it: queue_full, not_found."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(problem).__name__.removesuffix("Error")).lower()
 
 
 async def answer_error(request: Request, problem: Exception) -> JSONResponse:

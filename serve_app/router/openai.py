@@ -19,6 +19,7 @@ from serve_app.router.kserve.bodies import read_body
 from serve_app.router.kserve.documents import parse_object
 from serve_app.router.upstream import Upstream
 from serve_app.settings import LanguageModelSettings, Settings
+from serve_app.telemetry.observation import observed
 
 ENDPOINTS = ("chat/completions", "completions", "embeddings")
 PASSED_ON = ("x-request-id", "traceparent", "tracestate")  # no other header of a caller is a replica's business
@@ -94,6 +95,7 @@ class OpenAi:
             deadline = deadline_of(request.headers, self._settings)
             document = parse_object(await read_body(request, self._settings.max_body_mib << 20))
             served = self._find(document.get("model"))
+            observed().model = served.settings.name
             headers = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
             pieces = served.upstream.stream(
                 "openai", endpoint, document, headers, deadline, deadline=deadline, adapter=served.adapter

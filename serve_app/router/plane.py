@@ -10,6 +10,7 @@ from serve_app.changes import ModelChange
 from serve_app.errors import DeadlineExceededError, InvalidRequestError, NotFoundError, UnavailableError
 from serve_app.router.statistics import merge_indexes, merge_statistics
 from serve_app.router.upstream import Upstream, needed
+from serve_app.telemetry.observation import observed
 from serve_app.tensors import InferAnswer, InferRequest
 
 VERSION = importlib.metadata.version("serve_app")
@@ -47,7 +48,9 @@ class DataPlane:
         if model not in self._owners:
             await self._refresh()
         try:
-            return self._upstreams[self._owners[model]]
+            upstream = self._upstreams[self._owners[model]]
+            observed().model = model
+            return upstream
         except KeyError:
             if self._silent:
                 raise UnavailableError(

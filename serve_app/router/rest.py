@@ -17,6 +17,7 @@ from serve_app.router.deadlines import deadline_of
 from serve_app.router.pictures import PictureRequest, read_flag, read_pictures, read_thresholds
 from serve_app.router.upstream import Upstream
 from serve_app.settings import Settings
+from serve_app.telemetry.observation import observed
 from serve_app.types import PictureResult, TrackAnswer
 
 
@@ -46,6 +47,8 @@ class DetectionRest:
         started = time.perf_counter()
         deadline = deadline_of(request.headers, self._settings.router)
         served = self._served(request)
+        observation = observed()
+        observation.track, observation.model = served.track.design.name, served.track.model
         thresholds = read_thresholds(request.query_params, self._settings.detection)
         annotate = read_flag(request.query_params, "annotate")
         sent = await read_pictures(request)
@@ -54,6 +57,7 @@ class DetectionRest:
         answer: TrackAnswer = await served.upstream.call(
             "detect", served.track.target, sent.pictures, thresholds, deadline, deadline=deadline
         )
+        observation.times = [result.times for result in answer.results if result.error is None]
         if annotate and answer.results[0].error is None:
             return await self._draw(sent, answer.results[0])
         return _answer(served.track, answer, sent.many, (time.perf_counter() - started) * 1e3)

@@ -11,6 +11,7 @@ from ray.exceptions import RayActorError
 from serve_app.deadlines import left_s, until
 from serve_app.errors import DeadlineExceededError, ServeAppError, UnavailableError
 from serve_app.router.errors import as_known_error
+from serve_app.telemetry.observation import observed
 
 logger = logging.getLogger("ray.serve")
 
@@ -42,7 +43,7 @@ class Upstream:
                 except Exception as problem:
                     if not _replica_died(problem):
                         raise
-                    logger.warning(f"a replica of {self.name} died during {method}; trying another")
+                    self._note_retry(method)
                     return await self._start(method, sequence, arguments)
         except Exception as problem:
             raise as_known_error(problem) or problem from None
@@ -97,8 +98,13 @@ class Upstream:
                 if begun or not again or not _replica_died(problem):
                     raise as_known_error(problem) or problem from None
                 again = False
+                self._note_retry(method)
             finally:
                 stream.cancel()
+
+    def _note_retry(self, method: str) -> None:
+        observed().retried = self.name
+        logger.warning(f"a replica of {self.name} died during {method}; trying another")
 
     async def everywhere(self, method: str, *arguments: Any, patience_s: float = EVERYWHERE_PATIENCE_S) -> list[Any]:
         """The answers of all replicas; what one of them raises takes the place of its answer."""

@@ -1,29 +1,32 @@
 """How many replicas a deployment should have, from what its replicas report of their queues."""
 
 import math
-import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from ray._common.utils import import_attr
+
 from serve_app.errors import ConfigurationError
+from serve_app.telemetry.pressure import (
+    KV_CACHE_USE,
+    PENDING,
+    QUEUE_MS,
+    REJECTED_PER_S,
+    RUNNING,
+    SERVED_PER_S,
+    STALLED,
+    language_pressure,
+    queue_pressure,
+)  # fmt: skip
+from serve_app.telemetry.signals import SignalGauges
 
 if TYPE_CHECKING:
     from ray.serve.config import AutoscalingContext
 
-# What a replica's `record_autoscaling_stats` answers: plain ints and floats, or Ray turns it off.
-QUEUE_MS = "queue_ms"  # how long a completed request had waited
-SERVED_PER_S = "served_per_s"
-REJECTED_PER_S = "rejected_per_s"  # queue full, or waited too long
-PENDING = "pending"  # requests that wait and aren't worked on yet
-STALLED = "stalled"  # those of them that wait for a model which completes nothing
-RUNNING = "running"  # sequences that a language model is at
-KV_CACHE_USE = "kv_cache_use"  # 0..1
-
-REJECTING = 1.25  # the least pressure of a rejected request, however few there are
 ABSURD = 1e15
 SUSTAINED = 3  # readings that must agree that somebody waits: one alone may have come between two batches
 
@@ -63,6 +66,7 @@ class Signals:
     pressure: float
     load: float
     idle: bool = False
+    measured: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # each with its target
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,68 +110,6 @@ def _fewer(fleet: Fleet, signals: Signals, strain: Strain | None, hysteresis: Hy
     if strain:
         room = fleet.running * signals.load / (hysteresis.headroom * strain.load)
     return min(fleet.asked, max(1.0, room, fleet.running * signals.pressure))
-
-
-def queue_pressure(
-    target_ms: float, queue_ms: float, served_per_s: float, rejected_per_s: float, pending: float, stalled: float
-) -> float:
-    """Waiting time against the target: of those who are through, and as it will be of those who wait."""
-    if stalled or (not served_per_s and (pending or rejected_per_s)):
-        return math.inf
-    wait_ms = max(queue_ms, 1000 * pending / served_per_s) if served_per_s else queue_ms
-    rejecting = max(REJECTING, 1 + rejected_per_s / served_per_s) if rejected_per_s else 0.0
-    return max(wait_ms / target_ms, rejecting)
-
-
-def language_pressure(
-    target_waiting: float, target_kv_cache: float, waiting: float, running: float, kv_cache_use: float, rejected: float
-) -> float:
-    """Requests that wait at a replica, and its memory for those it is at, each against its target."""
-    if not running and (waiting or rejected):
-        return math.inf
-    return max(waiting / target_waiting, kv_cache_use / target_kv_cache, REJECTING if rejected else 0.0)
-
-
-class QueueWindow:
-    """The change of Triton's statistics between two readings; the caller leaves out ensembles: nothing waits there."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._read_at = clock()
-        self._rejected = 0
-        self._before: dict[tuple[str, str], tuple[int, int, int]] | None = None
-
-    def report(self, rows: Iterable[Mapping[str, Any]], pending: Mapping[str, int], rejected: int) -> dict[str, float]:
-        """`pending` is now and by model, `rejected` since the start; the first reading is what later ones begin at."""
-        now = self._clock()
-        counts = {(row["name"], row["version"]): _counts(row) for row in rows}
-        before = counts if self._before is None else self._before
-        changes = {key: _change(before.get(key), count) for key, count in counts.items()}
-        refused = 0 if self._before is None else max(0, rejected - self._rejected)
-        elapsed_s = max(now - self._read_at, 1e-3)
-        self._before, self._rejected, self._read_at = counts, rejected, now
-        served = sum(success for _, success, _ in changes.values())
-        queue_ns = sum(queue for queue, _, _ in changes.values())
-        moving = {name for (name, _), (_, success, fail) in changes.items() if success or fail}
-        return {
-            QUEUE_MS: queue_ns / served / 1e6 if served else 0.0,
-            SERVED_PER_S: served / elapsed_s,
-            REJECTED_PER_S: refused / elapsed_s,
-            PENDING: float(sum(pending.values())),
-            STALLED: float(sum(count for name, count in pending.items() if name not in moving)),
-        }
-
-
-def _counts(row: Mapping[str, Any]) -> tuple[int, int, int]:
-    stats = row["inference_stats"]
-    return stats["queue"]["ns"], stats["success"]["count"], stats["fail"]["count"]
-
-
-def _change(before: tuple[int, int, int] | None, now: tuple[int, int, int]) -> tuple[int, int, int]:
-    """A model that was loaded again counts from nothing."""
-    if before is None or any(count < earlier for earlier, count in zip(before, now, strict=True)):
-        return now
-    return now[0] - before[0], now[1] - before[1], now[2] - before[2]
 
 
 class Reports:
@@ -218,6 +160,7 @@ class _Policy(ABC):
     """
 
     def __init__(self, hysteresis: Mapping[str, float]) -> None:
+        self._gauges = SignalGauges()
         try:
             self._hysteresis = Hysteresis(**hysteresis)
         except TypeError as problem:
@@ -243,6 +186,7 @@ class _Policy(ABC):
         if settling or blind:
             return fleet.bounded(fleet.asked), {"memory": memory}
         signals = self.signals(reports, waiting)
+        self._gauges.show(ctx.app_name or "", ctx.deployment_name, fleet.most, signals.pressure, signals.measured)
         signals = replace(signals, idle=not (signals.pressure or signals.load or ctx.total_num_requests))
         wanted, strain = wanted_replicas(fleet, signals, memory.strain, ctx.current_time, self._hysteresis)
         return wanted, {"memory": replace(memory, strain=strain)}
@@ -260,16 +204,16 @@ class QueueTimePolicy(_Policy):
         self._target_ms = _positive("target_queue_ms", target_queue_ms)
 
     def signals(self, reports: Reports, waiting: float) -> Signals:
-        served = reports.mean(SERVED_PER_S)
+        served, queue_ms = reports.mean(SERVED_PER_S), reports.per_request(QUEUE_MS)
         pressure = queue_pressure(
             self._target_ms,
-            reports.per_request(QUEUE_MS),
+            queue_ms,
             served,
             reports.mean(REJECTED_PER_S),
             reports.sustained(PENDING) + waiting,
             reports.sustained(STALLED),
         )
-        return Signals(pressure, served)
+        return Signals(pressure, served, measured={QUEUE_MS: (queue_ms, self._target_ms)})
 
 
 class LanguageModelPolicy(_Policy):
@@ -281,19 +225,37 @@ class LanguageModelPolicy(_Policy):
         self._target_kv_cache = _positive("target_kv_cache", target_kv_cache)
 
     def signals(self, reports: Reports, waiting: float) -> Signals:
-        running = reports.mean(RUNNING)
+        running, kv_cache_use = reports.mean(RUNNING), reports.mean(KV_CACHE_USE)
+        waiting += reports.mean(PENDING)
         pressure = language_pressure(
             self._target_waiting,
             self._target_kv_cache,
-            reports.mean(PENDING) + waiting,
+            waiting,
             running,
-            reports.mean(KV_CACHE_USE),
+            kv_cache_use,
             reports.mean(REJECTED_PER_S),
         )
-        return Signals(pressure, running)
+        measured = {PENDING: (waiting, self._target_waiting), KV_CACHE_USE: (kv_cache_use, self._target_kv_cache)}
+        return Signals(pressure, running, measured=measured)
 
 
 def _positive(name: str, value: float) -> float:
     if not 0 < value < math.inf:
         raise ConfigurationError(f"autoscaling: {name} must be over 0, not {value}")
     return value
+
+
+def require_policy(policy: Mapping[str, Any]) -> None:
+    """Makes it once: one that can't be made would end the controller's loop for every application."""
+    path, arguments = policy.get("policy_function", ""), policy.get("policy_kwargs") or {}
+    try:
+        function = import_attr(path)
+    except Exception as problem:  # whatever importing raises
+        raise ConfigurationError(f"autoscaling: policy_function {path!r} can't be imported: {problem}") from None
+    if isinstance(function, type):
+        try:
+            function(**arguments)
+        except TypeError as problem:
+            raise ConfigurationError(f"autoscaling: {path}: {problem}") from None
+    elif arguments:
+        raise ConfigurationError(f"autoscaling: {path} is no class, and Ray gives policy_kwargs to classes only")

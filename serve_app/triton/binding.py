@@ -10,10 +10,14 @@ from serve_app.errors import (
     EngineError,
     InvalidRequestError,
     NotFoundError,
+    QueueFullError,
     ServeAppError,
     UnavailableError,
     UnsupportedError,
 )  # fmt: skip
+
+# How Triton's queue policy refuses: at the door, or a request that waited too long.
+QUEUE_FULL = ("Exceeds maximum queue size", "Request timeout expired")
 
 
 @cache  # every request asks, and an import that fails searches the path anew each time
@@ -54,5 +58,7 @@ def translated(what: str = "") -> Iterator[None]:
         for theirs, ours in translations():
             if isinstance(problem, theirs):
                 said = one_line(str(problem))
+                if any(words in said for words in QUEUE_FULL):
+                    ours = QueueFullError
                 raise ours(f"{what}: {said}" if what else said) from None
         raise

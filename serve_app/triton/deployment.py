@@ -18,10 +18,12 @@ from serve_app.detection.samples import require_answer, sample_picture
 from serve_app.detection.tracks import Track, tracks_of
 from serve_app.errors import NotFoundError, ServeAppError
 from serve_app.settings import DetectionSettings, TritonSettings
+from serve_app.telemetry.logging import keep_contents_out
 from serve_app.tensors import InferAnswer, InferRequest
 from serve_app.triton.control import ClusterStore, ModelControl
 from serve_app.triton.detector import Detector
 from serve_app.triton.engine import Engine
+from serve_app.triton.measuring import Measuring
 from serve_app.triton.protocol import Protocol
 from serve_app.triton.repository import ModelRepository
 from serve_app.types import PictureResult, Thresholds, TrackAnswer
@@ -30,12 +32,14 @@ from serve_app.warming import Warming
 logger = logging.getLogger("ray.serve")
 # How soon a replica that started in the middle of a load or unload takes part in it.
 CATCH_UP_INTERVAL_S = 2.0
+PUBLISH_INTERVAL_S = 5.0  # of Triton's metrics; Ray gathers them at about the same pace
 
 
 class TritonReplica:
     """Loads and warms its models before it reports ready; raises when one of them can't be served."""
 
     async def __init__(self, settings: TritonSettings, detection: DetectionSettings) -> None:  # type: ignore[misc]
+        keep_contents_out()
         started = time.monotonic()
         self._settings = settings
         repository = ModelRepository.of(settings, detection)
@@ -52,7 +56,8 @@ class TritonReplica:
         await self._control.catch_up()
         self._warming = Warming({track.model: partial(self._probe, track) for track in self._tracks.values()})
         await self._warming.run()
-        self._following = asyncio.create_task(self._follow())
+        self._measuring = Measuring(self._engine, self._protocol)
+        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._publish())]
         names = len(repository.selected)
         logger.info(f"{settings.name}: {names} models ready in {time.monotonic() - started:.1f} s")
 
@@ -131,6 +136,18 @@ class TritonReplica:
         """Serve asks; a server that isn't ready any more is replaced."""
         self._engine.require_health()
 
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Serve's name for it; Serve asks where the deployment scales by it."""
+        return self._measuring.pressure()
+
+    async def _publish(self) -> None:
+        while True:
+            try:
+                self._measuring.publish()
+            except Exception as problem:  # the next round may work, and pictures are answered without it
+                logger.warning(f"{self._settings.name}: no metrics: {problem}")
+            await asyncio.sleep(PUBLISH_INTERVAL_S)
+
     async def _follow(self) -> None:
         """Follow the repository or what other replicas were told; what fails is told and tried again."""
         polls = self._settings.control_mode == "poll"
@@ -147,7 +164,8 @@ class TritonReplica:
         if getattr(self, "_stopped", True):
             return
         self._stopped = True
-        self._following.cancel()
+        for task in self._tasks:
+            task.cancel()
         self._detector.close()
         with suppress(ServeAppError):
             await asyncio.to_thread(self._engine.stop)

@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serve_app.errors import EngineError, ModelLoadError, UnavailableError
+from serve_app.errors import EngineError, ModelLoadError, QueueFullError, UnavailableError
 from serve_app.settings import TritonSettings
+from serve_app.telemetry.identity import request_id
+from serve_app.telemetry.tracing import is_traced
 from serve_app.triton.binding import find_tritonserver, one_line, translated
 from serve_app.triton.repository import ModelRepository
+from serve_app.triton.timing import Timing, tell_spans
 
 logger = logging.getLogger(__name__)
 
 # Unloading a Python model takes more than a second; a server that is cut short stays in memory.
 MIN_EXIT_TIMEOUT_S = 5
-# Timestamps come when Triton has closed its books on a request, an instant after the answer.
-TRACE_PATIENCE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Engine:
         self._log_file = log_file
         self._server: Any = None
         self._dead_model: str | None = None
+        self.rejected = 0  # requests that found a queue full, or waited in it for too long
         self._loaded: dict[str, None] = {}  # in order, by request
         self._overlay: tempfile.TemporaryDirectory[str] | None = None
 
@@ -189,12 +191,13 @@ class Engine:
         timeout_us: int = 0,
     ) -> Answer:
         """One request, one response; a caller that gives up cancels it."""
-        loop = asyncio.get_running_loop()
-        traced = asyncio.Event()
+        identity = request_id()
         with self.watching(name), translated(f"model {name!r} failed"):
             model = self.model(name)
-            request = model.create_request(inputs=dict(inputs), parameters=dict(parameters or {}), timeout=timeout_us)
-            trace = self._trace(request, loop, traced)
+            request = model.create_request(
+                request_id=identity or None, inputs=dict(inputs), parameters=dict(parameters or {}), timeout=timeout_us
+            )
+            timing = Timing(request)
             responses = model.async_infer(request)
             try:
                 response = await anext(responses)
@@ -202,25 +205,24 @@ class Engine:
                 responses.cancel()
                 raise
             outputs = {key: np.from_dlpack(tensor) for key, tensor in response.outputs.items()}
-        return Answer(outputs, await _steps_of(trace, traced))
+        computed = await timing.computed()
+        if is_traced():
+            tell_spans(computed, identity)
+        return Answer(outputs, tuple(StepTimes(span.model, span.queue_ms, span.compute_ms) for span in computed))
 
     @contextmanager
     def watching(self, name: str) -> Iterator[None]:
-        """Remember that a process of the Python backend died: Triton doesn't start it again."""
+        """Count refusals, and remember that a process of the Python backend died: Triton doesn't start it again."""
         try:
             yield
+        except QueueFullError:
+            self.rejected += 1
+            raise
         except EngineError as problem:
             if "Stub process" in problem.message and "not healthy" in problem.message:
                 self._dead_model = problem.message
                 logger.error(f"model {name!r} has lost its process")
             raise
-
-    def _trace(self, request: Any, loop: asyncio.AbstractEventLoop, traced: asyncio.Event) -> Any:
-        """Only the embedded engine offers timestamps."""
-        if not hasattr(self.triton, "InferenceTrace"):
-            return None
-        request.trace = self.triton.InferenceTrace(lambda: _set_from_thread(loop, traced))
-        return request.trace
 
     def metrics(self) -> str:
         return str(self._server.metrics())
@@ -243,20 +245,3 @@ def _index_row(model: Any) -> dict[str, str]:
     state = {"state": model.state} if model.state else {}
     reason = {"reason": one_line(model.reason)} if model.reason else {}
     return {"name": model.name} | version | state | reason
-
-
-def _set_from_thread(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
-    try:
-        loop.call_soon_threadsafe(event.set)
-    except RuntimeError:
-        logger.debug("the loop is closed: nobody waits for the timestamps")
-
-
-async def _steps_of(trace: Any, traced: asyncio.Event) -> tuple[StepTimes, ...]:
-    if trace is None:
-        return ()
-    try:
-        await asyncio.wait_for(traced.wait(), TRACE_PATIENCE_S)
-    except TimeoutError:
-        return ()
-    return tuple(StepTimes(span.model, span.queue_ms, span.compute_ms) for span in trace.computed)

@@ -6,10 +6,13 @@ from typing import Any
 
 from serve_app.deadlines import left_s, until
 from serve_app.errors import EngineError, ModelError, ServeAppError, UnsupportedError
+from serve_app.telemetry.identity import request_id
+from serve_app.telemetry.tracing import is_traced
 from serve_app.tensors import InferAnswer, InferRequest
 from serve_app.triton.binding import translated
 from serve_app.triton.engine import Engine
 from serve_app.triton.requests import create_request, read_answer
+from serve_app.triton.timing import Timing, tell_spans
 
 BATCHED = 2  # the C API's flag for a first dimension that is the batch
 DECOUPLED = 2
@@ -46,13 +49,17 @@ class Protocol:
         with self._engine.watching(asked.model), translated():
             model = self._engine.model(asked.model, asked.version)
             batched = bool(model.batch_properties() & BATCHED)
-            responses = model.async_infer(create_request(model, asked, _queue_limit_us(asked)))
+            request = create_request(model, asked, _queue_limit_us(asked))
+            timing = Timing(request) if is_traced() else None
+            responses = model.async_infer(request)
             try:
                 while True:
                     async with until(asked.deadline, _passed(asked), _late(asked)):
                         response = await anext(responses, None)
                     if response is None:
                         return
+                    if timing and response.final:
+                        tell_spans(await timing.computed(), asked.id or request_id())
                     yield read_answer(response, asked, lambda: self._labels(asked.model), batched)
             except BaseException:
                 responses.cancel()

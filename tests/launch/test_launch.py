@@ -10,9 +10,10 @@ import pytest
 
 from serve_app.errors import ConfigurationError
 from serve_app.launch.leftovers import MARK, end_leftovers, processes_of
-from serve_app.launch.preflight import ports_of, read_environment_file, require_free
+from serve_app.launch.preflight import policies_of, ports_of, read_environment_file, require_free
 from serve_app.launch.watch import interpret
-from serve_app.settings import PROJECT_ROOT
+from serve_app.settings import PROJECT_ROOT, read_config
+from serve_app.telemetry.autoscaling import require_policy
 
 RAISED = """ray::ServeReplica:serve_app:vision.initialize_and_get_metadata() (pid=1)
 RuntimeError: Traceback (most recent call last):
@@ -121,3 +122,15 @@ def test_the_command_helps():
     assert answer.returncode == 0
     assert "serve run" in answer.stdout
     assert "configs/serve.yaml" in answer.stdout
+
+
+def test_the_policies_of_the_committed_configuration_are_found_and_can_be_made():
+    (policy,) = policies_of(read_config(PROJECT_ROOT / "configs" / "serve.yaml"))
+    assert policy["policy_function"].endswith(":QueueTimePolicy")
+    require_policy(policy)
+
+
+@pytest.mark.parametrize("scaling", [None, "many", {"max_replicas": 2}, {"policy": "default"}])
+def test_a_deployment_without_a_policy_has_none_to_check(scaling):
+    deployments = [{"name": "vision", "autoscaling_config": scaling}]
+    assert policies_of({"applications": [{"deployments": deployments}, {}]}) == []

@@ -55,7 +55,7 @@ def test_two_models_of_one_gpu_each_are_two_deployments(build_file):
         assert deployment.name == config.model_id == name
         assert deployment._replica_config.placement_group_bundles == [{"CPU": 1.0, "GPU": 1.0}]
         assert config.engine_kwargs["gpu_memory_utilization"] == 0.9
-        assert deployment._deployment_config.autoscaling_config.target_ongoing_requests == 64
+        assert deployment._deployment_config.autoscaling_config.target_ongoing_requests == 96
         assert deployment._deployment_config.max_ongoing_requests == 128
 
 

@@ -7,12 +7,14 @@ import pytest
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm.deployment import LLMServer
 from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.metrics.stats import SchedulerStats
 
 from serve_app.changes import ModelChange
 from serve_app.errors import ModelLoadError, UnavailableError, UnsupportedError
 from serve_app.llm import reasons
 from serve_app.llm import replica as module
 from serve_app.llm.engine import Engine
+from serve_app.llm.load import Load
 from serve_app.llm.replica import LanguageModel
 from serve_app.llm.statistics import Statistics
 from serve_app.warming import Warming
@@ -28,6 +30,7 @@ class Client:
     def __init__(self, *steps):
         self.steps, self.errored, self.closed, self.stopped = steps, False, 0, 0
         self.model_config = SimpleNamespace(max_model_len=128)
+        self.logger_manager = SimpleNamespace(stat_loggers=[])
 
     async def generate(self, *arguments, **named):
         try:
@@ -52,7 +55,7 @@ def start(monkeypatch):
     def begin(client, generates=True):
         monkeypatch.setattr(VLLMEngine, "_start_async_llm_engine", lambda *_: client)
         engine = object.__new__(Engine)
-        engine.statistics, engine._token_receiver = Statistics(), None
+        engine.statistics, engine.load, engine._token_receiver = Statistics(), Load(), None
         engine._engine_client = engine._start_async_llm_engine(None, None, None)
         engine._oai_models = SimpleNamespace(lora_requests={"legal": "lora"})
         engine._oai_serving_completion = object() if generates else None
@@ -248,3 +251,13 @@ async def test_a_replica_is_ready_when_its_engine_has_answered(start, monkeypatc
     assert model.engine._engine_client.closed == 1
     if ready:
         model._watching.cancel()
+
+
+async def test_autoscaling_learns_what_the_scheduler_says(start):
+    client = Client(LAST)
+    engine = start(client)
+    (logger,) = client.logger_manager.stat_loggers
+    logger.record(SchedulerStats(num_running_reqs=3, num_waiting_reqs=2, kv_cache_usage=0.25), None)
+    model = object.__new__(LanguageModel)
+    model.engine = engine
+    assert await model.record_autoscaling_stats() == {"pending": 2.0, "running": 3.0, "kv_cache_use": 0.25}

@@ -40,7 +40,7 @@ class Client:
         self.steps, self.asked, self.closed, self.errored = steps, [], 0, False
         self.model_config = SimpleNamespace(max_model_len=128)
 
-    async def generate(self, prompt, parameters, request_id, lora_request=None):
+    async def generate(self, prompt, parameters, request_id, lora_request=None, trace_headers=None):
         self.asked.append((prompt, parameters, request_id, lora_request))
         try:
             for step in self.steps:

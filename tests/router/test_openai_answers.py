@@ -130,13 +130,14 @@ def raised_in_a_replica(problem):
 
 
 UNKNOWN = "the request failed; the log says why"
+FULL = "the queue of the deployment that answers this is full; try again"
 BUSY = "the deployment that answers this is busy or not ready; try again"
 PROBLEMS = [
     (raised_in_a_replica(InvalidRequestError("n: must be 1")), 400, "n: must be 1"),
     (raised_in_a_replica(NotFoundError("no adapter")), 404, "no adapter"),
     (raised_in_a_replica(UnsupportedError("no embeddings")), 501, "no embeddings"),
     (raised_in_a_replica(UnavailableError("the engine died")), 503, "the engine died"),
-    (BackPressureError(num_queued_requests=1, max_queued_requests=1), 503, BUSY),
+    (BackPressureError(num_queued_requests=1, max_queued_requests=1), 503, FULL),
     (ActorDiedError(), 503, BUSY),
     (raised_in_a_replica(KeyError("internals")), 500, UNKNOWN),
     (HANGS, 504, "demo-llm had not ended before the deadline"),

@@ -12,14 +12,14 @@ from ray.exceptions import ActorDiedError
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 
-from serve_app.errors import DeadlineExceededError, NotFoundError, UnavailableError
+from serve_app.errors import DeadlineExceededError, NotFoundError, QueueFullError, UnavailableError
 from serve_app.router.deployment import build_upstream
 from serve_app.router.upstream import PRESENCE_PATIENCE_S, Upstream
 from serve_app.settings import LanguageModelSettings
 
 WAKE_S = 0.05
 NOBODY = DeploymentUnavailableError(DeploymentID("demo-llm", "serve_app"))
-BUSY = "the deployment that answers this is busy or not ready; try again"
+FULL = "the queue of the deployment that answers this is full; try again"
 UNSTARTED = "the deployment that answers this could not be started; its status in Ray says why"
 ASLEEP = f"'demo-llm' was not up within {WAKE_S:g} s; try again later"
 WAYS = pytest.mark.parametrize("way", ["call", "stream"])
@@ -184,7 +184,7 @@ async def test_other_deployments_are_waited_for_without_a_question(way):
 @pytest.mark.parametrize(
     ("problem", "kind", "message"),
     [
-        (BackPressureError(num_queued_requests=256, max_queued_requests=256), UnavailableError, BUSY),
+        (BackPressureError(num_queued_requests=256, max_queued_requests=256), QueueFullError, FULL),
         (NOBODY, UnavailableError, UNSTARTED),
         (NotFoundError("no adapter"), NotFoundError, "no adapter"),
     ],

@@ -10,7 +10,7 @@ from ray.serve._private.autoscaling_state import _resolve_policy_callable
 from ray.serve._private.common import TimeStampedValue
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
-from serve_app.telemetry.autoscaling import QueueWindow
+from serve_app.telemetry.pressure import QueueWindow
 
 TICK_S = 0.5
 START_S = 4.0  # until a new replica runs

@@ -11,6 +11,15 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from serve_app.errors import ConfigurationError
 from serve_app.telemetry.autoscaling import (
+    Fleet,
+    Hysteresis,
+    LanguageModelPolicy,
+    QueueTimePolicy,
+    Signals,
+    Strain,
+    wanted_replicas,
+)
+from serve_app.telemetry.pressure import (
     KV_CACHE_USE,
     PENDING,
     QUEUE_MS,
@@ -18,16 +27,9 @@ from serve_app.telemetry.autoscaling import (
     RUNNING,
     SERVED_PER_S,
     STALLED,
-    Fleet,
-    Hysteresis,
-    LanguageModelPolicy,
-    QueueTimePolicy,
     QueueWindow,
-    Signals,
-    Strain,
     language_pressure,
     queue_pressure,
-    wanted_replicas,
 )
 
 NOW = 1_000_000.0
@@ -172,6 +174,8 @@ def context(reports, running=1, ongoing=1.0, queued=0.0, state=None, now=NOW, mo
         for name, values in series.items()
     }
     return SimpleNamespace(
+        app_name="serve_app",
+        deployment_name="vision",
         current_num_replicas=running,
         target_num_replicas=running if asked is None else asked,
         capacity_adjusted_min_replicas=1,

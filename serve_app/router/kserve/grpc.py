@@ -17,8 +17,10 @@ from serve_app.router.kserve.messages import parse_message, parse_version, read_
 from serve_app.router.kserve.parameters import require_load_parameter
 from serve_app.router.kserve.service import messages as pb
 from serve_app.router.kserve.streams import answer_stream
+from serve_app.router.observing import GRPC
 from serve_app.router.plane import DataPlane
 from serve_app.settings import RouterSettings
+from serve_app.telemetry.metrics import RequestMetrics
 
 CODES = {
     400: StatusCode.INVALID_ARGUMENT,
@@ -47,11 +49,15 @@ def answering(empty: type[Any]) -> Callable[[Method], Method]:
     def decorate(method: Method) -> Method:
         @functools.wraps(method)
         async def guarded(self: Any, request: Any, grpc_context: Any) -> Any:
-            try:
-                return await method(self, request, grpc_context)
-            except Exception as problem:
-                refuse(grpc_context, problem)
-                return empty()
+            with self._metrics.observe(GRPC) as observation:
+                observation.received_bytes = request.ByteSize()
+                try:
+                    answer = await method(self, request, grpc_context)
+                    observation.sent_bytes = answer.ByteSize()
+                    return answer
+                except Exception as problem:
+                    refuse(grpc_context, problem)
+                    return empty()
 
         return guarded
 
@@ -69,6 +75,7 @@ def unsupported(empty: type[Any], what: str) -> Method:
 class KserveGrpc:
     """A part of the router's class, because Serve finds the methods of a service there."""
 
+    _metrics: RequestMetrics
     _plane: DataPlane
     _admin: AdminKey
     _router_settings: RouterSettings
@@ -112,7 +119,7 @@ class KserveGrpc:
     async def ModelStreamInfer(self, request: Any, grpc_context: Any) -> AsyncIterator[Any]:  # noqa: N802
         try:
             deadline = deadline_of(_metadata(grpc_context), self._router_settings)
-            async for answer in answer_stream(self._plane, request, deadline):
+            async for answer in answer_stream(self._plane, request, deadline, self._metrics):
                 yield answer
         except Exception as problem:
             refuse(grpc_context, problem)

@@ -1,7 +1,7 @@
 """The bidirectional stream: many requests at once, each answered under its id, each failing alone."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,10 @@ from tritonclient.grpc import service_pb2 as pb
 
 from serve_app.router.errors import tellable
 from serve_app.router.kserve.messages import EMPTY_FINAL, parse_message, write_message
+from serve_app.router.observing import GRPC
 from serve_app.router.plane import DataPlane
+from serve_app.telemetry.metrics import RequestMetrics
+from serve_app.telemetry.observation import observed
 from serve_app.tensors import InferRequest
 
 FINAL = "triton_final_response"
@@ -17,9 +20,11 @@ FINAL = "triton_final_response"
 MAX_AT_ONCE = 256
 
 
-async def answer_stream(plane: DataPlane, requests: AsyncIterator[Any], deadline: float) -> AsyncIterator[Any]:
+async def answer_stream(
+    plane: DataPlane, requests: AsyncIterator[Any], deadline: float, metrics: RequestMetrics
+) -> AsyncIterator[Any]:
     """Answers in the order in which they come; who goes away cancels what is left."""
-    stream = _Stream(plane, deadline)
+    stream = _Stream(plane, deadline, metrics)
     reader = asyncio.create_task(stream.read(requests))
     try:
         while (answer := await stream.next()) is not None:
@@ -33,9 +38,10 @@ async def answer_stream(plane: DataPlane, requests: AsyncIterator[Any], deadline
 class _Stream:
     """The requests in flight of one call."""
 
-    def __init__(self, plane: DataPlane, deadline: float) -> None:
+    def __init__(self, plane: DataPlane, deadline: float, metrics: RequestMetrics) -> None:
         self._plane = plane
         self._deadline = deadline
+        self._metrics = metrics
         self._tasks: set[asyncio.Task[None]] = set()
         self._sequences: dict[int | str, asyncio.Task[None]] = {}
         self._free = asyncio.Semaphore(MAX_AT_ONCE)
@@ -49,6 +55,7 @@ class _Stream:
         return answer
 
     async def _put(self, answer: Any) -> None:
+        observed().sent_bytes += answer.ByteSize()
         await self._room.acquire()
         self._answers.put_nowait(answer)
 
@@ -66,9 +73,10 @@ class _Stream:
         try:
             asked = parse_message(message, self._deadline)
         except Exception as problem:
-            task = asyncio.create_task(self._fail(message, problem))
+            task = asyncio.create_task(self._observe(message, partial(self._fail, message, problem)))
         else:
-            task = asyncio.create_task(self._answer(message, asked, self._sequences.get(asked.sequence.key)))
+            work = partial(self._answer, message, asked, self._sequences.get(asked.sequence.key))
+            task = asyncio.create_task(self._observe(message, work))
             if asked.sequence.key:
                 self._sequences[asked.sequence.key] = task
                 task.add_done_callback(partial(self._forget, asked.sequence.key))
@@ -82,6 +90,11 @@ class _Stream:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._free.release()
+
+    async def _observe(self, message: Any, work: Callable[[], Awaitable[None]]) -> None:
+        with self._metrics.observe(GRPC) as observation:
+            observation.received_bytes = message.ByteSize()
+            await work()
 
     async def _answer(self, message: Any, asked: InferRequest, before: asyncio.Task[None] | None) -> None:
         """The requests of a sequence must reach its model one after the other."""

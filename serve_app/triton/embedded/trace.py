@@ -12,7 +12,7 @@ from .capi import TraceActivityFn, TraceReleaseFn, api, check, immortal
 
 _log = logging.getLogger(__name__)
 _TIMESTAMPS = 0x4
-QUEUE_START, COMPUTE_START, COMPUTE_END = 1, 2, 5
+QUEUE_START, COMPUTE_START, INPUT_END, OUTPUT_START, COMPUTE_END = 1, 2, 3, 4, 5
 
 _numbers = itertools.count(1)
 _traces: dict[int, InferenceTrace] = {}
@@ -25,6 +25,8 @@ class TraceSpan:
     model: str
     queue_start_ns: int = 0
     compute_start_ns: int = 0
+    input_end_ns: int = 0
+    output_start_ns: int = 0
     compute_end_ns: int = 0
 
     @property
@@ -34,6 +36,16 @@ class TraceSpan:
     @property
     def compute_ms(self) -> float:
         return max(0, self.compute_end_ns - self.compute_start_ns) / 1e6
+
+    @property
+    def stages(self) -> list[tuple[str, int, int]]:
+        """Name, begin and end of each; a backend that doesn't tell its inputs and outputs apart has only `compute`."""
+        queue = [("queue", self.queue_start_ns, self.compute_start_ns)] if self.queue_start_ns else []
+        marks = (self.compute_start_ns, self.input_end_ns, self.output_start_ns, self.compute_end_ns)
+        if 0 in marks:
+            return [*queue, ("compute", self.compute_start_ns, self.compute_end_ns)]
+        names = ("compute input", "compute infer", "compute output")
+        return [*queue, *zip(names, marks, marks[1:], strict=False)]
 
 
 class InferenceTrace:
@@ -76,6 +88,10 @@ class InferenceTrace:
             span.queue_start_ns = timestamp_ns
         elif activity == COMPUTE_START:
             span.compute_start_ns = timestamp_ns
+        elif activity == INPUT_END:
+            span.input_end_ns = timestamp_ns
+        elif activity == OUTPUT_START:
+            span.output_start_ns = timestamp_ns
         elif activity == COMPUTE_END:
             span.compute_end_ns = timestamp_ns
 

@@ -13,6 +13,7 @@ from serve_app.router.kserve.grpc import KserveGrpc
 from serve_app.router.kserve.http import KserveHttp
 from serve_app.router.kserve.service import messages as pb
 from serve_app.settings import RouterSettings
+from serve_app.telemetry.metrics import RequestMetrics
 from serve_app.tensors import InferAnswer, Tensor
 
 
@@ -146,6 +147,7 @@ class Context:
 class Service(KserveGrpc):
     def __init__(self, plane, key_file=None):
         self._plane, self._admin, self._router_settings = plane, AdminKey(key_file), RouterSettings()
+        self._metrics = RequestMetrics()
 
 
 @pytest.fixture

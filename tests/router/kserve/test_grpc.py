@@ -226,3 +226,12 @@ def test_messages_can_be_pickled(made):
     back = pickle.loads(pickle.dumps(made))
     assert (type(back), back) == (type(made), made)
     assert getattr(importlib.import_module(type(made).__module__), type(made).__name__) is type(made)
+
+
+async def test_every_call_is_counted_with_its_status_and_its_bytes(ask, recorded):
+    await ask("ServerLive")
+    await ask("ModelMetadata", name="nobody")
+    calls = [(tags["protocol"], tags["status"]) for name, tags, _ in recorded if name == "serve_app_requests"]
+    assert calls == [("kserve-grpc", "200"), ("kserve-grpc", "404")]
+    assert [tags["reason"] for name, tags, _ in recorded if name == "serve_app_rejected"] == ["not_found"]
+    assert [value for name, _, value in recorded if name == "serve_app_sent_bytes"] == [2]

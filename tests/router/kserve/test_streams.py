@@ -7,9 +7,15 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 
 from serve_app.errors import DeadlineExceededError, ModelError
+from serve_app.router.kserve import streams
 from serve_app.router.kserve.messages import EMPTY_FINAL
-from serve_app.router.kserve.streams import FINAL, MAX_AT_ONCE, answer_stream
+from serve_app.router.kserve.streams import FINAL, MAX_AT_ONCE
+from serve_app.telemetry.metrics import RequestMetrics
 from serve_app.tensors import InferAnswer, Tensor
+
+
+def answer_stream(plane, requests, deadline):
+    return streams.answer_stream(plane, requests, deadline, RequestMetrics())
 
 
 def message(identifier, model="echo", sequence=0, finals=False, value=1):
@@ -294,3 +300,15 @@ async def test_sequences_that_are_over_leave_nothing_behind(plane):
     kept = sum(1 for found in gc.get_objects() if isinstance(found, asyncio.Task) and found.done())
     await stream.aclose()
     assert kept < 100
+
+
+async def test_each_request_of_a_stream_is_counted_alone(recorded):
+    async def script(asked):
+        if asked.id == "b":
+            raise ModelError("no")
+        yield answer(asked)
+
+    await answers_of(Scripted(script), message("a"), message("b"), message("c"))
+    calls = [(tags["protocol"], tags["status"]) for name, tags, _ in recorded if name == "serve_app_requests"]
+    assert sorted(calls) == [("kserve-grpc", "200"), ("kserve-grpc", "200"), ("kserve-grpc", "500")]
+    assert len([name for name, _, _ in recorded if name == "serve_app_received_bytes"]) == 3

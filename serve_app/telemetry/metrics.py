@@ -1,0 +1,80 @@
+"""The router's own metrics on Ray's pipeline, where each name gets the prefix `ray_`, and a counter `_total`."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+from ray.serve.metrics import Counter, Histogram
+
+from serve_app.telemetry.observation import CANCELLED, Observation, observing
+
+REQUEST_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
+STAGE_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+
+class RequestMetrics:
+    """Made inside a replica: there Serve adds the labels `deployment`, `replica` and `application`."""
+
+    def __init__(self) -> None:
+        self._requests = Counter(
+            "serve_app_requests",
+            "Requests that were answered; status 499 is a caller who left.",
+            ("protocol", "track", "model", "status"),
+        )
+        self._seconds = Histogram(
+            "serve_app_request_seconds",
+            "From a request's arrival to the end of its answer.",
+            list(REQUEST_SECONDS),
+            ("protocol", "track", "model"),
+        )
+        self._stages = Histogram(
+            "serve_app_stage_seconds",
+            "A picture's time in decode, preprocess, queue, infer and postprocess.",
+            list(STAGE_SECONDS),
+            ("track", "model", "stage"),
+        )
+        self._received = Counter("serve_app_received_bytes", "Bodies of requests.", ("protocol",))
+        self._sent = Counter("serve_app_sent_bytes", "Bodies of answers.", ("protocol",))
+        self._rejected = Counter(
+            "serve_app_rejected", "Requests that were refused, by the reason.", ("protocol", "model", "reason")
+        )
+        self._cancelled = Counter(
+            "serve_app_cancelled", "Requests whose callers left before the end.", ("protocol", "model")
+        )
+        self._retries = Counter(
+            "serve_app_retries", "Requests that were tried again because a replica died.", ("upstream",)
+        )
+
+    @contextmanager
+    def observe(self, protocol: str) -> Iterator[Observation]:
+        """One request; what it was is counted when it ends."""
+        observation = Observation(protocol)
+        began = time.perf_counter()
+        try:
+            with observing(observation):
+                yield observation
+        except (asyncio.CancelledError, GeneratorExit):
+            observation.status = CANCELLED
+            raise
+        finally:
+            self._count(observation, time.perf_counter() - began)
+
+    def _count(self, seen: Observation, seconds: float) -> None:
+        protocol, model = {"protocol": seen.protocol}, {"model": seen.model}
+        self._requests.inc(1, {**protocol, "track": seen.track, **model, "status": str(seen.status)})
+        self._seconds.observe(seconds, {**protocol, "track": seen.track, **model})
+        if seen.received_bytes:
+            self._received.inc(seen.received_bytes, {**protocol})
+        if seen.sent_bytes:
+            self._sent.inc(seen.sent_bytes, {**protocol})
+        if seen.refused:
+            self._rejected.inc(1, {**protocol, **model, "reason": seen.refused})
+        if seen.status == CANCELLED:
+            self._cancelled.inc(1, {**protocol, **model})
+        if seen.retried:
+            self._retries.inc(1, {"upstream": seen.retried})
+        for times in seen.times:
+            for stage, ms in asdict(times).items():
+                self._stages.observe(ms / 1e3, {"track": seen.track, **model, "stage": stage})

@@ -1,0 +1,54 @@
+"""When Triton did what for a request: its timestamps, for answers and for traces."""
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from serve_app.telemetry.tracing import past_span
+from serve_app.triton.binding import find_tritonserver
+
+logger = logging.getLogger(__name__)
+
+# Timestamps come when Triton has closed its books on a request, an instant after the answer.
+PATIENCE_S = 0.5
+
+
+class Timing:
+    """Made before its request is sent; only the embedded engine offers timestamps."""
+
+    def __init__(self, request: Any) -> None:
+        self._whole = asyncio.Event()
+        self._trace: Any = None
+        loop, triton = asyncio.get_running_loop(), find_tritonserver()
+        if hasattr(triton, "InferenceTrace"):
+            self._trace = request.trace = triton.InferenceTrace(lambda: _set_from_thread(loop, self._whole))
+
+    async def computed(self) -> list[Any]:
+        """A span for each model that ran, none where Triton can't tell."""
+        if self._trace is None:
+            return []
+        try:
+            await asyncio.wait_for(self._whole.wait(), PATIENCE_S)
+        except TimeoutError:
+            return []
+        return list(self._trace.computed)
+
+
+def tell_spans(computed: list[Any], request_id: str) -> None:
+    """Timestamps, which are of the monotonic clock, as OpenTelemetry's spans: one a model, with its stages."""
+    to_unix = time.time_ns() - time.monotonic_ns()
+    for span in computed:
+        begin = span.queue_start_ns or span.compute_start_ns
+        attributes = {"triton.model": span.model, "triton.request_id": request_id}
+        with past_span(f"triton {span.model}", begin + to_unix, span.compute_end_ns + to_unix, attributes):
+            for stage, start, end in span.stages:
+                with past_span(stage, start + to_unix, end + to_unix):
+                    pass
+
+
+def _set_from_thread(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    try:
+        loop.call_soon_threadsafe(event.set)
+    except RuntimeError:
+        logger.debug("the loop is closed: nobody waits for the timestamps")

@@ -1,0 +1,96 @@
+"""What a replica tells of itself, measured on a real Triton server with a model that takes its time."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from serve_app.errors import QueueFullError
+from serve_app.telemetry.pressure import PENDING, QUEUE_MS, REJECTED_PER_S, SERVED_PER_S, STALLED
+from serve_app.tensors import InferRequest, Tensor
+from serve_app.triton.measuring import WAITING, Measuring
+from serve_app.triton.protocol import Protocol
+
+
+@pytest.fixture(scope="module")
+def engine(embedded_models, run_models):
+    return run_models(embedded_models, "slow", "chain", "identity")
+
+
+@pytest.fixture
+def protocol(engine):
+    return Protocol(engine)
+
+
+@pytest.fixture
+def measuring(engine, protocol):
+    return Measuring(engine, protocol)
+
+
+def ask(model, name, *values):
+    array = np.array([values] if model == "slow" else values, np.float32)
+    return InferRequest(model, inputs=(Tensor(name, "FP32", array.shape, array.tobytes()),))
+
+
+def slow(protocol, seconds, count):
+    return [asyncio.create_task(protocol.infer(ask("slow", "SECONDS", seconds))) for _ in range(count)]
+
+
+async def test_nothing_presses_where_nothing_is_asked(measuring):
+    assert set(measuring.pressure().values()) == {0.0}
+
+
+async def test_requests_behind_others_wait_and_are_stalled_until_one_is_through(measuring, protocol):
+    asked = slow(protocol, 0.5, 4)
+    await asyncio.sleep(0.2)
+    told = measuring.pressure()
+    assert (told[PENDING], told[STALLED], told[SERVED_PER_S], told[QUEUE_MS]) == (3, 3, 0, 0)
+    await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.sleep(0.1)
+    told = measuring.pressure()
+    assert told[PENDING] > 0
+    assert told[STALLED] == 0
+    assert told[SERVED_PER_S] > 0
+    await asyncio.gather(*asked)
+    told = measuring.pressure()
+    assert (told[PENDING], told[STALLED], told[REJECTED_PER_S]) == (0, 0, 0)
+    assert told[QUEUE_MS] > 400
+    assert set(measuring.pressure().values()) == {0.0}
+
+
+async def test_requests_that_find_the_queue_full_are_counted(measuring, protocol):
+    answers = await asyncio.gather(*slow(protocol, 0.05, 30), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, QueueFullError)]
+    assert len(refused) > 10
+    told = measuring.pressure()
+    assert told[REJECTED_PER_S] > told[SERVED_PER_S] > 0
+
+
+async def test_an_ensemble_counts_as_its_steps_do(engine, measuring, protocol):
+    def done():
+        return sum(row["inference_stats"]["success"]["count"] for row in protocol.statistics())
+
+    before = done()
+    name = next(tensor["name"] for tensor in protocol.metadata("chain", -1)["inputs"])
+    await protocol.infer(ask("chain", name, 1.0, 2.0))
+    steps = engine.repository.selected["chain"].steps
+    async with asyncio.timeout(5):
+        while done() - before < len(steps) + 1:  # noqa: ASYNC110 - Triton closes its books after the answer
+            await asyncio.sleep(0.01)
+    window = measuring._window
+    window._read_at = window._clock() - 1
+    assert measuring.pressure()[SERVED_PER_S] == pytest.approx(len(steps), rel=0.05)
+
+
+async def test_tritons_metrics_of_every_model_go_to_rays_pipeline(measuring, protocol, recorded):
+    await protocol.infer(ask("identity", protocol.metadata("identity", -1)["inputs"][0]["name"], 1.0))
+    measuring.publish()
+    labels = [tags for name, tags, value in recorded if name == "nv_inference_request_success" and value]
+    assert {"model": "identity", "version": "1"} in labels
+    assert "python_backend_proof" not in {tags["model"] for tags in labels}
+    names = {name for name, _, _ in recorded}
+    batches = [(tags, value) for name, tags, value in recorded if name == "serve_app_batches"]
+    assert ({"model": "identity", "version": "1", "batch_size": "1"}, 1) in [
+        (tags, min(value, 1)) for tags, value in batches
+    ]
+    assert {"nv_inference_queue_duration_us", "nv_inference_exec_count", WAITING} <= names
