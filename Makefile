@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Bytecode is written once: without it each of vLLM's processes compiles for ten seconds before it starts.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test check models env lock train clean
+.PHONY: help serve test check models monitor env lock train clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,7 +18,7 @@ help: ## list the targets
 serve: models ## run the service: checks, then `serve run configs/serve.yaml`; Ctrl-C ends it
 	@exec $(BIN)/python scripts/serve $(CONFIG)
 
-test: models ## run the whole test suite
+test: models .prometheus/.installed ## run the whole test suite
 	$(BIN)/python -m pytest $(ARGS)
 
 check: env ## ruff, ruff format and mypy, which CI demands
@@ -43,6 +43,16 @@ env: .venv/.installed ## create .venv with the pinned environment
 	VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --editable .
 	@touch $@
 
+monitor: env .prometheus/.installed ## watch the service that runs here: Prometheus, and Grafana where it is installed
+	@exec $(BIN)/python scripts/monitor
+
+# Debian's package, unpacked here: nothing of the machine changes, and no root is needed.
+.prometheus/.installed:
+	@mkdir -p .prometheus
+	@command -v prometheus promtool >/dev/null || \
+		(cd .prometheus && apt-get download -qq prometheus && dpkg-deb --extract prometheus_*.deb . && rm prometheus_*.deb)
+	@touch $@
+
 lock: .uv/.installed ## resolve requirements/*.in anew into requirements/pinned.txt
 	$(UV) pip compile --quiet --upgrade --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
 		--override requirements/overrides.txt requirements/dev.in --output-file requirements/pinned.txt
@@ -51,5 +61,5 @@ train: env ## train the demo models anew and ship them (an hour)
 	$(BIN)/python scripts/train_demo_models
 
 clean: ## remove what was built; weights and configs stay
-	rm -rf .venv .uv build runs *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .uv .prometheus build runs *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	git clean -fdXq model_repository/cpu
