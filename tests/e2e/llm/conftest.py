@@ -1,11 +1,16 @@
 """One real service with several language models beside the pictures, for all tests of this folder."""
 
+import gzip
 import json
+import threading
+from collections import defaultdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import openai
 import pytest
 import torch
 import yaml
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from safetensors.torch import save_file
 
 from serve_app.export.demo.questions import read_questions
@@ -23,7 +28,7 @@ def engine(**arguments):
 
 
 def language_model(name, scaling, **keys):
-    deployment = {"autoscaling_config": {"max_replicas": 1, "target_ongoing_requests": 1} | scaling}
+    deployment = {"autoscaling_config": {"max_replicas": 1} | scaling}
     deployment |= keys.pop("deployment", {})
     common = {"source": str(DEMO), "accelerator": "cpu", "num_cpus": 0.2, "engine": engine()}
     return common | {"name": name, "deployment": deployment} | keys
@@ -77,8 +82,43 @@ def make_adapter(folder):
     return folder
 
 
+SPANS = defaultdict(list)  # by trace, in hexadecimal
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Takes OpenTelemetry's spans over HTTP, as a collector does."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            for scope in resource.scope_spans:
+                for span in scope.spans:
+                    SPANS[span.trace_id.hex()].append(span)
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
 @pytest.fixture(scope="package")
-def languages(tmp_path_factory, configure, start_service):
+def collector():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def spans():
+    """Those that came, by trace."""
+    return SPANS
+
+
+@pytest.fixture(scope="package")
+def languages(tmp_path_factory, configure, start_service, collector):
     folder = tmp_path_factory.mktemp("languages")
     path = configure(folder)
     config = yaml.safe_load(path.read_text())
@@ -87,8 +127,11 @@ def languages(tmp_path_factory, configure, start_service):
     arguments["baseline"] = None
     arguments["llms"] = models(make_adapter(folder / "muddled"))
     application["deployments"] = [one for one in application["deployments"] if one["name"] != "baseline"]
+    config["logging_config"]["encoding"] = "JSON"
+    config["tracing_config"] |= {"enabled": True, "sampling_ratio": 0.0}
     path.write_text(yaml.safe_dump(config))
-    run = start_service(path, folder / "serve.log", HF_TOKEN=TOKEN)
+    endpoint = f"http://127.0.0.1:{collector.server_port}"
+    run = start_service(path, folder / "serve.log", HF_TOKEN=TOKEN, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
     try:
         run.wait_until_ready(EVERYTHING_UP_S, told=r"ready in .*: .*second-llm")
         mark = run.mark()
