@@ -70,13 +70,13 @@ def tellable(problem: BaseException) -> ServeAppError:
     observation = observed()
     observation.status = known.status
     if known.status != ServeAppError.status:
-        observation.refused = reason_of(known)
+        observation.refused = reason_of(type(known))
     return known
 
 
-def reason_of(problem: ServeAppError) -> str:
-    """Its class as metrics name it: queue_full, not_found."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(problem).__name__.removesuffix("Error")).lower()
+def reason_of(kind: type[ServeAppError]) -> str:
+    """An error's class as metrics name it: queue_full, not_found."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__.removesuffix("Error")).lower()
 
 
 async def answer_error(request: Request, problem: Exception) -> JSONResponse:

@@ -12,13 +12,17 @@ from starlette.routing import Route
 
 from serve_app.detection.drawing import draw
 from serve_app.detection.tracks import Track
-from serve_app.errors import InvalidRequestError, NotFoundError
+from serve_app.errors import InvalidRequestError, NotAnImageError, NotFoundError, UnreadableImageError
 from serve_app.router.deadlines import deadline_of
+from serve_app.router.errors import reason_of
 from serve_app.router.pictures import PictureRequest, read_flag, read_pictures, read_thresholds
 from serve_app.router.upstream import Upstream
 from serve_app.settings import Settings
 from serve_app.telemetry.observation import observed
 from serve_app.types import PictureResult, TrackAnswer
+
+# Why a picture was not worked on, as metrics name it
+REFUSED = {kind.status: reason_of(kind) for kind in (NotAnImageError, UnreadableImageError)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,7 @@ def _answer(track: Track, answer: TrackAnswer, many: bool, total_ms: float) -> J
         return JSONResponse(head | {"status": "success", "results": results})
     (result,) = answer.results
     if result.error is not None:
+        observed().refused = REFUSED.get(result.error_status, "")
         return JSONResponse({"error": result.error}, result.error_status)
     return JSONResponse({"status": "success"} | head | _picture(result, total_ms))
 

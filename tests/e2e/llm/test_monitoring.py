@@ -206,4 +206,4 @@ def test_requests_are_told_apart_by_protocol_track_model_and_status(watched):
         ("openai", "", "demo-llm", "499"),
     } <= rows
     reasons = {series["metric"]["reason"] for series in watched.ask("ray_serve_app_rejected_total")}
-    assert {"not_found"} <= reasons
+    assert {"not_found", "unreadable_image"} <= reasons

@@ -12,7 +12,7 @@ from serve_app.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.e2e
 PICTURE = (PROJECT_ROOT / "docs" / "shapes.jpg").read_bytes()
-COLLECTED_WITHIN_S = 30
+COLLECTED_WITHIN_S = 60
 CHAT = {"model": "demo-llm", "messages": [{"role": "user", "content": "What is a replica?"}], "temperature": 0}
 STAGES = {"queue", "compute input", "compute infer", "compute output"}
 

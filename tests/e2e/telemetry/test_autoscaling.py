@@ -22,7 +22,7 @@ CAPACITY_PER_S = 1 / WORK_S
 LOAD_PER_S = 3 * CAPACITY_PER_S
 TARGET_QUEUE_MS = 20
 MOST = 6
-QUIET_S, BUSY_S, PATIENCE_S = 10, 80, 150
+QUIET_S, BUSY_S, PATIENCE_S = 10, 60, 300  # busy at least so long
 CHART = PROJECT_ROOT / "runs" / "autoscaling.png"
 REQUEST = {"inputs": [{"name": "SECONDS", "datatype": "FP32", "shape": [1, 1], "data": [WORK_S]}]}
 CONFIG = """
@@ -101,10 +101,16 @@ class Course:
         return time.monotonic() - self.began
 
 
-async def load(client, course, seconds):
-    """At a steady rate, whatever the answers do; then until the last of them has come."""
+def worked_off(samples):
+    """The queue that one replica let grow is gone, and stays so."""
+    return len(samples) > 10 and all(sample.queue_ms < 10 * TARGET_QUEUE_MS for sample in samples[-10:])
+
+
+async def load(client, course):
+    """At a steady rate, whatever the answers do, until replicas keep up; then until the last of them has come."""
     requests, begin = [], time.monotonic()
-    while (now := time.monotonic()) < begin + seconds:
+    while (now := time.monotonic()) < begin + BUSY_S or not worked_off(course.samples):
+        assert now < begin + PATIENCE_S, f"replicas don't keep up: {course.samples[-1]}"
         due = int((now - begin) * LOAD_PER_S) + 1
         for _ in range(due - len(requests)):
             requests.append(asyncio.create_task(client.post("/v2/models/paced/infer", json=REQUEST)))
@@ -138,7 +144,7 @@ async def run_course(url):
     async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
         watching = asyncio.create_task(watch(client, course))
         await asyncio.sleep(QUIET_S)
-        await load(client, course, BUSY_S)
+        await load(client, course)
         deadline = time.monotonic() + PATIENCE_S
         while course.samples[-1].running > 1 or course.samples[-1].wanted > 1:
             assert time.monotonic() < deadline, f"still {course.samples[-1]}"
@@ -192,7 +198,5 @@ def test_replicas_follow_the_queue_time_from_one_to_many_and_back_and_no_request
     assert 3 <= max(running) <= MOST
     assert max(wanted) <= MOST
     assert running[0] == running[-1] == wanted[-1] == 1
-    calm = [sample.queue_ms for sample in course.samples if QUIET_S + BUSY_S * 0.8 < sample.at < QUIET_S + BUSY_S]
-    flood = max(sample.queue_ms for sample in course.samples)
-    assert sum(calm) / len(calm) < flood / 5, "the queue that one replica let grow was worked off"
+    assert max(sample.queue_ms for sample in course.samples) > 50 * TARGET_QUEUE_MS, "one replica was not enough"
     draw(course, CHART)
