@@ -2,68 +2,37 @@
 
 import argparse
 import asyncio
-import math
 import os
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
+from serve_app.clients.arguments import FAILED, INTERRUPTED, Parser, address, end_with, number
 from serve_app.clients.llm.answers import Answer
 from serve_app.clients.llm.exchange import Exchange, Plan
 from serve_app.clients.llm.messages import Question
 from serve_app.clients.llm.report import Reporter, results_of, summary_of, verdict_of
-from serve_app.errors import InvalidRequestError, ServeAppError
-
-ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})", re.ASCII)
-PORTS = range(1, 65536)
-FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, without the options before it."""
-        self.exit(WRONG_USAGE, f"error: {message}\n")
-
-
-def _number(kind: Callable[[str], float], least: float, most: float = math.inf) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        value = kind(text)
-        if not least <= value <= most or math.isinf(value):
-            limits = f"at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
-            raise argparse.ArgumentTypeError(f"{text} is not {limits}")
-        return value
-
-    number.__name__ = kind.__name__  # argparse names it: "invalid int value: 'x'"
-    return number
-
-
-def _address(text: str) -> str:
-    found = ADDRESS.fullmatch(text)
-    if not found or int(found[2]) not in PORTS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, as in localhost:8001")
-    return text
+from serve_app.errors import InvalidRequestError
 
 
 def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
     """The letters are those of NVIDIA's own example client."""
-    parser = _Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("-m", "--model-name", "--model", default="demo-llm", metavar="NAME", help="model to ask")
-    add("-u", "--url", type=_address, default="localhost:8001", help="the server's gRPC address")
+    add("-u", "--url", type=address, default="localhost:8001", help="the server's gRPC address")
     add("--input-prompts", default="prompts.txt", metavar="FILE", help="a prompt a line; - is standard input")
     add("--results-file", type=Path, default=Path("results.txt"), metavar="FILE", help="where the answers go")
-    add("--iterations", type=_number(int, 1), default=1, metavar="N", help="send the whole list that many times")
+    add("--iterations", type=number(int, 1), default=1, metavar="N", help="send the whole list that many times")
     add("--offset", type=int, default=0, metavar="N", help="added to the request ids, which count from 0")
-    add("--concurrency", type=_number(int, 1), metavar="N", help="how many are in flight at once; all without it")
+    add("--concurrency", type=number(int, 1), metavar="N", help="how many are in flight at once; all without it")
     add("-s", "--streaming-mode", action="store_true", help="have the text sent as it grows")
-    add("-t", "--stream-timeout", type=_number(float, 0.001), metavar="S", help="seconds the whole run may take")
-    add("--max-tokens", type=_number(int, 1), default=512, metavar="N", help="tokens an answer may have")
-    add("--temperature", type=_number(float, 0), default=0.1, metavar="T", help="0 always takes the likeliest")
-    add("--top-p", type=_number(float, 0, 1), default=0.95, metavar="P", help="share of likelihood to choose from")
+    add("-t", "--stream-timeout", type=number(float, 0.001), metavar="S", help="seconds the whole run may take")
+    add("--max-tokens", type=number(int, 1), default=512, metavar="N", help="tokens an answer may have")
+    add("--temperature", type=number(float, 0), default=0.1, metavar="T", help="0 always takes the likeliest")
+    add("--top-p", type=number(float, 0, 1), default=0.95, metavar="P", help="share of likelihood to choose from")
     add("-v", "--verbose", action="store_true", help="show the text as it arrives")
     return parser.parse_args(arguments)
 
@@ -135,14 +104,4 @@ def run(options: argparse.Namespace) -> int:
 
 
 def main(description: str, arguments: list[str] | None = None) -> None:
-    options = parse(description, arguments)
-    try:
-        sys.exit(run(options))
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except InvalidRequestError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(WRONG_USAGE)
-    except (ServeAppError, OSError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(FAILED)
+    end_with(run, parse(description, arguments))

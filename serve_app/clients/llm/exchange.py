@@ -19,6 +19,7 @@ from serve_app.clients.llm.messages import Question, Response, read_response, wr
 from serve_app.errors import NotFoundError, UnavailableError
 
 CHECK_TIMEOUT_S = 10.0
+LOST = "Internal error from Core"  # what gRPC puts in the place of the status when a write meets the end of the stream
 UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
 
@@ -161,4 +162,6 @@ class Exchange:
     def _reason(self, problem: Any) -> str:
         if problem.code() == grpc.StatusCode.DEADLINE_EXCEEDED and self._plan.stream_timeout_s is not None:
             return f"no answer within the stream's timeout of {self._plan.stream_timeout_s:g} s"
+        if problem.details() == LOST:
+            return "the server ended the stream while it was written to"
         return f"the stream broke: {problem.code().name}: {problem.details()}"

@@ -94,7 +94,11 @@ def watched(prometheus, languages, wait_for):
         try:
             time.sleep(20)
             (killed,) = languages.replicas("vision")
-            os.kill(killed, signal.SIGKILL)
+            many = pool.submit(
+                httpx.post, f"{languages.url}/predict/nano", files=[("images", PICTURE)] * 100, timeout=300
+            )
+            time.sleep(1)
+            os.kill(killed, signal.SIGKILL)  # while a request is in its hands, which is then tried again
             wait_for(
                 lambda: languages.is_healthy() and languages.replicas("vision") not in ([], [killed]),
                 REPLACED_WITHIN_S,
@@ -109,6 +113,7 @@ def watched(prometheus, languages, wait_for):
             stop.set()
         for one in under_way:
             one.result()
+        assert many.result().status_code == 200
     return prometheus
 
 

@@ -1,0 +1,53 @@
+"""What the command lines of clients have in common: how values are read, mistakes told, and the status at the end."""
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from serve_app.errors import InvalidRequestError, ServeAppError
+
+ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})", re.ASCII)
+PORTS = range(1, 65536)
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the options before it."""
+        self.exit(WRONG_USAGE, f"error: {message}\n")
+
+
+def number(kind: Callable[[str], float], least: float, most: float = math.inf) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        value = kind(text)
+        if not least <= value <= most or math.isinf(value):
+            limits = f"at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
+            raise argparse.ArgumentTypeError(f"{text} is not {limits}")
+        return value
+
+    read.__name__ = kind.__name__  # argparse names it: "invalid int value: 'x'"
+    return read
+
+
+def address(text: str) -> str:
+    found = ADDRESS.fullmatch(text)
+    if not found or int(found[2]) not in PORTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, as in localhost:8001")
+    return text
+
+
+def end_with(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> NoReturn:
+    """The process ends with what `run` answers, or with what kept it from that."""
+    try:
+        sys.exit(run(options))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except InvalidRequestError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(WRONG_USAGE)
+    except (ServeAppError, OSError) as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(FAILED)

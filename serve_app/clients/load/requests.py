@@ -1,0 +1,62 @@
+"""What load sends, made before it starts."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tritonclient.http import InferenceServerClient, InferInput
+
+from serve_app.detection.preprocess import as_unit_planes, decode, letterbox
+from serve_app.errors import InvalidRequestError
+
+Request = tuple[str, bytes, dict[str, str]]  # path, body, headers
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+MAX_PICTURES = 1000  # they are kept in memory
+MAX_PIXELS = 64_000_000
+SQUARE_PX = 640
+PIPELINE = "_gpu_e2e"  # in the names of models that take whole pictures
+
+
+def require_choice(text: str, known: Sequence[str]) -> list[str]:
+    chosen = [name.strip() for name in text.split(",")]
+    for name in chosen:
+        if name not in known:
+            raise InvalidRequestError(f"--what: {name!r} is none of {', '.join(known)}")
+    return chosen
+
+
+def pictures_in(place: Path) -> list[bytes]:
+    paths = [place]
+    if place.is_dir():
+        paths = sorted(path for path in place.iterdir() if path.suffix.lower() in ENDINGS)[:MAX_PICTURES]
+    if not paths or not paths[0].is_file():
+        raise InvalidRequestError(f"--pictures: there are none at {place}")
+    return [path.read_bytes() for path in paths]
+
+
+def kserve_request(model: str, picture: bytes) -> Request:
+    """Binary, as Triton's own client writes it."""
+    given = _whole(picture) if PIPELINE in model else _square(picture)
+    body, header_bytes = InferenceServerClient.generate_request_body([given])
+    headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(header_bytes)}
+    return f"/v2/models/{model}/infer", bytes(body), headers
+
+
+def _whole(picture: bytes) -> InferInput:
+    given = InferInput("encoded", [1, len(picture)], "UINT8")
+    given.set_data_from_numpy(np.frombuffer(picture, np.uint8)[None])
+    return given
+
+
+def _square(picture: bytes) -> InferInput:
+    square, _ = letterbox(decode(picture, MAX_PIXELS), SQUARE_PX)
+    given = InferInput("images", [1, 3, SQUARE_PX, SQUARE_PX], "FP32")
+    given.set_data_from_numpy(as_unit_planes(square))
+    return given
+
+
+def chat_request(model: str, prompt: str, max_tokens: int) -> Request:
+    messages = [{"role": "user", "content": prompt}]
+    document = {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0, "stream": True}
+    return "/v1/chat/completions", json.dumps(document).encode(), {"Content-Type": "application/json"}

@@ -1,0 +1,54 @@
+"""`scripts/load` without its page: what it sends, what it counts, and how it ends."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from serve_app.settings import PROJECT_ROOT
+
+pytestmark = pytest.mark.e2e
+SHAPES = PROJECT_ROOT / "docs" / "shapes.jpg"
+
+
+def load(*arguments, **environment):
+    command = [sys.executable, PROJECT_ROOT / "scripts" / "load", "--headless", "--json", *map(str, arguments)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | environment)
+    rows = json.loads(ran.stdout) if ran.stdout.strip().startswith("[") else []
+    return ran, {row["name"]: row for row in rows}
+
+
+def test_pictures_are_sent_over_rest_and_over_kserve_in_binary(service, tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copy(SHAPES, tmp_path / name)
+    ran, rows = load(
+        "--host", service.url, "-u", 4, "-r", 4, "-t", "6s", "--what", "rest,kserve",
+        "--model", "yolo", "--track", "nano_gpu_e2e", IMAGES_PATH=str(tmp_path),
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert set(rows) == {"/predict/nano_gpu_e2e", "/v2/models/yolo/infer"}
+    for row in rows.values():
+        assert row["num_requests"] > 3
+        assert row["num_failures"] == 0
+
+
+def test_a_service_that_refuses_makes_the_run_fail(service):
+    ran, rows = load("--host", service.url, "-u", 1, "-t", "2s", "--track", "huge")
+    assert ran.returncode == 1
+    assert rows["/predict/huge"]["num_failures"] == rows["/predict/huge"]["num_requests"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--what", "video"), "--what: 'video' is none of rest, kserve, chat"),
+        (("--pictures", "/nowhere"), "--pictures: there are none at /nowhere"),
+    ],
+)
+def test_what_can_not_be_sent_is_told(arguments, message):
+    ran, _ = load("-u", 1, "-t", "2s", *arguments)
+    assert ran.returncode != 0
+    assert message in ran.stderr
