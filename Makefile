@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Bytecode is written once: without it each of vLLM's processes compiles for ten seconds before it starts.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test check models monitor env lock train clean
+.PHONY: help serve test chaos check models monitor env lock train clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,9 @@ serve: models ## run the service: checks, then `serve run configs/serve.yaml`; C
 
 test: models .prometheus/.installed ## run the whole test suite
 	$(BIN)/python -m pytest $(ARGS)
+
+chaos: models ## what is too heavy for every run: kills at random moments over thousands of pictures
+	$(BIN)/python -m pytest -m chaos $(ARGS)
 
 check: env ## ruff, ruff format and mypy, which CI demands
 	$(BIN)/ruff check . scripts/*

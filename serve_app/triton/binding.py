@@ -50,14 +50,17 @@ def translations() -> tuple[tuple[type[Exception], type[ServeAppError]], ...]:
 
 
 @contextmanager
-def translated(what: str = "") -> Iterator[None]:
-    """Triton's typed errors as ours: the one place where that happens. `what` goes before Triton's own words."""
+def translated(what: str = "", request_id: str = "") -> Iterator[None]:
+    """Triton's typed errors as ours: the one place where that happens. `what` goes before Triton's own words.
+
+    Triton names a request by its id; one that the caller didn't choose is left out.
+    """
     try:
         yield
     except find_tritonserver().TritonError as problem:
         for theirs, ours in translations():
             if isinstance(problem, theirs):
-                said = one_line(str(problem))
+                said = one_line(str(problem)).removeprefix(f"[request id: {request_id}] ")
                 if any(words in said for words in QUEUE_FULL):
                     ours = QueueFullError
                 raise ours(f"{what}: {said}" if what else said) from None

@@ -192,7 +192,7 @@ class Engine:
     ) -> Answer:
         """One request, one response; a caller that gives up cancels it."""
         identity = request_id()
-        with self.watching(name), translated(f"model {name!r} failed"):
+        with self.watching(name), translated(f"model {name!r} failed", identity):
             model = self.model(name)
             request = model.create_request(
                 request_id=identity or None, inputs=dict(inputs), parameters=dict(parameters or {}), timeout=timeout_us

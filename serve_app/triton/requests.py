@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from serve_app.errors import InvalidRequestError
-from serve_app.telemetry.identity import request_id
 from serve_app.tensors import ELEMENT_BYTES, InferAnswer, InferRequest, RequestedOutput, Tensor
 from serve_app.triton.binding import find_tritonserver
 from serve_app.triton.classification import classify
@@ -21,7 +20,7 @@ Labels = Mapping[str, Sequence[str]]
 def create_request(model: Any, asked: InferRequest, timeout_us: int) -> Any:
     """Triton's form of a request."""
     request = model.create_request(
-        request_id=asked.id or request_id() or None,
+        request_id=asked.id or None,
         inputs={tensor.name: _into_triton(tensor) for tensor in asked.inputs},
         parameters=dict(asked.parameters),
         priority=asked.priority,

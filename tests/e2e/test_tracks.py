@@ -139,6 +139,28 @@ def test_concurrent_requests_are_batched(service, client, pictures):
     assert max(size for size, count in grown.items() if count) > 1
 
 
+@pytest.mark.parametrize("track", [track for track in TRACKS if track != "A"])
+def test_requests_of_one_batch_keep_their_own_thresholds(track, service, client, pictures):
+    confidences = [0.05, 0.25, 0.5, 0.9]
+    names = ["scene 900", "scene 906", "bus.jpg"]
+    asked = [(name, conf) for name in names for conf in confidences]
+    alone = {one: found_by(client, track, pictures, *one) for one in asked}
+    assert len({count for (name, _), count in alone.items() if name == "scene 900"}) > 1, "thresholds matter"
+    with (
+        httpx.Client(base_url=service.url, timeout=60, limits=httpx.Limits(max_connections=16)) as many,
+        concurrent.futures.ThreadPoolExecutor(16) as pool,
+    ):
+        together = list(pool.map(lambda one: found_by(many, track, pictures, *one), asked * 5))
+    assert together == [alone[one] for one in asked * 5]
+
+
+def found_by(client, track, pictures, name, conf):
+    answer = client.post(TRACKS[track], content=pictures[name], params={"conf": conf})
+    assert answer.status_code == 200
+    # not their exact scores: those of a batch differ in the last digits
+    return sum(abs(found["confidence"] - conf) > 1e-3 for found in answer.json()["detections"])
+
+
 def batches(client):
     (statistics,) = client.get("/v2/models/yolo_nano/stats").json()["model_stats"]
     return {entry["batch_size"]: entry["compute_infer"]["count"] for entry in statistics["batch_stats"]}

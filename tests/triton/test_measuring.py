@@ -94,3 +94,12 @@ async def test_tritons_metrics_of_every_model_go_to_rays_pipeline(measuring, pro
         (tags, min(value, 1)) for tags, value in batches
     ]
     assert {"nv_inference_queue_duration_us", "nv_inference_exec_count", WAITING} <= names
+
+
+async def test_a_refusal_says_nothing_of_the_id_that_the_caller_did_not_choose(engine, monkeypatch):
+    monkeypatch.setattr("serve_app.triton.engine.request_id", lambda: "ours")
+    seconds = {"SECONDS": np.array([[0.05]], np.float32)}
+    answers = await asyncio.gather(*(engine.infer("slow", seconds) for _ in range(30)), return_exceptions=True)
+    refused = {str(answer) for answer in answers if isinstance(answer, QueueFullError)}
+    assert refused
+    assert not [message for message in refused if "request id" in message]

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from serve_app.clients.arguments import FAILED, INTERRUPTED, Parser, end_with, number
 from serve_app.clients.detection.kserve import KserveDetector
 from serve_app.clients.detection.rest import RestDetector
-from serve_app.clients.detection.storing import coco_of, json_of, store_drawn
+from serve_app.clients.detection.storing import coco_json_of, json_of, store_drawn
 from serve_app.clients.detection.summary import summary_of
 from serve_app.errors import InvalidRequestError, NotFoundError, ServeAppError, UnavailableError
 from serve_app.types import PictureResult, Thresholds
@@ -141,7 +141,7 @@ def run(options: argparse.Namespace) -> int:
         if detector.model:
             print(json.dumps(detector.statistics(), indent=2))
     good = {one.path: one.result for one in done if one.result is not None}
-    for path, write in ((options.json, json_of), (options.coco, coco_of)):
+    for path, write in ((options.json, json_of), (options.coco, coco_json_of)):
         if path:
             path.write_text(write(good), encoding="utf-8")
     took_ms = [one.took_ms for one in done if one.result]

@@ -14,7 +14,7 @@ from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 from serve_app.clients.errors import GRPC_STATUS, error_of, unreachable
 from serve_app.detection.postprocess import keep_wanted, suppress, to_detections
 from serve_app.detection.preprocess import Letterbox, as_unit_planes, decode, letterbox
-from serve_app.errors import InvalidRequestError
+from serve_app.errors import InvalidRequestError, UnreadableImageError
 from serve_app.types import PictureResult, StageTimes, Thresholds
 
 DEFAULTS = Thresholds()
@@ -46,7 +46,7 @@ class KserveDetector:
         shape = [int(size) for size in given["shape"]]
         if not more and given["datatype"] == "UINT8":
             return True, SIDE
-        if not more and given["datatype"] == "FP32" and shape[-3] == 3:
+        if not more and given["datatype"] == "FP32" and shape[-3:-2] == [3]:
             return False, shape[-1] if shape[-1] > 0 else SIDE
         raise InvalidRequestError(f"model '{self.model}' takes neither pictures nor letterboxed squares")
 
@@ -73,7 +73,10 @@ class KserveDetector:
     def _pipeline(self, picture: bytes, thresholds: Thresholds) -> PictureResult:
         began = time.perf_counter()
         limits = {"score_threshold": repr(thresholds.confidence), "iou_threshold": repr(thresholds.iou)}
-        outputs = self._infer("encoded", np.frombuffer(picture, np.uint8)[None], limits)
+        try:
+            outputs = self._infer("encoded", np.frombuffer(picture, np.uint8)[None], limits)
+        except InvalidRequestError as problem:  # the tensor is right, so it is about the picture
+            raise UnreadableImageError(problem.message) from None
         answered = time.perf_counter()
         width, height = (int(size) for size in outputs["original_size"][0])
         count = int(outputs["num_dets"][0, 0])

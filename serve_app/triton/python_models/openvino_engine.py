@@ -30,12 +30,14 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         """Every picture of every request goes to the next free stream; one that fails fails its request alone."""
         answers: list[list[Row | Exception | None]] = []
+        shared: list[Row] = []  # what streams read without owning it: without this Python would free it under them
         for request in requests:
             images = pb_utils.get_input_tensor_by_name(request, "images").as_numpy()
             rows: list[Row | Exception | None] = [None] * len(images)
             answers.append(rows)
             try:
                 thresholds = self._thresholds_of(request)
+                shared.append(thresholds | {"images": images})
                 for position in range(len(images)):
                     inputs = {"images": images[position : position + 1], **thresholds}
                     self.streams.start_async(inputs, (rows, position), share_inputs=True)

@@ -1,0 +1,1 @@
+"""Detection over many pictures without a service: the same engines, on Ray Data."""
