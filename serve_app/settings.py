@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from serve_app.errors import ConfigurationError
 from serve_app.nearest import near_miss
 
+MAX_PIXELS = 64_000_000  # of a picture, unless the configuration says otherwise
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 Size = Literal["nano", "small", "medium", "large", "xlarge"]
@@ -69,7 +70,7 @@ class DetectionSettings(Section):
     iou: Fraction = Field(0.7, description="default of the query parameter iou")
     max_detections: int = Field(300, ge=1, le=300, description="default and limit of the query parameter max_det")
     max_pixels: int = Field(
-        64_000_000, ge=640 * 480, description="pictures with more pixels are refused before decoding"
+        MAX_PIXELS, ge=640 * 480, description="pictures with more pixels are refused before decoding"
     )
 
     _resolve = field_validator("model_repository", "weights_folder", "calibration")(

@@ -10,9 +10,9 @@ import pyarrow.parquet as parquet
 from pyarrow import ArrowException
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
+from serve_app.detection.preprocess import ENDINGS
 from serve_app.errors import InvalidRequestError
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MANIFESTS = (".txt", ".lst", ".csv")
 PATH_COLUMNS = ("uri", "path", "file", "filename", "image_path")
 BYTES_COLUMNS = ("bytes", "image", "content", "data")

@@ -16,6 +16,7 @@ from serve_app.errors import NotAnImageError, UnreadableImageError
 from serve_app.types import Pixels
 
 # How the first bytes of each format look; what looks otherwise is no picture here.
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # of files that may be pictures
 SIGNATURES = {
     "JPEG": re.compile(rb"\xff\xd8\xff"),
     "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),

@@ -40,7 +40,7 @@ def main(description: str, arguments: list[str] | None = None) -> None:
 
 def find(name: str) -> str:
     """Of the machine, or else the one that was unpacked here."""
-    found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{UNPACKED}:/usr/share/grafana/bin")
+    found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{UNPACKED}")
     if not found:
         raise ConfigurationError(f"there is no {name} here: `make monitor` fetches Debian's package")
     return found
@@ -67,12 +67,12 @@ class Monitor:
                 "--log.level=warn",
             ]
         )
-        if shutil.which("grafana"):
+        if grafana := shutil.which("grafana"):
             provisioning = str(MONITORING / "grafana" / "provisioning")
             dashboards = str(MONITORING / "grafana" / "dashboards")
             home = os.environ.get("GF_PATHS_HOME", "/usr/share/grafana")
             self._begin(
-                [find("grafana"), "server", "--homepath", home],
+                [grafana, "server", "--homepath", home],
                 GF_PATHS_PROVISIONING=provisioning,
                 SERVE_APP_DASHBOARDS=dashboards,
                 GF_PATHS_DATA=str(data.parent / "grafana"),

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,6 +146,18 @@ class Service:
             time.sleep(0.3)
         pytest.fail(f"the service did not come up:\n{self.output()[-4000:]}")
 
+    @contextmanager
+    def up(self, patience_s=START_PATIENCE_S, told="ready in "):
+        """From ready to one Ctrl-C, after which nothing of it is left."""
+        try:
+            self.wait_until_ready(patience_s, told)
+            mark = self.mark()
+            yield self
+        finally:
+            status = self.stop() if self.process.poll() is None else self.process.returncode
+        assert status == 0, self.output()[-4000:]
+        assert processes_of(mark) == []
+
     def stop(self):
         """One Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
@@ -166,15 +179,9 @@ def service(tmp_path_factory):
     folder = tmp_path_factory.mktemp("service")
     config = with_laboratory(write_config(folder))
     run = start(config, folder / "serve.log")
-    try:
-        run.wait_until_ready()
-        mark = run.mark()
+    with run.up():
         yield run
-    finally:
-        status = run.stop() if run.process.poll() is None else run.process.returncode
-    assert status == 0, run.output()[-4000:]
     assert "that were left" not in run.output()
-    assert processes_of(mark) == []
     assert [name for name in os.listdir("/dev/shm") if "serve_app_triton" in name] == []
 
 

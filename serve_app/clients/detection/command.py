@@ -14,15 +14,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from serve_app.clients.arguments import FAILED, INTERRUPTED, Parser, end_with, number
+from serve_app.clients.detection.detector import Detector
 from serve_app.clients.detection.kserve import KserveDetector
 from serve_app.clients.detection.rest import RestDetector
 from serve_app.clients.detection.storing import coco_json_of, json_of, store_drawn
 from serve_app.clients.detection.summary import summary_of
+from serve_app.detection.preprocess import ENDINGS
 from serve_app.errors import InvalidRequestError, NotFoundError, ServeAppError, UnavailableError
 from serve_app.types import PictureResult, Thresholds
 
-Detector = RestDetector | KserveDetector
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 URLS = {"rest": "http://localhost:8000", "kserve-http": "localhost:8000", "kserve-grpc": "localhost:8001"}
 
 

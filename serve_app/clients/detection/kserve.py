@@ -2,27 +2,27 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc
 import tritonclient.http
 from google.protobuf.json_format import MessageToDict
-from tritonclient.utils import InferenceServerException, triton_to_np_dtype
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from serve_app.clients.detection.detector import DEFAULTS, Detector
 from serve_app.clients.errors import GRPC_STATUS, error_of, unreachable
 from serve_app.detection.postprocess import keep_wanted, suppress, to_detections
 from serve_app.detection.preprocess import Letterbox, as_unit_planes, decode, letterbox
 from serve_app.errors import InvalidRequestError, UnreadableImageError
+from serve_app.settings import MAX_PIXELS
 from serve_app.types import PictureResult, StageTimes, Thresholds
 
-DEFAULTS = Thresholds()
-MAX_PIXELS = 64_000_000
 SIDE = 640  # of the square that whole-picture models letterbox to, where they don't tell
 
 
-class KserveDetector:
+class KserveDetector(Detector):
     """A model that takes a letterboxed square is given one, and its head is read here; others do all of it."""
 
     def __init__(
@@ -51,7 +51,6 @@ class KserveDetector:
         raise InvalidRequestError(f"model '{self.model}' takes neither pictures nor letterboxed squares")
 
     def detect(self, picture: bytes, thresholds: Thresholds = DEFAULTS) -> PictureResult:
-        """The answer, or the error that the server says."""
         return self._pipeline(picture, thresholds) if self._whole else self._engine(picture, thresholds)
 
     def _engine(self, picture: bytes, thresholds: Thresholds) -> PictureResult:
@@ -89,9 +88,7 @@ class KserveDetector:
     def _infer(
         self, name: str, tensor: npt.NDArray[Any], parameters: dict[str, str] | None = None
     ) -> dict[str, npt.NDArray[Any]]:
-        datatype = "UINT8" if tensor.dtype == np.uint8 else "FP32"
-        assert triton_to_np_dtype(datatype) == tensor.dtype
-        given = self._transport.InferInput(name, tensor.shape, datatype)
+        given = self._transport.InferInput(name, tensor.shape, np_to_triton_dtype(tensor.dtype))
         given.set_data_from_numpy(tensor)
         answer = self._call("infer", inputs=[given], parameters=parameters)
         response = answer.get_response()
@@ -122,9 +119,3 @@ class KserveDetector:
 
     def close(self) -> None:
         self._client.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

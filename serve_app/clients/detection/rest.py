@@ -1,17 +1,17 @@
 """Detection over REST."""
 
-from typing import Any, Self
+from typing import Any
 
 import httpx
 
+from serve_app.clients.detection.detector import DEFAULTS, Detector
 from serve_app.clients.errors import error_of, unreachable
 from serve_app.types import Detection, PictureResult, StageTimes, Thresholds
 
-DEFAULTS = Thresholds()
 FIELDS = ("x1", "y1", "x2", "y2", "confidence", "class", "class_name")
 
 
-class RestDetector:
+class RestDetector(Detector):
     """A track: what stands behind /predict/, such as `nano`, or a whole path, such as /pytorch/predict/nano."""
 
     def __init__(self, url: str = "http://localhost:8000", track: str = "nano", timeout_s: float = 60.0) -> None:
@@ -20,7 +20,6 @@ class RestDetector:
         self._client = httpx.Client(base_url=url, timeout=timeout_s)
 
     def detect(self, picture: bytes, thresholds: Thresholds = DEFAULTS) -> PictureResult:
-        """The answer, or the error that the service says."""
         answer = self._ask("POST", self._path, content=picture, params=_query(thresholds))
         self.model = answer["model"]["name"]
         size = answer["image"]
@@ -29,7 +28,6 @@ class RestDetector:
         return PictureResult(size["width"], size["height"], found, StageTimes(**times))
 
     def statistics(self) -> dict[str, Any]:
-        """Triton's, of the model that answered."""
         return self._ask("GET", f"/v2/models/{self.model}/stats")
 
     def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
@@ -47,12 +45,6 @@ class RestDetector:
 
     def close(self) -> None:
         self._client.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _query(thresholds: Thresholds) -> dict[str, str]:

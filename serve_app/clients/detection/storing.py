@@ -7,9 +7,8 @@ from pathlib import Path
 
 from serve_app.detection.coco import coco_of
 from serve_app.detection.drawing import draw
+from serve_app.settings import MAX_PIXELS
 from serve_app.types import PictureResult
-
-MAX_PIXELS = 64_000_000
 
 
 def store_drawn(path: Path, result: PictureResult, folder: Path) -> None:

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 from tritonclient.http import InferenceServerClient, InferInput
 
-from serve_app.detection.preprocess import as_unit_planes, decode, letterbox
+from serve_app.detection.preprocess import ENDINGS, as_unit_planes, decode, letterbox
 from serve_app.errors import InvalidRequestError
+from serve_app.settings import MAX_PIXELS
 
 Request = tuple[str, bytes, dict[str, str]]  # path, body, headers
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_PICTURES = 1000  # they are kept in memory
-MAX_PIXELS = 64_000_000
 SQUARE_PX = 640
 PIPELINE = "_gpu_e2e"  # in the names of models that take whole pictures
 

@@ -14,7 +14,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from safetensors.torch import save_file
 
 from serve_app.export.demo.questions import read_questions
-from serve_app.launch.leftovers import processes_of
 from serve_app.settings import PROJECT_ROOT
 
 DEMO = PROJECT_ROOT / "model_repository" / "weights" / "demo-llm"
@@ -132,14 +131,8 @@ def languages(tmp_path_factory, configure, start_service, collector):
     path.write_text(yaml.safe_dump(config))
     endpoint = f"http://127.0.0.1:{collector.server_port}"
     run = start_service(path, folder / "serve.log", HF_TOKEN=TOKEN, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
-    try:
-        run.wait_until_ready(EVERYTHING_UP_S, told=r"ready in .*: .*second-llm")
-        mark = run.mark()
+    with run.up(EVERYTHING_UP_S, told=r"ready in .*: .*second-llm"):
         yield run
-    finally:
-        status = run.stop() if run.process.poll() is None else run.process.returncode
-    assert status == 0, run.output()[-4000:]
-    assert processes_of(mark) == []
 
 
 @pytest.fixture(scope="package")

@@ -12,7 +12,6 @@ import matplotlib
 import pytest
 import yaml
 
-from serve_app.launch.leftovers import processes_of
 from serve_app.launch.watch import read_status
 from serve_app.settings import PROJECT_ROOT
 
@@ -67,15 +66,8 @@ def paced(tmp_path, configure, start_service):
     kept = [one for one in application["deployments"] if one["name"] != "baseline"]
     application["deployments"] = [*kept, DEPLOYMENT]
     path.write_text(yaml.safe_dump(config))
-    run = start_service(path, tmp_path / "serve.log")
-    try:
-        run.wait_until_ready()
-        mark = run.mark()
+    with start_service(path, tmp_path / "serve.log").up() as run:
         yield run
-    finally:
-        status = run.stop() if run.process.poll() is None else run.process.returncode
-    assert status == 0, run.output()[-4000:]
-    assert processes_of(mark) == []
 
 
 @dataclass
