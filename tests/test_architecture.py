@@ -13,6 +13,8 @@ ENVIRONMENT_READERS = {
     "serve_app/settings.py",
     "serve_app/triton/embedded/library.py",
     # commands and what starts processes hand the environment on
+    "serve_app/bench/peers/processes.py",
+    "serve_app/bench/peers/gateway.py",
     "serve_app/launch/command.py",
     "serve_app/launch/monitor.py",
     "serve_app/export/command.py",

@@ -33,6 +33,7 @@ class Outcome:
     errors: Counter[str] = field(default_factory=Counter)
     wall_s: float = 0.0
     generator_share: float = 0.0  # of one core, by the load itself
+    first_ms: list[float] = field(default_factory=list)  # to the first byte of the answer's body
     late_ms: list[float] = field(default_factory=list)  # open loop: how much after their time requests were sent
 
 
@@ -100,10 +101,11 @@ class Generator:
         """A time counts from when the request was due, so that a stalled service can't hide it."""
         request = self._plan.requests[self._next % len(self._plan.requests)]
         self._next += 1
-        problem = ""
+        problem, first_s = "", 0.0
         try:
             connection = connection or await Connection.open(self._plan.url)
             answer = await connection.ask(request, self._plan.timeout_s)
+            first_s = answer.first_s
             problem = self._check(answer) if answer.status == 200 else str(answer.status)
         except (OSError, TimeoutError) as trouble:
             problem = type(trouble).__name__
@@ -115,4 +117,5 @@ class Generator:
                 self._outcome.errors[problem] += 1
             else:
                 self._outcome.took_ms.append((time.perf_counter() - due_s) * 1e3)
+                self._outcome.first_ms.append((first_s - due_s) * 1e3)
         return connection

@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import httpx
 
 from serve_app.bench.load import Generator, Outcome, Plan
 from serve_app.bench.wire import post
+from serve_app.clients.detection.rest import FIELDS
+from serve_app.types import Detection
 
 SAME_IOU, SAME_SCORE = 0.99, 0.01
 
@@ -73,6 +75,11 @@ def measure(
     outcome = Generator(Plan(service.url, requests, clients, duration_s, warmup_s, rate)).run()
     batches = service.batches() - before
     return Row(target.track, target.path, target.model, clients, rate, outcome, batches)
+
+
+def as_rows(detections: Sequence[Detection]) -> list[dict[str, Any]]:
+    """As the service answers them."""
+    return [dict(zip(FIELDS, astuple(one), strict=True)) for one in detections]
 
 
 def differences(expected: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> list[str]:

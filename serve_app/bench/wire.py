@@ -4,14 +4,20 @@
 # and wrk can't follow a schedule.
 
 import asyncio
+import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """`first_s` is when the body's first byte came, by time.perf_counter(); a body in chunks keeps their marks."""
+
     status: int
     body: bytes
+    first_s: float
 
 
 class Connection(asyncio.Protocol):
@@ -21,8 +27,9 @@ class Connection(asyncio.Protocol):
         self._received = bytearray()
         self._waiting: asyncio.Future[Answer] | None = None
         self._transport: asyncio.Transport | None = None
-        self._need = -1  # bytes of the whole answer, once its head is there
-        self._body_at = 0
+        self._need = -1  # bytes of the whole answer, once they are known
+        self._body_at = 0  # once the head is there
+        self._first_s = 0.0
 
     @classmethod
     async def open(cls, url: str) -> "Connection":
@@ -40,14 +47,18 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         self._waiting = asyncio.get_running_loop().create_future()
         self._received.clear()
-        self._need = -1
+        self._need, self._body_at, self._first_s = -1, 0, 0.0
         self._transport.write(request)
         return await asyncio.wait_for(self._waiting, timeout_s)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        if self._need < 0:
+        if not self._body_at:
             self._read_head()
+        if self._body_at and not self._first_s and len(self._received) > self._body_at:
+            self._first_s = time.perf_counter()
+        if self._need < 0 and self._body_at and self._received.endswith(LAST_CHUNK):
+            self._need = len(self._received)
         if 0 <= self._need <= len(self._received):
             self._finish()
 
@@ -57,17 +68,19 @@ class Connection(asyncio.Protocol):
             return
         head = bytes(self._received[:end]).lower()
         self._body_at = end + 4
-        mark = head.find(b"content-length:")
+        mark = head.find(b"\r\ncontent-length:")  # not the end of inference-header-content-length
         if mark < 0:
-            self._fail(ConnectionError("an answer without Content-Length"))
+            if b"transfer-encoding: chunked" not in head:
+                self._fail(ConnectionError("an answer without Content-Length"))
             return
-        stop = head.find(b"\r\n", mark)
-        self._need = self._body_at + int(head[mark + 15 : stop if stop > 0 else None])
+        stop = head.find(b"\r\n", mark + 2)
+        self._need = self._body_at + int(head[mark + 17 : stop if stop > 0 else None])
 
     def _finish(self) -> None:
         if self._waiting and not self._waiting.done():
             status = int(self._received[9:12])
-            self._waiting.set_result(Answer(status, bytes(self._received[self._body_at : self._need])))
+            body = bytes(self._received[self._body_at : self._need])
+            self._waiting.set_result(Answer(status, body, self._first_s or time.perf_counter()))
 
     def _fail(self, problem: Exception) -> None:
         if self._waiting and not self._waiting.done():

@@ -76,9 +76,26 @@ async def test_a_connection_is_kept_and_answers_are_read_whole(server):
     assert server.heard == [(b"POST /a HTTP/1.1", b"body")] * 3
 
 
+async def test_the_length_of_a_body_is_not_that_of_its_inference_header(server):
+    server.answer = b"HTTP/1.1 200 OK\r\nInference-Header-Content-Length: 2\r\nContent-Length: 6\r\n\r\n{}\r\n\r\n"
+    answer = await (await Connection.open(server.url)).ask(post(server.url, "/a", b""), 5)
+    assert answer.body == b"{}\r\n\r\n"
+
+
+async def test_a_stream_is_read_to_its_last_chunk_and_its_first_byte_is_timed(server):
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    server.answer, server.pause_s = head + b"4\r\none\n\r\n4\r\ntwo\n\r\n0\r\n\r\n", 0.05
+    connection = await Connection.open(server.url)
+    for _ in range(2):
+        began = time.perf_counter()
+        answer = await connection.ask(post(server.url, "/a", b""), 5)
+        assert answer.status == 200
+        assert answer.body == server.answer[len(head) :]
+        assert began + 0.05 <= answer.first_s <= time.perf_counter()
+
+
 @pytest.mark.parametrize(
-    ("answer", "kind"),
-    [(None, ConnectionError), (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", ConnectionError)],
+    ("answer", "kind"), [(None, ConnectionError), (b"HTTP/1.1 200 OK\r\nServer: x\r\n\r\n", ConnectionError)]
 )
 async def test_what_is_no_whole_answer_is_an_error(server, answer, kind):
     server.answer = answer
@@ -95,6 +112,8 @@ def test_a_closed_loop_asks_again_when_it_is_answered_and_takes_the_requests_in_
     assert not outcome.errors
     assert 0 < len(outcome.took_ms) < len(server.heard), "what came in the warm-up isn't counted"
     assert min(outcome.took_ms) >= 20
+    assert len(outcome.first_ms) == len(outcome.took_ms)
+    assert all(20 <= first <= took for first, took in zip(outcome.first_ms, outcome.took_ms, strict=True))
     assert outcome.wall_s >= 0.4
     assert 0 < outcome.generator_share < 1
 

@@ -2,11 +2,7 @@
 
 import gzip
 import json
-import os
 import struct
-import subprocess
-import sys
-import time
 import zlib
 
 import grpc
@@ -16,50 +12,18 @@ from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
-from serve_app.triton.embedded import backends, library
+from serve_app.bench.peers.tritonserver import tritonserver
 
 pytestmark = pytest.mark.e2e
-START_PATIENCE_S = 60
 HEADER = "Inference-Header-Content-Length"
 
 
 @pytest.fixture(scope="module")
-def reference(service, tmp_path_factory):
+def reference(service):
     """Triton's own HTTP and gRPC front ends over the models that the service has."""
-    wheel = library.wheel_directory()
-    http, grpc_port = service.free_port(), service.free_port()
-    environment = os.environ | {
-        "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
-        "LD_LIBRARY_PATH": f"{library.python_library_directory()}:{wheel.parent / 'nvidia_pytriton.libs'}",
-    }
-    log = tmp_path_factory.mktemp("reference") / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [wheel / "tritonserver" / "bin" / "tritonserver", f"--model-repository={service.laboratory}",
-             "--model-control-mode=explicit", *(f"--load-model={name}" for name in service.laboratory_models),
-             f"--backend-directory={backends.backend_directory()}", f"--http-port={http}", f"--grpc-port={grpc_port}",
-             "--allow-metrics=false", "--backend-config=python,shm-region-prefix-name=reference",
-             "--exit-timeout-secs=5"],
-            env=environment, stdout=output, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    try:
-        deadline = time.monotonic() + START_PATIENCE_S
-        while not answers(f"http://127.0.0.1:{http}"):
-            assert process.poll() is None, log.read_text()[-2000:]
-            assert time.monotonic() < deadline, log.read_text()[-2000:]
-            time.sleep(0.2)
-        with httpx.Client(base_url=f"http://127.0.0.1:{http}", timeout=60) as client:
-            yield client, f"127.0.0.1:{grpc_port}"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def answers(url):
-    try:
-        return httpx.get(f"{url}/v2/health/ready").status_code == 200
-    except httpx.TransportError:
-        return False
+    server = tritonserver(service.laboratory, service.laboratory_models)
+    with server as addresses, httpx.Client(base_url=addresses.url, timeout=60) as client:
+        yield client, addresses.grpc
 
 
 def tensor(name="IN0", datatype="FP32", shape=(2,), data=(1, 2.5), **more):

@@ -1,7 +1,6 @@
 """The CPU engine: runs a folder's graph with OpenVINO, one picture a stream."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ import numpy.typing as npt
 import openvino as ov
 import triton_python_backend_utils as pb_utils
 
+from serve_app.triton.python_models.graph import compile_graph
+
 Row = dict[str, npt.NDArray[Any]]
-GRAPH_FILES = ("model.xml", "model.onnx")
 THRESHOLDS = {"score_threshold": 0.25, "iou_threshold": 0.7}
 
 
@@ -22,7 +22,9 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
         self.outputs = [output["name"] for output in config["output"]]
-        compiled = _compile(folder, int(_parameter(config, "threads", "0")), int(_parameter(config, "streams", "0")))
+        compiled = compile_graph(
+            folder, int(_parameter(config, "threads", "0")), int(_parameter(config, "streams", "0"))
+        )
         self.thresholds = {name: value for name, value in THRESHOLDS.items() if name in _input_names(compiled)}
         self.streams = ov.AsyncInferQueue(compiled, compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self.streams.set_callback(self._collect)
@@ -71,36 +73,6 @@ class TritonPythonModel:
             parts = [row[name] for row in done]
             tensors.append(pb_utils.Tensor(name, parts[0] if len(parts) == 1 else np.concatenate(parts)))
         return pb_utils.InferenceResponse(output_tensors=tensors)
-
-
-def _compile(folder: Path, threads: int, streams: int) -> ov.CompiledModel:
-    graph = next((folder / name for name in GRAPH_FILES if (folder / name).is_file()), None)
-    if graph is None:
-        raise FileNotFoundError(f"no engine in {folder}: `make models` builds {GRAPH_FILES[0]}")
-    threads = threads or len(os.sched_getaffinity(0))
-    core = ov.Core()
-    model = core.read_model(graph)
-    _fix_batch(model)
-    settings = {
-        "INFERENCE_PRECISION_HINT": _precision(folder),  # else OpenVINO takes bf16 where the processor has it
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": streams or threads,
-    }
-    return core.compile_model(model, "CPU", settings)
-
-
-def _fix_batch(model: ov.Model) -> None:
-    """Pictures come one by one: without free sizes OpenVINO plans memory once."""
-    images = model.input("images")
-    shape = images.partial_shape
-    shape[0] = 1
-    model.reshape({"images": shape})
-
-
-def _precision(folder: Path) -> str:
-    card = folder / "model.json"
-    precision = json.loads(card.read_text())["precision"] if card.is_file() else "f32"
-    return "bf16" if precision == "bf16" else "f32"
 
 
 def _input_names(compiled: ov.CompiledModel) -> set[str]:

@@ -1,0 +1,85 @@
+"""A server as a child process: started, waited for, and ended with whatever it started."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+
+from serve_app.errors import UnavailableError
+from serve_app.settings import PROJECT_ROOT
+
+LOGS = PROJECT_ROOT / "runs" / "bench"
+START_PATIENCE_S = 600.0
+END_PATIENCE_S = 90.0
+LINES_TOLD = 5
+
+
+@contextmanager
+def running(
+    name: str,
+    command: Sequence[str],
+    ready: Callable[[], bool],
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[int]:
+    """From ready to its end, which is asked for by one Ctrl-C; gives its process id."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    log = log_of(name)
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            list(command),
+            cwd=PROJECT_ROOT,
+            env=environment or current_environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a Ctrl-C at the terminal ends the comparison, and this in its turn
+        )
+    try:
+        _wait_until(ready, process, name, log)
+        yield process.pid
+    finally:
+        _end(process)
+
+
+def log_of(name: str) -> Path:
+    return LOGS / f"{name}.log"
+
+
+def current_environment() -> dict[str, str]:
+    return dict(os.environ)
+
+
+def _wait_until(ready: Callable[[], bool], process: "subprocess.Popen[bytes]", name: str, log: Path) -> None:
+    deadline = time.monotonic() + START_PATIENCE_S
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            lines = log.read_text(errors="replace").strip().splitlines()[-LINES_TOLD:]
+            raise UnavailableError(f"{name} did not start; {log} ends with:\n" + "\n".join(lines))
+        time.sleep(0.2)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_PATIENCE_S)
+    with suppress(ProcessLookupError):  # what it has left behind, or itself
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    with suppress(httpx.HTTPError):
+        return httpx.get(url, timeout=5).status_code == 200
+    return False

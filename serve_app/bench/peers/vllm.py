@@ -1,0 +1,27 @@
+"""vLLM's own front end, what `vllm serve` runs, over the same engine with the same arguments."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import yaml
+
+from serve_app.bench.peers.processes import LOGS, answers, current_environment, free_port, running
+from serve_app.settings import LanguageModelSettings
+
+
+@contextmanager
+def vllm_serve(model: LanguageModelSettings) -> Iterator[str]:
+    """Its address; the arguments go through a file, as vLLM reads them there under the same names."""
+    port = free_port()
+    LOGS.mkdir(parents=True, exist_ok=True)
+    arguments = {key.replace("_", "-"): value for key, value in model.engine.items()}
+    options = arguments | {"host": "127.0.0.1", "port": port, "model": model.source, "served-model-name": [model.name]}
+    path = LOGS / "vllm.yaml"
+    path.write_text(yaml.safe_dump(options | {"disable-log-stats": True, "disable-uvicorn-access-log": True}))
+    environment = current_environment() | model.environment
+    url = f"http://127.0.0.1:{port}"
+    # not the program `vllm`: it asks for its own version, which the CPU's package doesn't give under that name
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--config", str(path)]
+    with running("vllm", command, lambda: answers(f"{url}/health"), environment):
+        yield url
