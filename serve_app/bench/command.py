@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import httpx
 from rich.console import Console
@@ -12,21 +11,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from serve_app.bench.report import as_json, draw, show
 from serve_app.bench.tracks import Row, Service, Target, differences, measure
-from serve_app.clients.arguments import FAILED, Parser, end_with, number
+from serve_app.clients.arguments import FAILED, Parser, end_with, list_of, number
 from serve_app.clients.errors import unreachable
 from serve_app.clients.load.requests import pictures_in
 from serve_app.errors import InvalidRequestError
 from serve_app.settings import PROJECT_ROOT
 
 ALIASES = {"D_streaming": "D1", "D_balanced": "D2", "D_batch": "D3"}  # the names that went before
-
-
-def _list_of(kind: Any) -> Any:
-    def read(text: str) -> list[Any]:
-        return [kind(part) for part in text.split(",")]
-
-    read.__name__ = f"list of {getattr(kind, '__name__', 'number')}"
-    return read
 
 
 def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
@@ -38,10 +29,10 @@ def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--track", default="all", help="A, B, C, D1, D2, D3, several with commas, or all; also D_batch and the like")
     add("--size", default="nano", help="of the models")
-    add("--clients", type=_list_of(number(int, 1)), default=[16], metavar="N,…", help="closed loop: that many at once")
+    add("--clients", type=list_of(number(int, 1)), default=[16], metavar="N,…", help="closed loop: that many at once")
     add(
         "--rate",
-        type=_list_of(number(float, 0.001)),
+        type=list_of(number(float, 0.001)),
         metavar="R,…",
         help="open loop: requests a second (Poisson)",
     )

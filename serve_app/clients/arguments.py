@@ -5,10 +5,11 @@ import math
 import re
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from serve_app.errors import InvalidRequestError, ServeAppError
 
+Value = TypeVar("Value")
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})", re.ASCII)
 PORTS = range(1, 65536)
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
@@ -29,6 +30,16 @@ def number(kind: Callable[[str], float], least: float, most: float = math.inf) -
         return value
 
     read.__name__ = kind.__name__  # argparse names it: "invalid int value: 'x'"
+    return read
+
+
+def list_of(kind: Callable[[str], Value]) -> Callable[[str], list[Value]]:
+    """Several, with commas."""
+
+    def read(text: str) -> list[Value]:
+        return [kind(part) for part in text.split(",")]
+
+    read.__name__ = f"list of {getattr(kind, '__name__', 'number')}"
     return read
 
 

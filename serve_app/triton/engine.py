@@ -106,7 +106,9 @@ class Engine:
         if not self._settings.instances:
             return str(self.repository.path)
         self._overlay = tempfile.TemporaryDirectory(prefix="serve_app-repository-")
-        self.repository.write_overlay(Path(self._overlay.name), self._settings.instances)
+        counts = self._settings.instances
+        configs = {name: self.repository.all[name].with_instances(count) for name, count in counts.items()}
+        self.repository.write_overlay(Path(self._overlay.name), configs)
         return self._overlay.name
 
     def _require_no_failure(self) -> None:

@@ -48,19 +48,23 @@ class RepositoryModel:
             return 0
         return sum(group.count or 1 for group in self.config.instance_group) or 1
 
-    def write_with_instances(self, target: Path, count: int) -> None:
-        """The same model under `target`, with every instance group's count replaced; files are links."""
+    def with_instances(self, count: int) -> ModelConfig:
+        """Its config with every instance group's count replaced."""
         changed = ModelConfig()
         changed.CopyFrom(self.config)
         if not changed.instance_group:
             changed.instance_group.add()
         for group in changed.instance_group:
             group.count = count
+        return changed
+
+    def write_with(self, target: Path, config: ModelConfig) -> None:
+        """The same model under `target` with another config; files are links."""
         target.mkdir()
         for entry in self.folder.iterdir():
             if entry.name != "config.pbtxt":
                 (target / entry.name).symlink_to(entry)
-        (target / "config.pbtxt").write_text(text_format.MessageToString(changed))
+        (target / "config.pbtxt").write_text(text_format.MessageToString(config))
 
     def card(self) -> ModelCard | None:
         """What the export wrote beside the newest engine; foreign models have none."""
@@ -113,14 +117,14 @@ class ModelRepository:
                 names.add(step)
         return {name: self.all[name] for name in sorted(names)}
 
-    def write_overlay(self, target: Path, instances: Mapping[str, int]) -> None:
-        """The repository again, of links, where the named models have other instance counts.
+    def write_overlay(self, target: Path, configs: Mapping[str, ModelConfig]) -> None:
+        """The repository again, of links, where the named models have other configs.
 
         A config given with a load call would be lost as soon as an ensemble over the model is loaded.
         """
         for name, model in self.all.items():
-            if name in instances:
-                model.write_with_instances(target / name, instances[name])
+            if name in configs:
+                model.write_with(target / name, configs[name])
             else:
                 (target / name).symlink_to(model.folder)
 

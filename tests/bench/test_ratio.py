@@ -123,7 +123,8 @@ def test_a_peer_is_up_when_it_answers_and_leaves_nothing_behind():
         family = [psutil.Process(pid), *psutil.Process(pid).children()]
         assert len(family) == 2
         assert Footprint.of(pid).threads >= 2
-    assert [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE] == []
+    _, left = psutil.wait_procs(family, timeout=5)
+    assert [one for one in left if one.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def test_a_peer_that_ends_before_it_answers_is_told_with_its_last_lines():

@@ -54,7 +54,9 @@ def test_an_overlay_has_other_instance_counts_and_the_same_files(repository, tmp
     repository.add("one", more="instance_group [ { kind: KIND_CPU count: 1 } ]").add("two").add("three")
     overlay = tmp_path / "overlay"
     overlay.mkdir()
-    ModelRepository(repository.path, ["*"], []).write_overlay(overlay, {"one": 3, "two": 2})
+    whole = ModelRepository(repository.path, ["*"], [])
+    configs = {name: whole.all[name].with_instances(count) for name, count in (("one", 3), ("two", 2))}
+    whole.write_overlay(overlay, configs)
     models = ModelRepository(overlay, ["*"], []).all
     assert [(group.count, group.kind) for group in models["one"].config.instance_group] == [(3, KIND_CPU)]
     assert [group.count for group in models["two"].config.instance_group] == [2]

@@ -1,0 +1,84 @@
+"""One setting tried: the repository with it in links, a Triton server over that, and closed loops of requests."""
+
+import asyncio
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from serve_app.bench.load import Outcome
+from serve_app.bench.report import percentiles
+from serve_app.bench.sweep.inputs import Arrays
+from serve_app.bench.sweep.space import Setting
+from serve_app.errors import ServeAppError
+from serve_app.settings import TritonSettings
+from serve_app.triton.engine import Engine
+from serve_app.triton.repository import ModelRepository
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A setting under so many clients."""
+
+    setting: Setting
+    clients: int
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Asks `through`, which is the model itself or an ensemble over it."""
+
+    repository: ModelRepository
+    model: str
+    through: str
+    inputs: Arrays
+    duration_s: float
+    warmup_s: float
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.repository.all[self.model].config
+
+    def run(self, setting: Setting, clients: Sequence[int]) -> list[Point]:
+        with tempfile.TemporaryDirectory(prefix="serve_app-sweep-") as folder:
+            self.repository.write_overlay(Path(folder), {self.model: setting.applied_to(self.config)})
+            settings = TritonSettings(name="sweep", models=(self.through,), drain_timeout_s=5.0)
+            engine = Engine(ModelRepository(Path(folder), [self.through], None), settings)
+            engine.start()
+            try:
+                return [self._point(engine, setting, count) for count in clients]
+            finally:
+                engine.stop()
+
+    def _point(self, engine: Engine, setting: Setting, clients: int) -> Point:
+        outcome = asyncio.run(self._loop(engine, clients))
+        at = percentiles(outcome.took_ms)
+        rate = len(outcome.took_ms) / outcome.wall_s
+        return Point(setting, clients, rate, at.get("p50", 0.0), at.get("p99", 0.0), outcome.errors.total())
+
+    async def _loop(self, engine: Engine, clients: int) -> Outcome:
+        outcome = Outcome(errors=Counter())
+        begin = time.perf_counter() + self.warmup_s
+        end = begin + self.duration_s
+
+        async def client() -> None:
+            while (asked := time.perf_counter()) < end:
+                try:
+                    await engine.infer(self.through, self.inputs)
+                except ServeAppError as problem:
+                    outcome.errors[type(problem).__name__] += asked >= begin
+                    continue
+                if asked >= begin:
+                    outcome.took_ms.append((time.perf_counter() - asked) * 1e3)
+
+        await asyncio.gather(*(client() for _ in range(clients)))
+        outcome.wall_s = time.perf_counter() - begin
+        return outcome
