@@ -13,7 +13,7 @@ from serve_app.bench.report import as_json, draw, show
 from serve_app.bench.tracks import Row, Service, Target, differences, measure
 from serve_app.clients.arguments import FAILED, Parser, end_with, list_of, number
 from serve_app.clients.errors import unreachable
-from serve_app.clients.load.requests import pictures_in
+from serve_app.clients.pictures import pictures_in
 from serve_app.errors import InvalidRequestError
 from serve_app.settings import PROJECT_ROOT
 

@@ -45,7 +45,7 @@ def test_a_service_that_refuses_makes_the_run_fail(service):
     ("arguments", "message"),
     [
         (("--what", "video"), "--what: 'video' is none of rest, kserve, chat"),
-        (("--pictures", "/nowhere"), "--pictures: there are none at /nowhere"),
+        (("--pictures", "/nowhere"), "/nowhere: there is no such file or folder"),
     ],
 )
 def test_what_can_not_be_sent_is_told(arguments, message):

@@ -11,7 +11,7 @@ import numpy as np
 import openvino as ov
 
 from serve_app.bench.tracks import as_rows
-from serve_app.clients.load.requests import pictures_in
+from serve_app.clients.pictures import pictures_in
 from serve_app.detection.postprocess import keep_wanted, to_detections
 from serve_app.detection.preprocess import Letterbox, decode, letterbox
 from serve_app.settings import MAX_PIXELS

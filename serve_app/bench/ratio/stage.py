@@ -8,7 +8,7 @@ from typing import Any
 from serve_app.bench.ratio.contest import Contender
 from serve_app.bench.ratio.turns import Load, picture_turn
 from serve_app.bench.tracks import Service, Target
-from serve_app.clients.load.requests import pictures_in
+from serve_app.clients.pictures import pictures_in
 from serve_app.errors import ConfigurationError
 from serve_app.settings import Settings, read_config, settings_of
 from serve_app.triton.repository import ModelRepository

@@ -16,7 +16,7 @@ from serve_app.bench.sweep.space import Setting, Space
 from serve_app.bench.sweep.trial import Point, Trial
 from serve_app.bench.sweep.verdict import apply, judge, write
 from serve_app.clients.arguments import FAILED, Parser, end_with, list_of, number
-from serve_app.clients.load.requests import pictures_in
+from serve_app.clients.pictures import pictures_in
 from serve_app.errors import InvalidRequestError
 from serve_app.settings import PROJECT_ROOT, read_config, settings_of
 from serve_app.triton.repository import ModelRepository

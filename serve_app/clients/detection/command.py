@@ -19,7 +19,7 @@ from serve_app.clients.detection.kserve import KserveDetector
 from serve_app.clients.detection.rest import RestDetector
 from serve_app.clients.detection.storing import coco_json_of, json_of, store_drawn
 from serve_app.clients.detection.summary import summary_of
-from serve_app.detection.preprocess import ENDINGS
+from serve_app.clients.pictures import picture_paths
 from serve_app.errors import InvalidRequestError, NotFoundError, ServeAppError, UnavailableError
 from serve_app.types import PictureResult, Thresholds
 
@@ -55,15 +55,6 @@ def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
     add("--coco", type=Path, metavar="FILE", help="write them in COCO's format")
     add("--quiet", action="store_true", help="no line for each picture")
     return parser.parse_args(arguments)
-
-
-def pictures_of(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise InvalidRequestError(f"`{folder}` is no folder")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
-    if not found:
-        raise InvalidRequestError(f"`{folder}` has no pictures ({', '.join(ENDINGS)})")
-    return found
 
 
 def detector_maker(options: argparse.Namespace) -> Callable[[], Detector]:
@@ -126,7 +117,9 @@ def line_of(seen: Seen) -> str:
 
 
 def run(options: argparse.Namespace) -> int:
-    paths = pictures_of(options.folder)
+    if not options.folder.is_dir():
+        raise InvalidRequestError(f"{options.folder} is no folder")
+    paths = picture_paths(options.folder)
     results = options.results or options.folder / "results"
     results.mkdir(parents=True, exist_ok=True)
     make = detector_maker(options)

@@ -13,7 +13,8 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.exception import RescheduleTask
 
-from serve_app.clients.load.requests import Request, chat_request, kserve_request, pictures_in, require_choice
+from serve_app.clients.load.requests import Request, chat_request, kserve_request, require_choice
+from serve_app.clients.pictures import pictures_in
 from serve_app.errors import InvalidRequestError
 
 KINDS = ("rest", "kserve", "chat")

@@ -2,17 +2,15 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from tritonclient.http import InferenceServerClient, InferInput
 
-from serve_app.detection.preprocess import ENDINGS, as_unit_planes, decode, letterbox
+from serve_app.detection.preprocess import as_unit_planes, decode, letterbox
 from serve_app.errors import InvalidRequestError
 from serve_app.settings import MAX_PIXELS
 
 Request = tuple[str, bytes, dict[str, str]]  # path, body, headers
-MAX_PICTURES = 1000  # they are kept in memory
 SQUARE_PX = 640
 PIPELINE = "_gpu_e2e"  # in the names of models that take whole pictures
 
@@ -23,15 +21,6 @@ def require_choice(text: str, known: Sequence[str]) -> list[str]:
         if name not in known:
             raise InvalidRequestError(f"--what: {name!r} is none of {', '.join(known)}")
     return chosen
-
-
-def pictures_in(place: Path) -> list[bytes]:
-    paths = [place]
-    if place.is_dir():
-        paths = sorted(path for path in place.iterdir() if path.suffix.lower() in ENDINGS)[:MAX_PICTURES]
-    if not paths or not paths[0].is_file():
-        raise InvalidRequestError(f"--pictures: there are none at {place}")
-    return [path.read_bytes() for path in paths]
 
 
 def kserve_request(model: str, picture: bytes) -> Request:
