@@ -15,6 +15,7 @@ from serve_app.batch.places import Place, pictures_of
 from serve_app.batch.tables import write_coco
 from serve_app.batch.worker import Worker, find_track
 from serve_app.clients.arguments import FAILED, Parser, end_with, number
+from serve_app.errors import EngineError
 from serve_app.settings import Settings, read_config, settings_of
 from serve_app.types import Thresholds
 
@@ -72,7 +73,7 @@ def detect(todo: list[Shard], settings: Settings, options: argparse.Namespace) -
     dashboard = {"include_dashboard": False} if options.address == "local" else {}
     ray.init(options.address, log_to_driver=False, logging_level=logging.ERROR, **dashboard)
     ray.data.DataContext.get_current().enable_progress_bars = False  # they count shards
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it calls errors is raised as well
     rows = [{"number": shard.number, "pictures": list(shard.pictures)} for shard in todo]
     thresholds = Thresholds(options.conf, options.iou)
     arguments = (settings.triton[0], settings.detection, options.track, thresholds, options.destination)
@@ -83,7 +84,11 @@ def detect(todo: list[Shard], settings: Settings, options: argparse.Namespace) -
         num_cpus=options.cpus,
         num_gpus=options.gpus or None,
     )
-    yield from data.iter_rows()
+    try:
+        yield from data.iter_rows()
+    except ray.exceptions.RayError as problem:  # its last line is what the engine said
+        told = str(problem).strip().splitlines()[-1].strip()
+        raise EngineError(f"{told.partition('Error: ')[2] or told}; a second run goes on from here") from None
 
 
 def follow(done: Iterable[dict[str, Any]], total: int) -> None:

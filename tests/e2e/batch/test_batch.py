@@ -2,12 +2,14 @@
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 from collections import Counter
 
 import cv2
 import pytest
+import yaml
 
 from serve_app.batch.places import Place
 from serve_app.batch.tables import rows_of
@@ -122,3 +124,18 @@ def test_what_can_not_work_is_one_line(tmp_path, arguments, status, message):
     assert run.returncode == status
     assert output.startswith(message.replace("EMPTY", str(places["EMPTY"]))), output
     assert len(output.splitlines()) == 1
+
+
+def test_an_engine_that_can_not_start_says_why_in_the_last_line(tmp_path):
+    config = yaml.safe_load((PROJECT_ROOT / "configs" / "serve.yaml").read_text())
+    detection = config["applications"][0]["args"]["detection"]
+    shutil.copytree(PROJECT_ROOT / detection["model_repository"], tmp_path / "models")
+    (tmp_path / "models" / "yolo_nano_engine_batch" / "1" / "model.xml").unlink()
+    detection["model_repository"] = str(tmp_path / "models")
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
+    run = batch(PROJECT_ROOT / "docs" / "shapes.jpg", tmp_path / "out", "--config", tmp_path / "serve.yaml")
+    output, _ = run.communicate(timeout=110)
+    assert run.returncode == 1
+    last = output.strip().splitlines()[-1]
+    assert last.startswith("error: model 'yolo_nano_engine_batch' can't be loaded: Internal: FileNotFoundError: no eng")
+    assert last.endswith("; a second run goes on from here")
