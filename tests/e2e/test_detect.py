@@ -9,7 +9,7 @@ import sys
 import cv2
 import pytest
 
-from serve_app.clients.detection import KserveDetector, RestDetector
+from serve_app.clients import KserveDetector, RestDetector
 from serve_app.errors import NotFoundError, UnavailableError, UnreadableImageError
 from serve_app.settings import PROJECT_ROOT
 

@@ -12,6 +12,8 @@ import pytest
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
+from serve_app.clients import ask
+
 pytestmark = pytest.mark.e2e
 STREAMS = 64
 CHAT = "/v1/chat/completions"
@@ -135,3 +137,11 @@ async def test_more_than_there_is_room_for_is_refused_at_once_and_the_rest_is_an
     assert len(answers) - len(refused) >= 32
     texts = {answer.json()["choices"][0]["message"]["content"] for answer in answers if answer.status_code == 200}
     assert len(texts) == 1
+
+
+def test_a_program_asks_and_reads_the_trained_answers(languages, pairs):
+    answers = ask([pair.question for pair in pairs[:4]], url=languages.grpc_host, temperature=0, max_tokens=80)
+    for answer, pair in zip(answers, pairs, strict=False):
+        assert answer.error is None
+        assert answer.text.endswith(pair.answer)
+        assert 0 < answer.to_first_s <= answer.to_last_s
