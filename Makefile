@@ -18,7 +18,7 @@ help: ## list the targets
 serve: models ## run the service: checks, then `serve run configs/serve.yaml`; Ctrl-C ends it
 	@exec $(BIN)/python scripts/serve $(CONFIG)
 
-test: models .prometheus/.installed ## run the whole test suite
+test: models .prometheus/.installed .chromium/.installed ## run the whole test suite
 	$(BIN)/python -m pytest $(ARGS)
 
 chaos: models ## what is too heavy for every run: kills at random moments over thousands of pictures
@@ -56,6 +56,16 @@ monitor: env .prometheus/.installed ## watch the service that runs here: Prometh
 		(cd .prometheus && apt-get download -qq prometheus && dpkg-deb --extract prometheus_*.deb . && rm prometheus_*.deb)
 	@touch $@
 
+# The browser of tests: Debian's, with what it needs of the system, so only root can add it.
+.chromium/.installed:
+	@mkdir -p .chromium
+	@command -v chromium >/dev/null || test "$$(id -u)" = 0 || \
+		{ echo "error: tests of the playground need a browser: apt-get install chromium, as root" >&2; exit 1; }
+	@command -v chromium >/dev/null || \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >.chromium/log 2>&1 || \
+		{ tail -5 .chromium/log >&2; echo "error: apt-get could not install chromium; apt-get update may help" >&2; exit 1; }
+	@touch $@
+
 lock: .uv/.installed ## resolve requirements/*.in anew into requirements/pinned.txt
 	$(UV) pip compile --quiet --upgrade --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
 		--override requirements/overrides.txt requirements/dev.in --output-file requirements/pinned.txt
@@ -64,5 +74,5 @@ train: env ## train the demo models anew and ship them (an hour)
 	$(BIN)/python scripts/train_demo_models
 
 clean: ## remove what was built; weights and configs stay
-	rm -rf .venv .uv .prometheus build runs *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .uv .prometheus .chromium build runs *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	git clean -fdXq model_repository/cpu
