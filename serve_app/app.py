@@ -12,11 +12,20 @@ from serve_app.detection.baseline import TorchBaseline
 from serve_app.detection.tracks import Track, tracks_of
 from serve_app.errors import ConfigurationError
 from serve_app.router.deployment import Router
-from serve_app.settings import DetectionSettings, LanguageModelSettings, Settings, TritonSettings, parse_settings
+from serve_app.settings import (
+    DetectionSettings,
+    LanguageModelSettings,
+    PlaygroundSettings,
+    Settings,
+    TritonSettings,
+    parse_settings,
+)
 from serve_app.triton.deployment import TritonReplica
+from serve_app.ui.deployment import PlaygroundReplica
 
 logger = logging.getLogger("ray.serve")
 BASELINE = "baseline"
+PLAYGROUND_DRAIN_S = 5  # its sessions end with it, however long it waits
 CONSISTENT_HASHING = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 
 
@@ -30,7 +39,12 @@ def build(args: dict[str, Any]) -> serve.Application:
     if settings.baseline:
         baseline = serve.deployment(TorchBaseline).options(name=BASELINE)
         deployments[BASELINE] = baseline.bind(settings.baseline, settings.detection)
-    return serve.deployment(serve.ingress()(Router)).options(name="router").bind(settings, tracks, deployments)
+    playground = bind_playground(settings.playground) if settings.playground else None
+    return (
+        serve.deployment(serve.ingress()(Router))
+        .options(name="router")
+        .bind(settings, tracks, deployments, playground=playground)
+    )
 
 
 def bind_triton(triton: TritonSettings, detection: DetectionSettings) -> serve.Application:
@@ -43,6 +57,17 @@ def bind_triton(triton: TritonSettings, detection: DetectionSettings) -> serve.A
             request_router_config=RequestRouterConfig(request_router_class=CONSISTENT_HASHING)
         )
     return deployment.bind(triton, detection)
+
+
+def bind_playground(playground: PlaygroundSettings) -> serve.Application:
+    """One replica: the page's sessions live in its process."""
+    return (
+        serve.deployment(PlaygroundReplica)
+        .options(
+            name="playground", num_replicas=1, max_ongoing_requests=256, graceful_shutdown_timeout_s=PLAYGROUND_DRAIN_S
+        )
+        .bind(playground)
+    )
 
 
 def build_language_model(model: LanguageModelSettings) -> serve.Application:

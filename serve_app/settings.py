@@ -14,6 +14,8 @@ from serve_app.nearest import near_miss
 MAX_PIXELS = 64_000_000  # of a picture, unless the configuration says otherwise
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
+TAKEN = ("router", "baseline", "playground")  # names of deployments that there is one of
+
 Size = Literal["nano", "small", "medium", "large", "xlarge"]
 SIZES: tuple[Size, ...] = get_args(Size)
 Precision = Literal["f32", "bf16", "int8"]
@@ -190,6 +192,14 @@ class RouterSettings(Section):
     )
 
 
+class PlaygroundSettings(Section):
+    """The page at /ui: a client of the service like any other."""
+
+    service_url: str = Field(
+        "http://localhost:8000", pattern=r"^https?://[^/\s]+$", description="where the playground reaches the service"
+    )
+
+
 class Settings(Section):
     """`args` of the application."""
 
@@ -198,12 +208,13 @@ class Settings(Section):
     triton: tuple[TritonSettings, ...] = (TritonSettings(name="vision"),)
     baseline: BaselineSettings | None = Field(BaselineSettings(), description="null turns track A off")
     llms: tuple[LanguageModelSettings, ...] = ()
+    playground: PlaygroundSettings | None = Field(None, description="null turns the page at /ui off")
 
     @model_validator(mode="after")
     def _check_together(self) -> "Settings":
         names = [triton.name for triton in self.triton] + [model.name for model in self.llms]
-        if len({*names, "router", "baseline"}) != len(names) + 2:
-            raise ValueError(f"names of triton and llms must differ, and `router` and `baseline` are taken: {names}")
+        if len({*names, *TAKEN}) != len(names) + len(TAKEN):
+            raise ValueError(f"names of triton and llms must differ, and {', '.join(TAKEN)} are taken: {names}")
         if not (self.more_than_languages or self.llms):
             raise ValueError("nothing to serve: triton, baseline and llms are all empty")
         if self.baseline:

@@ -1,6 +1,8 @@
 """The house rules that a parser can check: who imports whom, who reads the environment, how modules open."""
 
 import ast
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -112,6 +114,20 @@ def test_the_router_imports_no_engine():
 def test_clients_know_no_server():
     """What happens to a picture is the same at both ends."""
     assert set(parts_imported_by("clients")) <= GROUND | {"detection"}
+
+
+def test_the_playground_is_a_client():
+    """Its deployment is in `app` alone, and Gradio in no process but its own, where it is loaded when it is wanted."""
+    assert set(parts_imported_by("ui")) <= GROUND | {"detection", "clients"}
+    importers = {module for module, names in GRAPH.items() if any(part_of(name) == "ui" for name in names)}
+    assert {part_of(module) for module in importers} == {"ui", "app"}
+    gradio = {module for module, names in GRAPH.items() if any(name.split(".")[0] == "gradio" for name in names)}
+    assert {part_of(module) for module in gradio} == {"ui"}
+
+
+def test_a_process_that_builds_the_application_loads_no_gradio():
+    program = "import sys, serve_app.app, serve_app.ui.deployment; sys.exit('gradio' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], timeout=100).returncode == 0
 
 
 def test_only_triton_imports_the_server_or_its_binding():

@@ -65,7 +65,18 @@ def test_every_mistake_is_told_at_once():
 def test_two_deployments_of_one_name_are_refused():
     assert "names of triton and llms must differ" in refusal({"triton": [{"name": "a"}, {"name": "a"}]})
     assert "names of triton and llms must differ" in refusal({"triton": [{"name": "a"}], "llms": [{"name": "a"}]})
-    assert "`router` and `baseline` are taken" in refusal({"llms": [{"name": "router"}]})
+    assert "router, baseline, playground are taken" in refusal({"llms": [{"name": "router"}]})
+    assert "router, baseline, playground are taken" in refusal({"llms": [{"name": "playground"}]})
+
+
+def test_there_is_no_playground_unless_the_configuration_has_it():
+    assert Settings().playground is None
+    assert parse_settings({"playground": {}}).playground.service_url == "http://localhost:8000"
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://localhost", "http://localhost:8000/predict", "http://a b"])
+def test_a_playground_is_told_the_services_root(url):
+    assert "playground.service_url" in refusal({"playground": {"service_url": url}})
 
 
 def test_a_baseline_of_a_size_that_is_not_served_is_refused():
@@ -120,7 +131,7 @@ def test_every_key_is_described():
 def test_a_committed_configuration_is_valid_and_names_deployments_that_exist(path):
     config = read_config(path)
     settings = settings_of(config)
-    known = {"router", "baseline", *(server.name for server in (*settings.triton, *settings.llms))}
+    known = {"router", "baseline", "playground", *(server.name for server in (*settings.triton, *settings.llms))}
     assert {one["name"] for one in config["applications"][0]["deployments"]} <= known
 
 
@@ -132,7 +143,7 @@ def test_the_default_configuration_documents_every_key():
 
 def test_the_default_configuration_says_the_defaults():
     args = yaml.safe_load((PROJECT_ROOT / "configs" / "serve.yaml").read_text())["applications"][0]["args"]
-    assert parse_settings(args) == parse_settings({"llms": args["llms"]})
+    assert parse_settings(args) == parse_settings({"llms": args["llms"], "playground": {}})
     (model,) = parse_settings(args).llms
     plain = LanguageModelSettings(name="plain")
     chosen = {"name", "source", "accelerator", "num_cpus", "engine", "deployment"}

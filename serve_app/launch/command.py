@@ -30,12 +30,14 @@ def main(description: str, arguments: list[str] | None = None) -> None:
         environment = read_environment_file(options.env) | dict(os.environ)
     except ServeAppError as problem:
         sys.exit(f"error: {problem}")
-    sys.exit(Run(options.config, environment, ports_of(config), languages_of(settings)).until_end())
+    sys.exit(Run(options.config, environment, ports_of(config), alone_of(settings)).until_end())
 
 
-def languages_of(settings: Settings) -> frozenset[str]:
-    """Language models that may come later, or fail, while pictures are served."""
-    return frozenset(model.name for model in settings.llms) if settings.more_than_languages else frozenset()
+def alone_of(settings: Settings) -> frozenset[str]:
+    """What may come later, or fail, while the rest is served: the playground, and language models beside pictures."""
+    playground = {"playground"} if settings.playground else set()
+    languages = {model.name for model in settings.llms} if settings.more_than_languages else set()
+    return frozenset(playground | languages)
 
 
 class Run:

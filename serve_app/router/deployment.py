@@ -19,22 +19,28 @@ from serve_app.router.observing import ObserveRequests
 from serve_app.router.openai import OpenAi
 from serve_app.router.operations import Operations
 from serve_app.router.plane import DataPlane
+from serve_app.router.playground import Playground
 from serve_app.router.rest import DetectionRest, ServedTrack
 from serve_app.router.upstream import Upstream
 from serve_app.settings import LanguageModelSettings, Settings
 from serve_app.telemetry.logging import keep_contents_out
 from serve_app.telemetry.metrics import RequestMetrics
 
+PLAYGROUND_PATIENCE_S = 5.0  # how long a visitor waits where it has no replica
+
 
 class Router(KserveGrpc):
     """Knows which deployment answers what; the handles come from app.py. Its methods are those of the gRPC service."""
 
-    def __init__(self, settings: Settings, tracks: Mapping[Track, str], deployments: Mapping[str, Any]) -> None:
+    def __init__(
+        self, settings: Settings, tracks: Mapping[Track, str], deployments: Mapping[str, Any], playground: Any = None
+    ) -> None:
         self._settings, self._router_settings = settings, settings.router
         keep_contents_out()
         self._metrics = RequestMetrics()
         models = {model.name: model for model in settings.llms}
         self._upstreams = {name: build_upstream(name, handle, models.get(name)) for name, handle in deployments.items()}
+        self._playground = Upstream("playground", playground, PLAYGROUND_PATIENCE_S) if playground else None
         self._tracks = {track.path: ServedTrack(track, self._upstreams[name]) for track, name in tracks.items()}
         self._admin = AdminKey(settings.router.admin_key_file)
         names = [triton.name for triton in settings.triton] + list(models)
@@ -50,10 +56,13 @@ class Router(KserveGrpc):
             *DetectionRest(self._settings, self._tracks).routes(),
             *OpenAi(self._settings, self._upstreams).routes(),
             *Exposition().routes(),
-            *Operations(self._tracks, self._upstreams.values()).routes(),
+            *Operations(self._tracks, self._upstreams.values(), self._playground).routes(),
+            *Documentation(self._tracks.values(), with_playground=self._playground is not None).routes(),
         ]
+        if self._playground:
+            routes += Playground(self._playground).routes()
         application = Starlette(
-            routes=[*routes, *Documentation(self._tracks.values()).routes()],
+            routes=routes,
             middleware=[
                 Middleware(ObserveRequests, metrics=self._metrics),
                 Middleware(LimitBody, max_bytes=self._settings.router.max_body_mib << 20),

@@ -21,18 +21,22 @@ PAGE = """<!doctype html>
 <body><div id="ui"></div><script src="docs/assets/swagger-ui-bundle.js"></script>
 <script>SwaggerUIBundle({url: "openapi.json", dom_id: "#ui", tryItOutEnabled: true})</script></body></html>
 """
+ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16" fill="none" stroke="#10b981" stroke-width="2">
+<rect x="2" y="2" width="12" height="12" rx="2"/><circle cx="8" cy="8" r="2"/></svg>
+"""
 
 
 class Documentation:
     """The committed document, with the tracks that this configuration serves."""
 
-    def __init__(self, tracks: Iterable[ServedTrack]) -> None:
-        self._document = describe(tracks)
+    def __init__(self, tracks: Iterable[ServedTrack], with_playground: bool = True) -> None:
+        self._document = describe(tracks, with_playground)
 
     def routes(self) -> list[BaseRoute]:
         return [
             Route("/openapi.json", self.document),
             Route("/docs", self.page),
+            Route("/favicon.ico", self.icon, include_in_schema=False),
             Mount("/docs/assets", StaticFiles(directory=swagger_ui_path)),
         ]
 
@@ -42,16 +46,22 @@ class Documentation:
     async def page(self, _request: Request) -> Response:
         return HTMLResponse(PAGE)
 
+    async def icon(self, _request: Request) -> Response:
+        """What browsers ask for with every page."""
+        return Response(ICON, media_type="image/svg+xml", headers={"Cache-Control": "max-age=86400"})
+
 
 @cache
 def read_document() -> dict[str, Any]:
     return dict(yaml.safe_load(DOCUMENT.read_text()))
 
 
-def describe(tracks: Iterable[ServedTrack]) -> dict[str, Any]:
+def describe(tracks: Iterable[ServedTrack], with_playground: bool = True) -> dict[str, Any]:
     """Path parameters of the predict endpoints name what is served, so that a reader can choose."""
     document = {**read_document()}
     document["paths"] = {path: {**item} for path, item in document["paths"].items()}
+    if not with_playground:
+        del document["paths"]["/ui"]
     targets: dict[str, list[str]] = {}
     for served in tracks:
         prefix, _, target = served.track.path.rpartition("/")

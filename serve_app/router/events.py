@@ -1,4 +1,4 @@
-"""Server-sent events on their way out."""
+"""Answers that go out while they are made."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -8,14 +8,23 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 
-class EventStream(StreamingResponse):
+class Stream(StreamingResponse):
     """Ends its source the moment the client has left, not when Python collects it."""
 
-    def __init__(self, events: AsyncGenerator[str | bytes], source: AsyncGenerator[Any]) -> None:
-        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-        self._generators = (source, events)
+    def __init__(
+        self, pieces: AsyncGenerator[str | bytes], source: AsyncGenerator[Any], status: int = 200, **options: Any
+    ) -> None:
+        super().__init__(pieces, status, **options)
+        self._generators = (source, pieces)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        source, events = self._generators
-        async with aclosing(source), aclosing(events):
+        source, pieces = self._generators
+        async with aclosing(source), aclosing(pieces):
             await super().__call__(scope, receive, send)
+
+
+class EventStream(Stream):
+    """Server-sent events."""
+
+    def __init__(self, events: AsyncGenerator[str | bytes], source: AsyncGenerator[Any]) -> None:
+        super().__init__(events, source, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})

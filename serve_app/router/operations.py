@@ -1,7 +1,7 @@
 """What operators ask: what is served, whether it is well, and whether it is warm."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -22,9 +22,13 @@ STATES = ("failed", "pending", "warming", "ready")
 class Operations:
     """The endpoints beside those that answer requests of users."""
 
-    def __init__(self, tracks: Mapping[str, ServedTrack], upstreams: Iterable[Upstream]) -> None:
+    def __init__(
+        self, tracks: Mapping[str, ServedTrack], upstreams: Iterable[Upstream], playground: Upstream | None = None
+    ) -> None:
+        """`playground` is told of, and nothing waits for it."""
         self._tracks = tracks
         self._upstreams = tuple(upstreams)
+        self._all = (*self._upstreams, playground) if playground else self._upstreams
         self._last_said: dict[str, dict[str, Any]] = {}
 
     def routes(self) -> list[Route]:
@@ -36,7 +40,7 @@ class Operations:
         ]
 
     async def tracks(self, _request: Request) -> Response:
-        described = await self._describe_all()
+        described = await self._describe_all(self._upstreams)
         rows = []
         for path, served in self._tracks.items():
             card = (described[served.upstream.name] or {}).get("tracks", {}).get(served.track.target)
@@ -51,7 +55,7 @@ class Operations:
 
     async def health(self, _request: Request) -> Response:
         """Live always; ready when every deployment that must answers, or is too busy to."""
-        described = await self._describe_all()
+        described = await self._describe_all(self._all)
         asleep = {upstream.name for upstream in self._upstreams if upstream.may_sleep}
         there = {name: one is not None or name in asleep for name, one in described.items()}
         ready = all(there[upstream.name] for upstream in needed(self._upstreams))
@@ -94,9 +98,9 @@ class Operations:
             merged[model] = worst | {"replicas_ready": ready, "replicas": len(replicas)}
         return merged
 
-    async def _describe_all(self) -> dict[str, dict[str, Any] | None]:
-        answers = await asyncio.gather(*map(self._describe, self._upstreams))
-        return {upstream.name: answer for upstream, answer in zip(self._upstreams, answers, strict=True)}
+    async def _describe_all(self, upstreams: Sequence[Upstream]) -> dict[str, dict[str, Any] | None]:
+        answers = await asyncio.gather(*map(self._describe, upstreams))
+        return {upstream.name: answer for upstream, answer in zip(upstreams, answers, strict=True)}
 
     async def _describe(self, upstream: Upstream) -> dict[str, Any] | None:
         """What a deployment says of itself, or said last when it is too busy now; None when it isn't there."""

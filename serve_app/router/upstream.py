@@ -68,7 +68,7 @@ class Upstream:
 
     async def _require_replica(self) -> None:
         try:
-            await self.everywhere("index", patience_s=PRESENCE_PATIENCE_S)
+            await self.everywhere("describe", patience_s=PRESENCE_PATIENCE_S)
         except DeadlineExceededError:
             return  # one that is too busy to say so is there
         except UnavailableError:

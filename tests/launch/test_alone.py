@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from serve_app.launch import command
-from serve_app.launch.command import Run, languages_of
+from serve_app.launch.command import Run, alone_of
 from serve_app.launch.watch import Progress, interpret
 from serve_app.settings import Settings
 
@@ -36,11 +36,18 @@ def read(*arguments, alone=ALONE, **others):
 
 def test_language_models_are_alone_where_anything_else_is_served():
     models = ({"name": "a"}, {"name": "b"})
-    assert languages_of(Settings(llms=models)) == {"a", "b"}
-    assert languages_of(Settings(llms=models, baseline=None)) == {"a", "b"}
-    assert languages_of(Settings(llms=models, triton=())) == {"a", "b"}
-    assert languages_of(Settings(llms=models, triton=(), baseline=None)) == frozenset()
-    assert languages_of(Settings()) == frozenset()
+    assert alone_of(Settings(llms=models)) == {"a", "b"}
+    assert alone_of(Settings(llms=models, baseline=None)) == {"a", "b"}
+    assert alone_of(Settings(llms=models, triton=())) == {"a", "b"}
+    assert alone_of(Settings(llms=models, triton=(), baseline=None)) == frozenset()
+    assert alone_of(Settings()) == frozenset()
+
+
+def test_the_playground_is_alone_whatever_else_is_served():
+    models = ({"name": "a"},)
+    assert alone_of(Settings(playground={})) == {"playground"}
+    assert alone_of(Settings(playground={}, llms=models)) == {"playground", "a"}
+    assert alone_of(Settings(playground={}, llms=models, triton=(), baseline=None)) == {"playground"}
 
 
 @pytest.mark.parametrize("state", ["UPDATING", "UPSCALING", "DEPLOY_FAILED"])

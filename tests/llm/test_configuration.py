@@ -37,7 +37,7 @@ def build_file(monkeypatch, build_args):
         ingress = build(application["args"])
         _settings, _tracks, deployments = ingress._bound_deployment.init_args
         bound = {name: one._bound_deployment for name, one in deployments.items()}
-        assert {one["name"] for one in application["deployments"]} <= {"router", *bound}
+        assert {one["name"] for one in application["deployments"]} <= {"router", "playground", *bound}
         configs = {name: one.init_kwargs.get("llm_config") for name, one in bound.items()}
         return {name: (bound[name], config) for name, config in configs.items() if config}
 

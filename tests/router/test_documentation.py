@@ -42,7 +42,8 @@ class Handle:
 def app():
     """As Ray Serve builds it, with the tracks of the default configuration."""
     owners = {track: "baseline" if track.design.kind == "baseline" else "vision" for track in TRACKS}
-    return Router(SETTINGS, owners, {"vision": Handle(), "baseline": Handle()}).__serve_build_asgi_app__()
+    deployments = {"vision": Handle(), "baseline": Handle()}
+    return Router(SETTINGS, owners, deployments, playground=Handle()).__serve_build_asgi_app__()
 
 
 def nodes_of(node, path=()):
@@ -90,7 +91,9 @@ def test_the_document_has_every_path_and_method_and_no_other(app):
     served = {
         (route.path_format, method.lower())
         for route in app.routes
-        if isinstance(route, Route) and route.path not in absent.PATHS  # which a sentence says: they never work
+        if isinstance(route, Route)
+        and route.include_in_schema
+        and route.path not in absent.PATHS  # which a sentence says: they never work
         for method in route.methods - {"HEAD"}
     }
     described = {(path, method) for path, item in DOCUMENT["paths"].items() for method in item if method in METHODS}
@@ -169,6 +172,20 @@ def test_a_reader_can_choose_from_the_configured_tracks():
         for suffix in ("", "_end2end", "_gpu_e2e_streaming", "_gpu_e2e", "_gpu_e2e_batch")
     ]
     assert target["example"] in target["schema"]["enum"]
+
+
+def test_browsers_get_the_icon_that_they_ask_for(app):
+    icon = TestClient(app).get("/favicon.ico")
+    assert (icon.status_code, icon.headers["content-type"]) == (200, "image/svg+xml")
+    assert icon.text.startswith("<svg")
+
+
+def test_a_playground_that_is_not_served_is_not_described():
+    assert set(DOCUMENT["paths"]) - set(describe((), with_playground=False)["paths"]) >= {"/ui"}
+    handles = {"vision": Handle(), "baseline": Handle()}
+    without = Router(SETTINGS, {}, handles).__serve_build_asgi_app__()
+    assert "/ui" not in TestClient(without).get("/openapi.json").json()["paths"]
+    assert TestClient(without).get("/ui").status_code == 404
 
 
 def test_describing_leaves_the_document_that_is_kept_as_it_is():

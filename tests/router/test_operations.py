@@ -46,7 +46,9 @@ def serve(deploy):
     def over(**deployments):
         made = {name: deploy(name, *replicas) for name, replicas in deployments.items()}
         tracks = {track.path: ServedTrack(track, made[name][0]) for name in made for track in served_by(name)}
-        routes = Operations(tracks, [upstream for upstream, _ in made.values()]).routes()
+        playground = made["playground"][0] if "playground" in made else None
+        others = [upstream for name, (upstream, _) in made.items() if name != "playground"]
+        routes = Operations(tracks, others, playground).routes()
         transport = httpx.ASGITransport(
             Starlette(routes=routes, exception_handlers=HANDLERS), raise_app_exceptions=False
         )
@@ -179,3 +181,21 @@ async def test_health_answers_whatever_a_deployment_raises(serve):
     answer = await client.get("/health")
     assert answer.status_code == 503
     assert answer.json()["deployments"] == {"vision": False}
+
+
+@pytest.mark.parametrize("replicas", [[], [{"describe": lambda: UnavailableError("the page is not there yet")}]])
+async def test_a_playground_that_is_not_there_is_told_and_keeps_nothing_from_being_ready(serve, replicas):
+    client, handles = serve(vision=[replica(*served_by("vision"))], playground=replicas)
+    answer = await client.get("/health")
+    assert answer.status_code == 200
+    assert answer.json() == {"live": True, "ready": True, "deployments": {"vision": True, "playground": False}}
+    await client.get("/tracks")
+    await client.get("/warmup_status")
+    assert handles["playground"].broadcasts == [("describe", ())]  # it has no tracks and nothing to warm
+
+
+async def test_a_playground_that_is_there_makes_nothing_else_ready(serve):
+    client, _ = serve(vision=[{"describe": silent}], playground=[{"describe": dict}])
+    answer = await client.get("/health")
+    assert answer.status_code == 503
+    assert answer.json()["deployments"] == {"vision": False, "playground": True}

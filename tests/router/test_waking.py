@@ -124,7 +124,7 @@ async def test_a_model_without_a_replica_is_waited_for_as_long_as_it_may_take_to
     assert time.monotonic() - began >= WAKE_S
     assert caught.value.message == ASLEEP
     assert caught.value.retry_after_s == 1
-    assert handle.broadcasts == [("index", PRESENCE_PATIENCE_S)]
+    assert handle.broadcasts == [("describe", PRESENCE_PATIENCE_S)]
     await asyncio.sleep(0)
     assert [answer.left for answer in handle.answers] == [True]
 
@@ -140,7 +140,7 @@ async def test_a_model_that_wakes_in_time_answers(way):
 async def test_a_model_that_is_at_work_is_waited_for_beyond_that(way):
     handle = Handle(later(WAKE_S * 3, "answer"))
     assert await ask(handle, way) == "answer"
-    assert handle.broadcasts == [("index", PRESENCE_PATIENCE_S)]
+    assert handle.broadcasts == [("describe", PRESENCE_PATIENCE_S)]
 
 
 @WAYS

@@ -1,0 +1,1 @@
+"""The playground: a page for people, which asks the service what any client may ask."""
