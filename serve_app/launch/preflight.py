@@ -25,6 +25,7 @@ def check(path: Path) -> tuple[dict[str, Any], Settings]:
         check_models(deployment, settings)
     for policy in policies_of(config):
         require_policy(policy)
+    require_one_playground(config)
     require_free(DASHBOARD_PORT, "Ray's dashboard")
     return config, settings
 
@@ -43,9 +44,19 @@ def check_models(deployment: TritonSettings, settings: Settings) -> None:
 
 def policies_of(config: dict[str, Any]) -> list[dict[str, Any]]:
     """Those that deployments of the file scale by; language models have theirs in `args`, which the builder checks."""
-    deployments = [one for application in config["applications"] for one in application.get("deployments") or ()]
-    scaling = [one.get("autoscaling_config") for one in deployments]
+    scaling = [one.get("autoscaling_config") for one in deployments_of(config)]
     return [one["policy"] for one in scaling if isinstance(one, dict) and isinstance(one.get("policy"), dict)]
+
+
+def deployments_of(config: dict[str, Any]) -> list[dict[str, Any]]:
+    return [one for application in config["applications"] for one in application.get("deployments") or ()]
+
+
+def require_one_playground(config: dict[str, Any]) -> None:
+    """Visitors' sessions live in one process, and a second replica would know nothing of them."""
+    for one in deployments_of(config):
+        if one.get("name") == "playground" and (one.get("autoscaling_config") or one.get("num_replicas", 1) != 1):
+            raise ConfigurationError("deployments: the playground has one replica, where its visitors' sessions are")
 
 
 def ports_of(config: dict[str, Any]) -> dict[str, int]:

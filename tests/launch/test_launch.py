@@ -10,7 +10,13 @@ import pytest
 
 from serve_app.errors import ConfigurationError
 from serve_app.launch.leftovers import MARK, end_leftovers, processes_of
-from serve_app.launch.preflight import policies_of, ports_of, read_environment_file, require_free
+from serve_app.launch.preflight import (
+    policies_of,
+    ports_of,
+    read_environment_file,
+    require_free,
+    require_one_playground,
+)
 from serve_app.launch.watch import interpret
 from serve_app.settings import PROJECT_ROOT, read_config
 from serve_app.telemetry.autoscaling import require_policy
@@ -134,3 +140,13 @@ def test_the_policies_of_the_committed_configuration_are_found_and_can_be_made()
 def test_a_deployment_without_a_policy_has_none_to_check(scaling):
     deployments = [{"name": "vision", "autoscaling_config": scaling}]
     assert policies_of({"applications": [{"deployments": deployments}, {}]}) == []
+
+
+@pytest.mark.parametrize(
+    "more", [{"num_replicas": 2}, {"num_replicas": "auto"}, {"autoscaling_config": {"max_replicas": 2}}]
+)
+def test_a_second_playground_is_refused(more):
+    one, other = {"name": "playground", "num_replicas": 1}, {"name": "router", "num_replicas": 2}
+    require_one_playground({"applications": [{"deployments": [other, one]}, {}]})
+    with pytest.raises(ConfigurationError, match="the playground has one replica"):
+        require_one_playground({"applications": [{"deployments": [other, one | more]}]})
