@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from serve_app.errors import EngineError
 from serve_app.settings import Settings, read_config, settings_of
 from serve_app.types import Thresholds
 
+OURS = re.compile(r"serve_app\.errors\.\w+: (.*)")  # among all that Ray tells of a failure
 COLUMNS = (
     TextColumn("{task.description}"),
     BarColumn(),
@@ -86,9 +88,9 @@ def detect(todo: list[Shard], settings: Settings, options: argparse.Namespace) -
     )
     try:
         yield from data.iter_rows()
-    except ray.exceptions.RayError as problem:  # its last line is what the engine said
-        told = str(problem).strip().splitlines()[-1].strip()
-        raise EngineError(f"{told.partition('Error: ')[2] or told}; a second run goes on from here") from None
+    except ray.exceptions.RayError as problem:
+        told = OURS.findall(str(problem)) or str(problem).strip().splitlines()
+        raise EngineError(f"{told[-1].strip()}; a second run goes on from here") from None
 
 
 def follow(done: Iterable[dict[str, Any]], total: int) -> None:

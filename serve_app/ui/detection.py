@@ -12,7 +12,7 @@ import gradio as gr
 from gradio.data_classes import ImageData
 from gradio.processing_utils import save_bytes_to_cache
 
-from serve_app.clients.detection import RestDetector
+from serve_app.clients import RestDetector
 from serve_app.detection.drawing import draw
 from serve_app.errors import InvalidRequestError, ServeAppError
 from serve_app.settings import MAX_PIXELS, PROJECT_ROOT

@@ -25,15 +25,23 @@ class Run:
 
 def pictures_only(config: Config) -> None:
     """And the identity model, in a deployment of its own."""
+    without(config, "playground")
     (application,) = config["applications"]
     application["args"]["llms"] = []
     add_model(config, {"name": "identity", "max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0.1}})
 
 
 def languages_only(config: Config) -> None:
+    without(config, "playground", "baseline", "vision")
     (application,) = config["applications"]
-    application["args"] |= {"triton": [], "baseline": None}
-    application["deployments"] = [one for one in application["deployments"] if one["name"] == "router"]
+    application["args"]["triton"] = []
+
+
+def without(config: Config, *names: str) -> None:
+    """Take these deployments out."""
+    (application,) = config["applications"]
+    application["args"] |= {name: None for name in names if name in application["args"]}
+    application["deployments"] = [one for one in application["deployments"] if one["name"] not in names]
 
 
 def add_model(config: Config, deployment: dict[str, Any]) -> None:
@@ -50,6 +58,9 @@ def write_config(source: Path, name: str, change: Change | None = None) -> tuple
     http_port = free_port()
     config["http_options"] = {"host": "127.0.0.1", "port": http_port}
     config["grpc_options"]["port"] = free_port()
+    for application in config["applications"]:
+        if application["args"].get("playground"):
+            application["args"]["playground"]["service_url"] = f"http://127.0.0.1:{http_port}"
     config["logging_config"] = {"enable_access_log": False}  # nor do the others write a line for each request
     if change:
         change(config)

@@ -25,9 +25,9 @@ class Comparison:
 
 def paced(config: ours.Config) -> None:
     """A deployment that scales, and nothing that needs the processor beside it."""
+    ours.without(config, "baseline", "playground")
     (application,) = config["applications"]
-    application["args"] |= {"baseline": None, "llms": []}
-    application["deployments"] = [one for one in application["deployments"] if one["name"] != "baseline"]
+    application["args"]["llms"] = []
     ours.add_model(config, DEPLOYMENT)
 
 
