@@ -63,7 +63,7 @@ class RepositoryModel:
         target.mkdir()
         for entry in self.folder.iterdir():
             if entry.name != "config.pbtxt":
-                (target / entry.name).symlink_to(entry)
+                (target / entry.name).symlink_to(entry.absolute())
         (target / "config.pbtxt").write_text(text_format.MessageToString(config))
 
     def card(self) -> ModelCard | None:
@@ -126,7 +126,7 @@ class ModelRepository:
             if name in configs:
                 model.write_with(target / name, configs[name])
             else:
-                (target / name).symlink_to(model.folder)
+                (target / name).symlink_to(model.folder.absolute())
 
     def cards(self) -> dict[str, ModelCard]:
         """Every model's card; an ensemble has that of its last step, the engine."""

@@ -1,6 +1,7 @@
 """What a deployment takes from a model repository, before any server is started."""
 
 import json
+from pathlib import Path
 
 import pytest
 from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
@@ -50,11 +51,13 @@ def test_a_missing_repository_says_how_to_make_one(tmp_path):
         ModelRepository(tmp_path / "nowhere", ["*"], [])
 
 
-def test_an_overlay_has_other_instance_counts_and_the_same_files(repository, tmp_path):
+@pytest.mark.parametrize("relative", [False, True])
+def test_an_overlay_has_other_instance_counts_and_the_same_files(repository, tmp_path, monkeypatch, relative):
     repository.add("one", more="instance_group [ { kind: KIND_CPU count: 1 } ]").add("two").add("three")
     overlay = tmp_path / "overlay"
     overlay.mkdir()
-    whole = ModelRepository(repository.path, ["*"], [])
+    monkeypatch.chdir(repository.path.parent)
+    whole = ModelRepository(Path(repository.path.name) if relative else repository.path, ["*"], [])
     configs = {name: whole.all[name].with_instances(count) for name, count in (("one", 3), ("two", 2))}
     whole.write_overlay(overlay, configs)
     models = ModelRepository(overlay, ["*"], []).all
