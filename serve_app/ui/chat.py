@@ -93,7 +93,7 @@ class ChatTab:
     async def update(self) -> gr.Dropdown:
         """The models that are served now."""
         try:
-            names = await self._service.languages()
+            names = list(await self._service.languages())
         except ServeAppError:
             return gr.Dropdown(choices=[], value=None, info="The service doesn't answer: reload this page")
         info = "" if names else "This service has no language models"

@@ -26,6 +26,16 @@ NOTHING = "Nothing to compare with"
 WAITING = "Choose a picture, then Detect."
 
 
+def as_dropped(_image: gr.Image, dropped: ImageData | None) -> str | None:
+    """The file, whatever it is: whether it is a picture is the service's to say, not Gradio's."""
+    return dropped.path if dropped else None
+
+
+# In place: Gradio makes an image anew from its arguments when a sample is chosen, so one that is changed would be lost,
+# and for a class of ours it would write a stub beside this file.
+gr.Image.preprocess = as_dropped
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What one track made of the picture."""
@@ -45,7 +55,6 @@ class DetectionTab:
                     value=str(SAMPLES[0]), label="Picture", sources=["upload", "clipboard"], height=300,
                     buttons=["fullscreen"], elem_id="picture",
                 )  # fmt: skip
-                self._picture.preprocess = as_dropped
                 gr.Examples([[str(path)] for path in SAMPLES], self._picture, label="Samples", elem_id="samples")
                 with gr.Group():
                     self._conf = gr.Slider(0, 1, DEFAULTS.confidence, step=0.01, label="Confidence (conf)")
@@ -111,11 +120,6 @@ class DetectionTab:
             else:
                 shown += [None, note("Waiting for the other track…" if track else WAITING)]
         return shown
-
-
-def as_dropped(dropped: ImageData | None) -> str | None:
-    """The file, whatever it is: whether it is a picture is the service's to say, not Gradio's."""
-    return dropped.path if dropped else None
 
 
 def preferred(tracks: list[dict[str, Any]]) -> tuple[str, str]:

@@ -42,8 +42,9 @@ class Service:
     async def tracks(self) -> list[dict[str, Any]]:
         return list((await self._ask("GET", "/tracks"))["tracks"])
 
-    async def languages(self) -> list[str]:
-        return [model["id"] for model in (await self._ask("GET", "/v1/models"))["data"]]
+    async def languages(self) -> dict[str, str]:
+        """Names to ask for, each with the model that answers: an adapter's is another's."""
+        return {model["id"]: model["root"] for model in (await self._ask("GET", "/v1/models"))["data"]}
 
     async def health(self) -> dict[str, Any]:
         return dict(await self._ask("GET", "/health", also=UnavailableError.status))

@@ -63,7 +63,7 @@ class StatusTab:
     async def _languages(self) -> str:
         names, index = await asyncio.gather(self._service.languages(), self._service.index())
         states = {row["name"]: row for row in index}
-        rows = [(escape(name), _state(states.get(name, {}))) for name in names]
+        rows = [(escape(name), _state(states.get(root, {}))) for name, root in names.items()]
         return table(("model", "state"), rows) if rows else note("None are configured.")
 
     async def _models(self) -> str:

@@ -1,7 +1,9 @@
 """One real service for all tests: `scripts/serve` on ports of its own, with Ray, Triton and the demo weights."""
 
+import io
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,11 +12,14 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
 import pytest
 import yaml
+from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from serve_app.launch.leftovers import processes_of
 from serve_app.launch.watch import read_progress, read_status
@@ -24,6 +29,10 @@ START_PATIENCE_S = 600  # twelve times what it takes on an idle machine
 LABORATORY = PROJECT_ROOT / "tests" / "triton" / "embedded" / "models"
 LABORATORY_MODELS = ["accumulate", "chain", "decoupled", "echo", "failing", "identity", "parameters", "slow"]
 STOP_PATIENCE_S = 90
+CHROMIUM = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 ROUTER_PORTS = range(30000, 31001)  # Serve's own choice for replicas that HAProxy sends to
 
 
@@ -49,8 +58,22 @@ def write_config(folder, **detection):
     arguments = config["applications"][0]["args"]
     arguments["detection"]["models"]["nano"]["weights"] = "demo"
     arguments["llms"] = []  # a minute of the processor; tests/e2e/llm has a service with them
+    arguments["playground"] = None
+    deployments = config["applications"][0]["deployments"]
+    deployments.remove(next(entry for entry in deployments if entry["name"] == "playground"))
     arguments["detection"] |= detection
     path = folder / "serve.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def with_playground(path):
+    config = yaml.safe_load(path.read_text())
+    (application,) = config["applications"]
+    application["args"]["playground"] = {"service_url": f"http://127.0.0.1:{config['http_options']['port']}"}
+    application["deployments"].append(
+        {"name": "playground", "num_replicas": 1, "max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0.05}}
+    )
     path.write_text(yaml.safe_dump(config))
     return path
 
@@ -177,7 +200,7 @@ def start(config, log, **environment):
 @pytest.fixture(scope="session")
 def service(tmp_path_factory):
     folder = tmp_path_factory.mktemp("service")
-    config = with_laboratory(write_config(folder))
+    config = with_playground(with_laboratory(write_config(folder)))
     run = start(config, folder / "serve.log")
     with run.up():
         yield run
@@ -210,5 +233,49 @@ def configure():
 
 
 @pytest.fixture(scope="session")
+def add_playground():
+    """The page at /ui, in a configuration that a test wrote."""
+    return with_playground
+
+
+@pytest.fixture(scope="session")
 def start_service():
     return start
+
+
+@pytest.fixture
+def browse():
+    """Open pages of a service's playground in a browser, which may not complain or ask another host for anything."""
+    told, asked, addresses = [], set(), set()
+    # for one test at a time: while it runs, its thread has an event loop that other tests would stumble over
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+
+        def open_page(url):
+            page = browser.new_page(viewport={"width": 1280, "height": 860})
+            page.on("console", lambda message: message.type == "error" and told.append(message.text))
+            page.on("pageerror", lambda problem: told.append(str(problem)))
+            page.on("request", lambda request: asked.add(urlsplit(request.url)[:2]))
+            addresses.add(urlsplit(url)[:2])
+            page.set_default_timeout(60_000)
+            page.goto(f"{url}/ui")
+            page.wait_for_selector("#detect")
+            return page
+
+        yield open_page
+        browser.close()
+    assert told == []
+    assert {one for one in asked if one[0] in ("http", "https", "ws", "wss")} == addresses
+
+
+@pytest.fixture(scope="session")
+def picture_for_readme():
+    """Write what a browser shows into the folder that SCREENSHOTS names; docs/ has the README's."""
+
+    def shoot(page, name):
+        if folder := os.environ.get("SCREENSHOTS"):
+            seen = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
+            few = seen.quantize(128, dither=Image.Dither.NONE)  # a third of the bytes
+            few.save(Path(folder) / f"playground-{name}.png", optimize=True)
+
+    return shoot

@@ -251,7 +251,7 @@ def test_a_conversation_goes_back_as_plain_text():
 
 
 async def test_models_to_choose_from_are_those_that_are_served(fake, chat):
-    fake.answers[("GET", "/v1/models")] = (200, {"data": [{"id": "one"}, {"id": "two"}]})
+    fake.answers[("GET", "/v1/models")] = (200, {"data": [{"id": "one", "root": "one"}, {"id": "two", "root": "one"}]})
     model = await chat.update()
     assert ([value for _, value in model.choices], model.value) == (["one", "two"], "one")
     fake.answers[("GET", "/v1/models")] = (200, {"data": []})
@@ -263,7 +263,7 @@ async def test_the_status_tells_of_everything_and_of_what_cannot_be_had(fake, st
         ("GET", "/health"): (503, {"live": True, "ready": False, "deployments": {"vision": False, "talker": True}}),
         ("GET", "/warmup_status"): (200, {"deployments": {"talker": {"talker": {"replicas_ready": 1, "replicas": 2}}}}),
         ("GET", "/tracks"): (200, {"tracks": TRACKS}),
-        ("GET", "/v1/models"): (200, {"data": [{"id": "talker"}]}),
+        ("GET", "/v1/models"): (200, {"data": [{"id": name, "root": "talker"} for name in ("talker", "muddled")]}),
         ("POST", "/v2/repository/index"): (200, [
             {"name": "talker", "version": "1", "state": "UNAVAILABLE", "reason": "asleep: <a> request wakes it"},
             {"name": "yolo", "version": "1", "state": "READY"},
@@ -274,7 +274,7 @@ async def test_the_status_tells_of_everything_and_of_what_cannot_be_had(fake, st
     assert re.search(r"vision</td><td>.{,40}not ready</span></td><td>–", told)
     assert re.search(r"talker</td><td>.{,40}ready</span></td><td>1 of 2 warm", told)
     assert re.search(r"yolo</td><td>1</td><td>.{,40}ready</span></td><td>77", told)
-    assert "asleep: &lt;a&gt; request wakes it" in told
+    assert told.count("asleep: &lt;a&gt; request wakes it") == 3  # the model twice, and its adapter
     assert told.count("/predict/") == len(TRACKS)
     fake.answers[("POST", "/v2/repository/index")] = BUSY
     told = await status.show()

@@ -117,9 +117,9 @@ def spans():
 
 
 @pytest.fixture(scope="package")
-def languages(tmp_path_factory, configure, start_service, collector):
+def languages(tmp_path_factory, configure, add_playground, start_service, collector):
     folder = tmp_path_factory.mktemp("languages")
-    path = configure(folder)
+    path = add_playground(configure(folder))
     config = yaml.safe_load(path.read_text())
     (application,) = config["applications"]
     arguments = application["args"]
