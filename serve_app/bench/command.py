@@ -9,7 +9,7 @@ import httpx
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from serve_app.bench.report import as_json, draw, show
+from serve_app.bench.report import as_json, draw, open_console, show
 from serve_app.bench.tracks import Row, Service, Target, differences, measure
 from serve_app.clients.arguments import FAILED, Parser, end_with, list_of, number
 from serve_app.clients.errors import unreachable
@@ -93,7 +93,7 @@ def measure_all(
 
 
 def run(options: argparse.Namespace) -> int:
-    console = Console(highlight=False, soft_wrap=True)
+    console = open_console()
     service = Service(options.url)
     try:
         targets = chosen(service, options.track, options.size)

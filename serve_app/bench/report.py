@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,7 +16,13 @@ from rich.table import Table
 
 from serve_app.bench.tracks import Row
 
+WIDE = 160  # characters
 BUSY_GENERATOR = 0.8  # of a core: then it is the load that limits
+
+
+def open_console() -> Console:
+    """Tables keep their lines where nobody looks at a terminal."""
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
 
 
 def percentiles(took_ms: Sequence[float]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from serve_app.bench.ratio.contest import Result, contest
 from serve_app.bench.ratio.report import as_json, draw, show
 from serve_app.bench.ratio.stage import Stage
 from serve_app.bench.ratio.turns import Load
+from serve_app.bench.report import open_console
 from serve_app.clients.arguments import FAILED, Parser, end_with, number
 from serve_app.settings import PROJECT_ROOT
 
@@ -47,7 +48,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace) -> int:
-    console = Console(highlight=False, soft_wrap=True)
+    console = open_console()
     results: dict[str, Result] = {}
     # those that need the same service share its run
     for serves, group in groupby(sorted(set(options.names)), key=lambda name: COMPARISONS[name].serves):

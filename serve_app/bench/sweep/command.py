@@ -2,13 +2,13 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from serve_app.bench.report import open_console
 from serve_app.bench.sweep.inputs import inputs_of
 from serve_app.bench.sweep.report import line_of, show
 from serve_app.bench.sweep.search import Objective, Search
@@ -23,7 +23,6 @@ from serve_app.triton.repository import ModelRepository
 
 CORES = len(os.sched_getaffinity(0))
 DIVISIONS = sorted({0, 1, max(1, CORES // 2)})
-WIDE = 160  # characters, where nobody looks at a terminal
 BATCHES = (1, 8, 32, 64, 128)
 OPTION_OF = {
     "instances": "instances", "max_batch": "batches", "delay_us": "delays", "threads": "threads", "streams": "streams",
@@ -72,7 +71,7 @@ def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace) -> int:
-    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
+    console = open_console()
     trial = trial_of(options)
     values = {name: getattr(options, option) for name, option in OPTION_OF.items()}
     space = Space(Setting.of(trial.config), values | {"max_batch": batches_of(trial, options.batches)})
