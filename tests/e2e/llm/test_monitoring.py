@@ -79,6 +79,11 @@ def traffic(service, stop):
             leave(client)
 
 
+def pictures_done(service):
+    (row,) = httpx.get(f"{service.url}/v2/models/yolo_nano/stats", timeout=30).json()["model_stats"]
+    return row["inference_count"]
+
+
 def leave(client):
     long = QUESTION | {"model": "demo-llm", "stream": True, "max_tokens": 900, "ignore_eos": True}
     with client.stream("POST", "/v1/chat/completions", json=long) as answer:
@@ -94,10 +99,11 @@ def watched(prometheus, languages, wait_for):
         try:
             time.sleep(20)
             (killed,) = languages.replicas("vision")
+            before = pictures_done(languages)
             many = pool.submit(
                 httpx.post, f"{languages.url}/predict/nano", files=[("images", PICTURE)] * 100, timeout=300
             )
-            time.sleep(1)
+            wait_for(lambda: pictures_done(languages) >= before + 10, 120, "the replica works at them")
             os.kill(killed, signal.SIGKILL)  # while a request is in its hands, which is then tried again
             wait_for(
                 lambda: languages.is_healthy() and languages.replicas("vision") not in ([], [killed]),
