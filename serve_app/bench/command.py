@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from serve_app.bench.report import as_json, draw, open_console, show
 from serve_app.bench.tracks import Row, Service, Target, differences, measure
-from serve_app.clients.arguments import FAILED, Parser, end_with, list_of, number
+from serve_app.clients.arguments import FAILED, Defaults, Parser, end_with, list_of, number
 from serve_app.clients.errors import unreachable
 from serve_app.clients.pictures import pictures_in
 from serve_app.errors import InvalidRequestError
@@ -24,7 +24,7 @@ def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         description=description,
         epilog="`bench ratio --help` is about the service against what it replaces",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Defaults,
     )
     add = parser.add_argument
     add("--track", default="all", help="A, B, C, D1, D2, D3, several with commas, or all; also D_batch and the like")
@@ -103,6 +103,7 @@ def run(options: argparse.Namespace) -> int:
         raise unreachable(options.url, problem) from None
     show(rows, console)
     if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(as_json(rows, ["scripts/bench", *sys.argv[1:]]), encoding="utf-8")
     if options.chart:
         draw(rows, options.chart)

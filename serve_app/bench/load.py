@@ -43,7 +43,7 @@ class Generator:
         self._plan = plan
         self._check = check
         self._outcome = Outcome()
-        self._begin_s = 0.0
+        self._begin_s = self._end_s = 0.0
         self._next = 0
 
     def run(self) -> Outcome:
@@ -52,11 +52,11 @@ class Generator:
     async def _run(self) -> Outcome:
         plan = self._plan
         self._begin_s = time.perf_counter() + plan.warmup_s
-        end_s = self._begin_s + plan.duration_s
+        self._end_s = end_s = self._begin_s + plan.duration_s
         work = self._open_loop(end_s) if plan.rate_per_s else self._closed_loop(end_s)
         watch = asyncio.create_task(self._watch_processor(end_s))
         await work
-        self._outcome.wall_s = time.perf_counter() - self._begin_s
+        self._outcome.wall_s = time.perf_counter() - self._begin_s if plan.rate_per_s else plan.duration_s
         await watch
         return self._outcome
 
@@ -112,10 +112,16 @@ class Generator:
             if connection:
                 connection.close()
             connection = None
-        if due_s >= self._begin_s:
+        if self._counts(due_s, time.perf_counter()):
             if problem:
                 self._outcome.errors[problem] += 1
             else:
                 self._outcome.took_ms.append((time.perf_counter() - due_s) * 1e3)
                 self._outcome.first_ms.append((first_s - due_s) * 1e3)
         return connection
+
+    def _counts(self, due_s: float, answered_s: float) -> bool:
+        """Open loops count what was due in time, closed ones what was answered: their end would dilute their rate."""
+        if self._plan.rate_per_s:
+            return due_s >= self._begin_s
+        return self._begin_s <= answered_s < self._end_s

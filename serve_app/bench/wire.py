@@ -45,6 +45,8 @@ class Connection(asyncio.Protocol):
 
     async def ask(self, request: bytes, timeout_s: float) -> Answer:
         assert self._transport is not None
+        if self._transport.is_closing():
+            raise ConnectionError("the connection was closed")
         self._waiting = asyncio.get_running_loop().create_future()
         self._received.clear()
         self._need, self._body_at, self._first_s = -1, 0, 0.0

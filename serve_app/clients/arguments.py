@@ -21,6 +21,12 @@ class Parser(argparse.ArgumentParser):
         self.exit(WRONG_USAGE, f"error: {message}\n")
 
 
+class Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        """No default is none to tell of."""
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def number(kind: Callable[[str], float], least: float, most: float = math.inf) -> Callable[[str], float]:
     def read(text: str) -> float:
         value = kind(text)

@@ -16,6 +16,8 @@ def command(repository: Path, models: Iterable[str], http_port: int, grpc_port: 
         "--model-control-mode=explicit",
         *(f"--load-model={name}" for name in models),
         f"--backend-directory={backends.backend_directory()}",
+        "--http-address=127.0.0.1",  # it loads whatever it is sent
+        "--grpc-address=127.0.0.1",
         f"--http-port={http_port}",
         f"--grpc-port={grpc_port}",
         "--allow-metrics=false",

@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import gradio as gr
@@ -17,6 +18,15 @@ QUESTIONS = ("What is serve_app?", "Which tracks are there?", "What happens to a
 SHOW_INTERVAL_S = 0.05  # the page is told in steps, or telling it would slow what is measured
 TIMEOUT_S = 300.0
 Message = dict[str, Any]
+
+
+def as_text(_talk: gr.Chatbot, payload: Any) -> list[Message]:
+    """Texts alone: Gradio would make files and components of what a visitor sends as messages."""
+    texts = [(one.role, "".join(getattr(part, "text", "") for part in one.content)) for one in payload.root]
+    return [{"role": role, "content": text} for role, text in texts]
+
+
+gr.Chatbot.preprocess = as_text
 
 
 @dataclass(slots=True)
@@ -155,14 +165,9 @@ def said(text: str) -> Message:
 
 
 def plain(talk: list[Message]) -> list[Message]:
-    """Gradio has a message's text in parts."""
-    return [{"role": message["role"], "content": _text_of(message["content"])} for message in talk]
-
-
-def _text_of(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text", "") for part in content)
+    """Without questions that nothing came of: some models' templates refuse two in a row."""
+    pairs = zip_longest(talk, talk[1:], fillvalue={"role": ""})
+    return [one for one, following in pairs if one["role"] != "user" or following["role"] != "user"]
 
 
 def _message_of(problem: openai.APIStatusError) -> str:

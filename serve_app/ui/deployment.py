@@ -44,8 +44,8 @@ class PlaygroundReplica:
         """What the start of models needs of the processor is not taken from them."""
         async with httpx.AsyncClient(base_url=self._url, timeout=LOOK_TIMEOUT_S) as client:
             while not self._asked.is_set():
-                with suppress(httpx.HTTPError):
-                    if (await client.get("/health")).is_success:
+                with suppress(httpx.HTTPError, ValueError):
+                    if all_else_is_up((await client.get("/health")).json()):
                         return
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._asked.wait(), LOOK_INTERVAL_S)
@@ -74,6 +74,12 @@ class PlaygroundReplica:
         if making := getattr(self, "_making", None):
             making.cancel()
             await self._lifetime.aclose()
+
+
+def all_else_is_up(health: dict[str, Any]) -> bool:
+    """Language models too, which nothing else waits for."""
+    others = [there for name, there in health.get("deployments", {}).items() if name != "playground"]
+    return bool(others) and all(others)
 
 
 def _build(service_url: str) -> Starlette:

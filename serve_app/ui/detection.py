@@ -1,5 +1,6 @@
 """The tab for pictures: one picture through two tracks, with boxes, class names and where the time went."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,13 +15,14 @@ from gradio.processing_utils import save_bytes_to_cache
 
 from serve_app.clients import RestDetector
 from serve_app.detection.drawing import draw
-from serve_app.errors import InvalidRequestError, ServeAppError
+from serve_app.errors import InvalidRequestError, NotFoundError, ServeAppError
 from serve_app.settings import MAX_PIXELS, PROJECT_ROOT
 from serve_app.types import PictureResult, Thresholds
 from serve_app.ui.markup import badge, failure, figures, note, table
 from serve_app.ui.service import Service
 
 SAMPLES = (PROJECT_ROOT / "docs" / "shapes.jpg", *sorted((Path(__file__).parent / "samples").glob("*.jpg")))
+TRACK = re.compile(r"/(pytorch/)?predict/\w+", re.ASCII)
 DEFAULTS = Thresholds()
 NOTHING = "Nothing to compare with"
 WAITING = "Choose a picture, then Detect."
@@ -131,6 +133,8 @@ def preferred(tracks: list[dict[str, Any]]) -> tuple[str, str]:
 
 
 def look(url: str, track: str, picture: bytes, thresholds: Thresholds) -> Seen | ServeAppError:
+    if not TRACK.fullmatch(track):  # else a visitor could send to any path from in here
+        return NotFoundError(f"there is no track {track!r}")
     if not picture:
         return InvalidRequestError("Drop a picture on the left, or choose a sample.")
     with RestDetector(url, track) as detector:

@@ -4,16 +4,19 @@ from pathlib import Path
 
 import gradio as gr
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
 from serve_app.ui.chat import ChatTab
-from serve_app.ui.detection import DetectionTab
+from serve_app.ui.detection import SAMPLES, DetectionTab
+from serve_app.ui.guard import Guard, close_doors
 from serve_app.ui.service import Service
 from serve_app.ui.status import StatusTab
 
 PATH = "/ui"
 STYLE = Path(__file__).with_name("style.css")
 KEPT_S = 3600  # how long pictures that were uploaded or drawn stay
-EVENTS_AT_ONCE = 8  # of each kind, from all visitors
+EVENTS_AT_ONCE, EVENTS_WAITING = 8, 64  # of each kind, from all visitors
+UPLOAD_BYTES = 20 << 20
 HEADER = """<header class="top"><h1>serve_app playground</h1>
 <p>Detection through in-process Triton and language models through vLLM, behind one router.</p>
 <nav><a href="../docs" target="_blank">HTTP interface</a><a href="../metrics" target="_blank">Metrics</a></nav></header>
@@ -39,9 +42,12 @@ THEME = gr.themes.Soft(
 def build_page(service_url: str) -> Starlette:
     """Everything below /ui, which Gradio would forget in the addresses of some files if it were not told twice."""
     blocks = build_blocks(Service(service_url))
+    close_doors(blocks)
     return gr.mount_gradio_app(  # type: ignore[no-any-return]
-        Starlette(), blocks, PATH, root_path=PATH, theme=THEME, css_paths=STYLE, footer_links=[], show_error=False,
-        run_history=False, ssr_mode=False, mcp_server=False, enable_monitoring=False, pwa=False,
+        Starlette(middleware=[Middleware(Guard)]), blocks, PATH, root_path=PATH, theme=THEME, css_paths=STYLE,
+        footer_links=[], show_error=False, run_history=False, ssr_mode=False, mcp_server=False,
+        enable_monitoring=False, pwa=False, max_file_size=UPLOAD_BYTES,
+        allowed_paths=[str(path) for path in SAMPLES],
     )  # fmt: skip
 
 
@@ -58,5 +64,5 @@ def build_blocks(service: Service) -> gr.Blocks:
             StatusTab(service, tab)
         for part in (pictures, chat):
             blocks.load(part.update, None, part.updated, show_progress="hidden", api_visibility="private")
-    blocks.queue(default_concurrency_limit=EVENTS_AT_ONCE, api_open=False)
+    blocks.queue(default_concurrency_limit=EVENTS_AT_ONCE, max_size=EVENTS_WAITING, api_open=False)
     return blocks

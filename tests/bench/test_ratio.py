@@ -9,12 +9,12 @@ import psutil
 import pytest
 from rich.console import Console
 
+from serve_app.bench.contest import Contender, Goal, Measured, Result, contest
 from serve_app.bench.peers.bare import Loop
 from serve_app.bench.peers.processes import answers, free_port, running
 from serve_app.bench.ratio.command import parse
 from serve_app.bench.ratio.comparisons import COMPARISONS
 from serve_app.bench.ratio.contenders import require_equal
-from serve_app.bench.ratio.contest import Contender, Goal, Measured, Result, contest
 from serve_app.bench.ratio.report import as_json, draw, show
 from serve_app.bench.ratio.soak import Footprint
 from serve_app.bench.ratio.step import Course, Sample

@@ -75,7 +75,7 @@ def test_an_engine_is_swept_through_its_ensemble_and_the_frontier_is_shown(tmp_p
     ("arguments", "status", "message"),
     [
         (("yolo_nano_gpu_e2e",), 2, "error: yolo_nano_gpu_e2e is an ensemble; sweep one of its models, "),
-        (("nothing",), 1, "error: no model matches 'nothing' in "),
+        (("nothing",), 2, "error: no model 'nothing' in "),
         (("yolo_nano", "--threads", "-1"), 2, "error: argument --threads: -1 is not at least 0"),
     ],
 )

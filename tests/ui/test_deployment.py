@@ -50,13 +50,19 @@ async def until_described(replica):
 
 
 async def test_the_page_is_made_when_the_service_is_ready_and_not_before(fake, made):
-    fake.answers[HEALTH] = (503, {"ready": False})
+    fake.answers[HEALTH] = (
+        200,
+        {"ready": True, "deployments": {"vision": True, "demo-llm": False, "playground": False}},
+    )
     one = await replica(fake.url)
     await asyncio.sleep(0.2)
     assert made == []
     with pytest.raises(UnavailableError, match="not there yet"):
         one.describe()
-    fake.answers[HEALTH] = (200, {"ready": True})
+    fake.answers[HEALTH] = (
+        200,
+        {"ready": True, "deployments": {"vision": True, "demo-llm": True, "playground": False}},
+    )
     assert await asyncio.wait_for(until_described(one), 5) == {}
     assert made == [fake.url]
     assert await page_of(one) == b"the page"

@@ -7,11 +7,18 @@ import cv2
 import numpy as np
 import openai
 import pytest
+from gradio.components.chatbot import ChatbotDataMessages
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount
+from starlette.testclient import TestClient
 
 from serve_app.types import Detection, PictureResult, StageTimes
 from serve_app.ui import detection
 from serve_app.ui.chat import ChatTab, Speed, plain, take
 from serve_app.ui.detection import SAMPLES, Seen, preferred, tell
+from serve_app.ui.guard import Guard
 from serve_app.ui.page import build_blocks
 from serve_app.ui.service import Service
 from serve_app.ui.status import StatusTab, replicas_of
@@ -245,9 +252,38 @@ def test_speed_counts_from_the_question_and_between_tokens():
         assert f"<b>{value}</b><span>{name}</span>" in told
 
 
-def test_a_conversation_goes_back_as_plain_text():
+def test_a_conversation_goes_back_as_plain_text(chat):
     parts = [{"type": "text", "text": "What "}, {"type": "text", "text": "is it?"}]
-    assert plain([{"role": "user", "content": parts, "metadata": None}]) == [{"role": "user", "content": "What is it?"}]
+    file = {"type": "file", "file": {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}}
+    component = {"type": "component", "component": "textbox", "value": "x", "constructor_args": {}, "props": {}}
+    payload = ChatbotDataMessages(root=[{"role": "user", "content": [*parts, file, component]}])
+    assert chat._talk.preprocess(payload) == [{"role": "user", "content": "What is it?"}]
+
+
+def test_a_question_that_nothing_came_of_is_not_sent_again():
+    talk = [{"role": role, "content": text} for role, text in
+            (("user", "a"), ("assistant", "b"), ("user", "lost"), ("user", "c"))]  # fmt: skip
+    assert [one["content"] for one in plain(talk)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("track", ["/v2/repository/models/x/unload", "/predict/../v2", "http://elsewhere/predict/nano"])
+def test_a_visitor_can_send_to_tracks_only(fake, pictures, track):
+    _, told, *_ = detect(pictures, track, "")
+    assert "This is not served" in told
+    assert fake.asked == []
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/ui/gradio_api/file=http://127.0.0.1/", 404), ("/ui/gradio_api/file= HTTPS://127.0.0.1/", 404),
+        ("/ui/gradio_api/proxy=http://127.0.0.1/", 404), ("/ui/gradio_api/heartbeat/x", 404),
+        ("/ui/gradio_api/vibe-edit/", 404), ("/ui/gradio_api/file=/tmp/gradio/a/detections.jpg", 200), ("/ui/", 200),
+    ],
+)  # fmt: skip
+def test_other_hosts_and_endless_streams_are_not_there(path, status):
+    application = Starlette(routes=[Mount("/", PlainTextResponse("the page"))], middleware=[Middleware(Guard)])
+    assert TestClient(application).get(path).status_code == status
 
 
 async def test_models_to_choose_from_are_those_that_are_served(fake, chat):

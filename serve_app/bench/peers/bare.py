@@ -29,7 +29,7 @@ class Loop:
         self._given = {name: np.array([value], np.float32) for name, value in given.items()}
         self._streams = ov.AsyncInferQueue(compiled, compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._streams.set_callback(self._finish)
-        self.detections: list[tuple[Detection, ...]] = []
+        self.detections: dict[int, tuple[Detection, ...]] = {}  # of each picture by its number
         cv2.setNumThreads(1)
 
     def run(self, pictures: list[bytes], seconds: float) -> float:
@@ -38,17 +38,18 @@ class Loop:
         began, done = time.perf_counter(), 0
         while time.perf_counter() < began + seconds:
             square, box = letterbox(decode(pictures[done % len(pictures)], MAX_PIXELS), self._side)
-            self._streams.start_async({"images": square[None], **self._given}, box)
+            self._streams.start_async({"images": square[None], **self._given}, (done, box))
             done += 1
         self._streams.wait_all()
         return done / (time.perf_counter() - began)
 
-    def _finish(self, request: Any, box: Letterbox) -> None:
+    def _finish(self, request: Any, picture: tuple[int, Letterbox]) -> None:
+        number, box = picture
         found = {name: request.get_tensor(name).data[0] for name in ("num_dets", "det_boxes", "det_scores")}
         count = int(found["num_dets"][0])
         classes = request.get_tensor("det_classes").data[0][:count].astype(np.int32)
         rows = keep_wanted(found["det_boxes"][:count], found["det_scores"][:count], classes, self._thresholds)
-        self.detections.append(to_detections(*rows, box, self._labels))
+        self.detections[number] = to_detections(*rows, box, self._labels)
 
 
 def main() -> None:

@@ -64,13 +64,17 @@ def _wait_until(ready: Callable[[], bool], process: "subprocess.Popen[bytes]", n
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(END_PATIENCE_S)
-    with suppress(ProcessLookupError):  # what it has left behind, or itself
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    """The second Ctrl-C makes `scripts/serve` end what is in sessions of its own, which a kill would leave."""
+    try:
+        for patience_s in (END_PATIENCE_S, END_PATIENCE_S / 3):
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(patience_s)
+    finally:
+        with suppress(ProcessLookupError):  # what it has left behind, or itself
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def free_port() -> int:

@@ -5,9 +5,9 @@ import time
 
 import httpx
 
+from serve_app.bench.contest import Contender, Measured
 from serve_app.bench.load import Generator, Plan
 from serve_app.bench.peers import ours
-from serve_app.bench.ratio.contest import Contender, Measured
 from serve_app.bench.ratio.soak import Footprint
 from serve_app.bench.ratio.stage import Stage
 from serve_app.bench.ratio.step import run_course
@@ -22,11 +22,12 @@ IDENTITIES_A_PICTURE = 49
 
 def starts(stage: Stage) -> list[Contender]:
     """From `serve run`'s start to the first picture's detections, and to a language model's first token."""
-    picture, model = stage.first_picture, stage.settings.llms[0].name
+    picture, model = stage.first_picture, stage.language_model.name
+    size = next(iter(stage.settings.detection.models))
     completion = {"model": model, "prompt": "What is vLLM?", "max_tokens": 1}
 
     def detects(url: str) -> bool:
-        return _is_answered(f"{url}/predict/nano", content=picture)
+        return _is_answered(f"{url}/predict/{size}", content=picture)
 
     def turn() -> Measured:
         began = time.monotonic()

@@ -1,24 +1,29 @@
 """The command line of `scripts/bench ratio`."""
 
 import argparse
+import signal
 import sys
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import groupby
 from pathlib import Path
 
+import httpx
+import psutil
 from rich.console import Console
 
+from serve_app.bench.contest import Result, contest
 from serve_app.bench.peers import ours
 from serve_app.bench.ratio.comparisons import COMPARISONS
-from serve_app.bench.ratio.contest import Result, contest
 from serve_app.bench.ratio.report import as_json, draw, show
 from serve_app.bench.ratio.stage import Stage
 from serve_app.bench.ratio.turns import Load
 from serve_app.bench.report import open_console
 from serve_app.clients.arguments import FAILED, Parser, end_with, number
+from serve_app.clients.pictures import pictures_in
+from serve_app.errors import UnavailableError
 from serve_app.settings import PROJECT_ROOT
 
-DESCRIPTION = "Measure the service against what it replaces; starts it, and each peer, by itself."
+DESCRIPTION = "Measure the service against what it replaces; starts it, and each peer, by itself: no other may be up."
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -49,20 +54,35 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> int:
     console = open_console()
+    pictures_in(options.pictures)  # told before anything starts
     results: dict[str, Result] = {}
-    # those that need the same service share its run
+    try:
+        measure_all(options, results, console)
+    except (httpx.HTTPError, psutil.Error) as problem:
+        raise UnavailableError(f"the service or its peer failed: {problem}") from None
+    finally:  # what was measured before something failed is not lost
+        if results:
+            tell_all(options, results, console)
+    return FAILED if any(result.failed for result in results.values()) else 0
+
+
+def measure_all(options: argparse.Namespace, results: dict[str, Result], console: Console) -> None:
+    # neighbours that need the same service share its run
     for serves, group in groupby(sorted(set(options.names)), key=lambda name: COMPARISONS[name].serves):
         names = list(group)
         console.print(f"starting the service for {', '.join(names)}")
         with service_for(serves, options.config) as service:
             for name in names:
                 results[name] = compare(name, service, options, console)
+
+
+def tell_all(options: argparse.Namespace, results: dict[str, Result], console: Console) -> None:
     show(results, console)
     if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(as_json(results, ["scripts/bench", *sys.argv[1:]]), encoding="utf-8")
     if options.chart:
         draw(results, options.chart)
-    return FAILED if any(result.failed for result in results.values()) else 0
 
 
 def service_for(serves: ours.Change | None, config: Path) -> AbstractContextManager[ours.Run | None]:
@@ -85,4 +105,6 @@ def compare(name: str, service: ours.Run | None, options: argparse.Namespace, co
 
 
 def main(arguments: list[str] | None) -> None:
+    for signum in (signal.SIGTERM, signal.SIGHUP):  # what was started ends as with Ctrl-C
+        signal.signal(signum, lambda signum, _: sys.exit(128 + signum))
     end_with(run, parse(arguments))

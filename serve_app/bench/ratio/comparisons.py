@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from serve_app.bench.contest import Contender, Goal
 from serve_app.bench.peers import ours
 from serve_app.bench.ratio import alone, contenders
-from serve_app.bench.ratio.contest import Contender, Goal
 from serve_app.bench.ratio.soak import Footprint
 from serve_app.bench.ratio.stage import Stage
 from serve_app.bench.ratio.step import DEPLOYMENT, LOOK_BACK_S

@@ -8,11 +8,11 @@ from typing import Any
 
 import httpx
 
+from serve_app.bench.contest import Contender, Measured
 from serve_app.bench.peers import ours
 from serve_app.bench.peers.gateway import gateway
 from serve_app.bench.peers.tritonserver import tritonserver
 from serve_app.bench.peers.vllm import vllm_serve
-from serve_app.bench.ratio.contest import Contender, Measured
 from serve_app.bench.ratio.stage import Stage
 from serve_app.bench.ratio.turns import completion_turn, identity_turn
 from serve_app.bench.report import machine
@@ -30,7 +30,8 @@ def d3_and_bare_loop(stage: Stage) -> list[Contender]:
     def bare_turn() -> Measured:
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
         if ran.returncode:
-            raise ServeAppError(f"the bare loop failed: {ran.stderr.strip().splitlines()[-1]}")
+            told = ran.stderr.strip().splitlines() or [f"status {ran.returncode}"]
+            raise ServeAppError(f"the bare loop failed: {told[-1]}")
         numbers = json.loads(ran.stdout)
         require_equal(expected, numbers.pop("detections"), "the bare loop")
         return Measured(numbers)
@@ -69,7 +70,7 @@ def front_ends(stage: Stage) -> list[Contender]:
 
 
 def language_models(stage: Stage) -> list[Contender]:
-    model = stage.settings.llms[0]
+    model = stage.language_model
     url = stage.peers.enter_context(vllm_serve(model))
     return [
         Contender(model.name, lambda: completion_turn(stage.url, model.name, stage.load)),

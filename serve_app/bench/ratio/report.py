@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from serve_app.bench.contest import Goal, Measured, Result
 from serve_app.bench.ratio.comparisons import COMPARISONS
-from serve_app.bench.ratio.contest import Goal, Measured, Result
 from serve_app.bench.report import machine
 
 

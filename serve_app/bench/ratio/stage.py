@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serve_app.bench.ratio.contest import Contender
+from serve_app.bench.contest import Contender
 from serve_app.bench.ratio.turns import Load, picture_turn
 from serve_app.bench.tracks import Service, Target
 from serve_app.clients.pictures import pictures_in
 from serve_app.errors import ConfigurationError
-from serve_app.settings import Settings, read_config, settings_of
+from serve_app.settings import LanguageModelSettings, Settings, read_config, settings_of
 from serve_app.triton.repository import ModelRepository
 
 
@@ -29,6 +29,12 @@ class Stage:
     @property
     def settings(self) -> Settings:
         return settings_of(read_config(self.config))
+
+    @property
+    def language_model(self) -> LanguageModelSettings:
+        if not self.settings.llms:
+            raise ConfigurationError(f"{self.config} serves no language model")
+        return self.settings.llms[0]
 
     @property
     def repository(self) -> Path:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Coroutine
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -80,11 +81,21 @@ async def run_course(url: str) -> Course:
     async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
         watching = asyncio.create_task(_watch(client, course))
         await asyncio.sleep(QUIET_S)
-        await _load(client, course)
-        await _back_to_one(course)
+        await _unless_it_fails(watching, _load(client, course))
+        await _unless_it_fails(watching, _back_to_one(course))
         await asyncio.sleep(5)
         watching.cancel()
     return course
+
+
+async def _unless_it_fails(watching: asyncio.Task[None], part: Coroutine[Any, Any, None]) -> None:
+    """A course that nobody watches says nothing."""
+    going = asyncio.ensure_future(part)
+    await asyncio.wait({watching, going}, return_when=asyncio.FIRST_COMPLETED)
+    if watching.done():
+        going.cancel()
+        watching.result()
+    await going
 
 
 async def _load(client: httpx.AsyncClient, course: Course) -> None:

@@ -1,14 +1,15 @@
 """One turn of a contender: a load for some seconds, and the numbers that it gives."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from tritonclient.http import InferenceServerClient, InferInput
 
+from serve_app.bench.contest import Measured
 from serve_app.bench.load import Generator, Outcome, Plan
-from serve_app.bench.ratio.contest import Measured
 from serve_app.bench.report import BUSY_GENERATOR, percentiles
 from serve_app.bench.wire import Answer, post
 
@@ -65,7 +66,7 @@ def completion_turn(url: str, model: str, load: Load) -> Measured:
     measured = _numbers(outcome, "streams/s")
     numbers = {
         "tokens/s": measured.numbers["streams/s"] * TOKENS,
-        "first token ms": float(np.mean(outcome.first_ms)) if outcome.first_ms else 0.0,
+        "first token ms": float(np.mean(outcome.first_ms)) if outcome.first_ms else math.nan,
     }
     return replace(measured, numbers=numbers)
 
@@ -78,5 +79,5 @@ def _numbers(outcome: Outcome, rate: str) -> Measured:
     remarks = [f"{count} × {kind}" for kind, count in outcome.errors.items()]
     if outcome.generator_share > BUSY_GENERATOR:
         remarks.append("making the load took most of a core and may be the limit")
-    numbers = {rate: len(outcome.took_ms) / outcome.wall_s, "p99 ms": percentiles(outcome.took_ms).get("p99", 0.0)}
+    numbers = {rate: len(outcome.took_ms) / outcome.wall_s, "p99 ms": percentiles(outcome.took_ms).get("p99", math.nan)}
     return Measured(numbers, tuple(remarks), outcome.errors.total())

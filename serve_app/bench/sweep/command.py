@@ -15,9 +15,9 @@ from serve_app.bench.sweep.search import Objective, Search
 from serve_app.bench.sweep.space import Setting, Space
 from serve_app.bench.sweep.trial import Point, Trial
 from serve_app.bench.sweep.verdict import apply, judge, write
-from serve_app.clients.arguments import FAILED, Parser, end_with, list_of, number
+from serve_app.clients.arguments import FAILED, Defaults, Parser, end_with, list_of, number
 from serve_app.clients.pictures import pictures_in
-from serve_app.errors import InvalidRequestError
+from serve_app.errors import InvalidRequestError, ServeAppError
 from serve_app.settings import PROJECT_ROOT, read_config, settings_of
 from serve_app.triton.repository import ModelRepository
 
@@ -35,7 +35,7 @@ def shape(text: str) -> tuple[str, list[int]]:
 
 
 def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
-    parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description=description, formatter_class=Defaults)
     add = parser.add_argument
     whole, counted = list_of(number(int, 1)), list_of(number(int, 0))
     add("model", help="whose config.pbtxt is tried")
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     if best is None:
         console.print("no setting keeps the bounds; the frontier says what is possible")
         return FAILED
-    verdict = judge(trial, space.start, best, options.objective, options.rounds, console.print)
+    verdict = judge(trial, space.start, best, objective, options.rounds, console.print)
     folder = options.output or PROJECT_ROOT / "runs" / "sweep" / trial.model
     write(folder, trial, search.seen(), space.start, verdict)
     console.print(f"{verdict}\nwritten: {folder}/config.pbtxt, sweep.json, sweep.png")
@@ -97,7 +97,10 @@ def run(options: argparse.Namespace) -> int:
 def trial_of(options: argparse.Namespace) -> Trial:
     path = options.repository or settings_of(read_config(options.config)).detection.model_repository
     through = options.through or options.model
-    repository = ModelRepository(path, [through, options.model], None)
+    repository = ModelRepository(path, ["*"], None)
+    for name in (options.model, through):
+        if name not in repository.all:
+            raise InvalidRequestError(f"no model {name!r} in {path}; there is: {', '.join(repository.all)}")
     if repository.all[options.model].steps:
         steps = ", ".join(repository.all[options.model].steps)
         raise InvalidRequestError(f"{options.model} is an ensemble; sweep one of its models, {steps}, --through it")
@@ -124,7 +127,13 @@ def progress_on(console: Console) -> Progress:
 
 
 def try_out(trial: Trial, setting: Setting, clients: Sequence[int], progress: Progress) -> Sequence[Point]:
-    points = trial.run(setting, clients)
+    try:
+        points = trial.run(setting, clients)
+    except ServeAppError as problem:
+        if setting == Setting.of(trial.config):
+            raise
+        progress.console.print(f"{setting}: {problem}")
+        return [Point(setting, count, 0.0, 0.0, 0.0, 1) for count in clients]
     progress.console.print(line_of(points))
     for task in progress.task_ids:
         progress.advance(task)

@@ -42,6 +42,10 @@ def _of_picture(name: str, dims: list[int], data_type: int, picture: bytes) -> n
 
 def _of_numbers(given: Any, shape: Sequence[int] | None) -> npt.NDArray[Any]:
     dims = list(shape) if shape else list(given.dims)
+    if len(dims) != len(given.dims) or any(
+        fixed not in (-1, size) for fixed, size in zip(given.dims, dims, strict=False)
+    ):
+        raise InvalidRequestError(f"--shape: {given.name} has the shape {list(given.dims)}, which {dims} doesn't fit")
     if min(dims, default=0) < 0:
         raise InvalidRequestError(f"--shape: {given.name} has the shape {dims}; say which, as in {given.name}:16")
     name = DataType.Name(given.data_type).removeprefix("TYPE_")

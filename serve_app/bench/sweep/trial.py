@@ -61,7 +61,7 @@ class Trial:
     def _point(self, engine: Engine, setting: Setting, clients: int) -> Point:
         outcome = asyncio.run(self._loop(engine, clients))
         at = percentiles(outcome.took_ms)
-        rate = len(outcome.took_ms) / outcome.wall_s
+        rate = len(outcome.took_ms) / self.duration_s
         return Point(setting, clients, rate, at.get("p50", 0.0), at.get("p99", 0.0), outcome.errors.total())
 
     async def _loop(self, engine: Engine, clients: int) -> Outcome:
@@ -74,11 +74,12 @@ class Trial:
                 try:
                     await engine.infer(self.through, self.inputs)
                 except ServeAppError as problem:
-                    outcome.errors[type(problem).__name__] += asked >= begin
+                    outcome.errors[problem.message] += 1
                     continue
-                if asked >= begin:
-                    outcome.took_ms.append((time.perf_counter() - asked) * 1e3)
+                if begin <= (now := time.perf_counter()) < end:
+                    outcome.took_ms.append((now - asked) * 1e3)
 
         await asyncio.gather(*(client() for _ in range(clients)))
-        outcome.wall_s = time.perf_counter() - begin
+        if outcome.errors and not outcome.took_ms:
+            raise ServeAppError(f"every request failed: {next(iter(outcome.errors))}")
         return outcome

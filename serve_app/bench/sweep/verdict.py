@@ -1,12 +1,14 @@
 """Whether the best setting found replaces the committed one, and the files that say so."""
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from serve_app.bench.ratio.contest import Contender, Measured, contest
+from serve_app.bench.contest import Contender, Measured, contest
 from serve_app.bench.sweep.report import as_json, config_text, draw
+from serve_app.bench.sweep.search import Objective
 from serve_app.bench.sweep.space import Setting
 from serve_app.bench.sweep.trial import Point, Trial
 
@@ -27,26 +29,34 @@ class Verdict:
 
 
 def judge(
-    trial: Trial, committed: Setting, best: Point, objective: str, rounds: int, tell: Callable[[str], None]
+    trial: Trial, committed: Setting, best: Point, objective: Objective, rounds: int, tell: Callable[[str], None]
 ) -> Verdict:
     """The best of many measurements is partly luck: it has to win again, in turns with the committed one."""
     if best.setting == committed:
         return Verdict(committed, True, "no other setting was better")
+    seen: dict[Setting, list[Point]] = {best.setting: [], committed: []}
 
     def contender(name: str, setting: Setting) -> Contender:
         def turn() -> Measured:
-            (point,) = trial.run(setting, [best.clients])
-            return Measured({"throughput": point.rate, "latency": 1e3 / point.p99_ms if point.p99_ms else 0.0})
+            points = trial.run(setting, [best.clients])
+            seen[setting] += points
+            return Measured({"value": objective.value(points[0]) if points[0].rate else math.nan})
 
         return Contender(name, turn)
 
     result = contest([contender("best", best.setting), contender("committed", committed)], rounds, tell)
-    ratio = result.median(objective)
-    number = "requests/s" if objective == "throughput" else "1/p99"
+    ratio = result.median("value")
+    number = "requests/s" if objective.kind == "throughput" else "1/p99"
     why = f"{best.setting} gives {ratio:.2f} times the committed config's {number} at {best.clients} clients"
-    if ratio < WORTH_IT:
-        return Verdict(committed, True, why, ratio)
-    return Verdict(best.setting, False, why, ratio)
+    if not _keeps(objective, seen[best.setting]):
+        return Verdict(committed, True, f"{why}, and broke the bounds in most rounds", ratio)
+    if not _keeps(objective, seen[committed]):
+        return Verdict(best.setting, False, f"{why}, which the committed one answers out of bounds", ratio)
+    return Verdict(*((best.setting, False) if ratio >= WORTH_IT else (committed, True)), why, ratio)
+
+
+def _keeps(objective: Objective, points: Sequence[Point]) -> bool:
+    return 2 * sum(map(objective.allows, points)) > len(points)
 
 
 def write(folder: Path, trial: Trial, points: Sequence[Point], committed: Setting, verdict: Verdict) -> None:

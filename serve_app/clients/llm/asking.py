@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 
 from serve_app.clients.llm.answers import Answer
 from serve_app.clients.llm.exchange import Exchange, Plan
@@ -24,10 +25,13 @@ def ask(
     url: str = "localhost:8001",
     concurrency: int | None = None,
     timeout_s: float | None = None,
-    **sampling: float | str,
+    **sampling: Any,
 ) -> list[Answer]:
-    """In the prompts' order; one that failed says so in its `error`. `sampling` is vLLM's, as in max_tokens=60."""
+    """In the prompts' order; one that failed says so in its `error`. `sampling` is vLLM's, as in max_tokens=60.
+
+    An answer's `text` begins with its prompt. Not for a running event loop: this starts one.
+    """
     answers = [Answer(number, prompt) for number, prompt in enumerate(prompts)]
-    question = Question(model, True, {name: str(value) for name, value in sampling.items()})
+    question = Question(model, True, sampling)
     asyncio.run(Exchange(Plan(url, question, concurrency, timeout_s), answers, Silence()).run())
     return answers

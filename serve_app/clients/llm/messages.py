@@ -19,7 +19,7 @@ class Question:
 
     model: str
     streaming: bool
-    sampling: dict[str, str]
+    sampling: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

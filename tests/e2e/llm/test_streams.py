@@ -140,7 +140,7 @@ async def test_more_than_there_is_room_for_is_refused_at_once_and_the_rest_is_an
 
 
 def test_a_program_asks_and_reads_the_trained_answers(languages, pairs):
-    answers = ask([pair.question for pair in pairs[:4]], url=languages.grpc_host, temperature=0, max_tokens=80)
+    answers = ask([pair.question for pair in pairs[:4]], url=languages.grpc_host, temperature=0, max_tokens=200)
     for answer, pair in zip(answers, pairs, strict=False):
         assert answer.error is None
         assert answer.text.endswith(pair.answer)

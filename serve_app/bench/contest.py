@@ -1,5 +1,6 @@
 """Two contenders measured in turn, so that what else the machine does falls on both; ratios come from pairs."""
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -53,10 +54,12 @@ class Result:
         if not self.theirs:
             return mine
         pairs = zip(mine, self.theirs, strict=True)
-        return [value / peer.numbers[number] if peer.numbers[number] else 0.0 for value, peer in pairs]
+        return [value / peer.numbers[number] if peer.numbers[number] else math.nan for value, peer in pairs]
 
     def median(self, number: str) -> float:
-        return statistics.median(self.values(number))
+        """Not a number where a turn gave none: then no goal is reached."""
+        values = self.values(number)
+        return math.nan if any(map(math.isnan, values)) else statistics.median(values)
 
     @property
     def failed(self) -> int:
