@@ -11,6 +11,7 @@ from rich.console import Console
 
 from serve_app.bench.contest import Contender, Goal, Measured, Result, contest
 from serve_app.bench.peers.bare import Loop
+from serve_app.bench.peers.ours import is_up
 from serve_app.bench.peers.processes import answers, free_port, running
 from serve_app.bench.ratio.command import parse
 from serve_app.bench.ratio.comparisons import COMPARISONS
@@ -150,3 +151,11 @@ def test_a_course_says_what_failed_and_when_replicas_were_asked_for():
     course = Course(sent=4, statuses=[200, 200, 503], samples=samples)
     assert course.failed == 2
     assert course.asked_after_s == 4.5
+
+
+def test_a_port_that_is_already_in_use_is_no_service_that_is_up(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("error: port 8265 (Ray's dashboard): address already in use; is another run of this service up?\n")
+    assert not is_up(log)
+    log.write_text("waiting for vision\nready in 44.0 s: http://localhost:8000\n")
+    assert is_up(log)

@@ -29,6 +29,7 @@ START_PATIENCE_S = 600  # twelve times what it takes on an idle machine
 LABORATORY = PROJECT_ROOT / "tests" / "triton" / "embedded" / "models"
 LABORATORY_MODELS = ["accumulate", "chain", "decoupled", "echo", "failing", "identity", "parameters", "slow"]
 STOP_PATIENCE_S = 90
+READY = "(?m)^ready in "  # not a port that is already in use
 CHROMIUM = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -159,7 +160,7 @@ class Service:
     def processes(self):
         return processes_of(self.mark())
 
-    def wait_until_ready(self, patience_s=START_PATIENCE_S, told="ready in "):
+    def wait_until_ready(self, patience_s=START_PATIENCE_S, told=READY):
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
             if re.search(told, self.output()):
@@ -170,7 +171,7 @@ class Service:
         pytest.fail(f"the service did not come up:\n{self.output()[-4000:]}")
 
     @contextmanager
-    def up(self, patience_s=START_PATIENCE_S, told="ready in "):
+    def up(self, patience_s=START_PATIENCE_S, told=READY):
         """From ready to one Ctrl-C, after which nothing of it is left."""
         try:
             self.wait_until_ready(patience_s, told)

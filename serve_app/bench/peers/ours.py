@@ -82,4 +82,5 @@ def service(
 
 
 def is_up(log: Path) -> bool:
-    return log.is_file() and "ready in " in log.read_text(errors="replace")
+    """Not by a port that is already in use."""
+    return log.is_file() and any(line.startswith("ready in ") for line in log.read_text(errors="replace").splitlines())
