@@ -63,6 +63,8 @@ monitor: env .prometheus/.installed ## watch the service that runs here: Prometh
 		{ echo "error: tests of the playground need a browser: apt-get install chromium, as root" >&2; exit 1; }
 	@command -v chromium >/dev/null || \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >.chromium/log 2>&1 || \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
+			>.chromium/log 2>&1 || \
 		{ tail -5 .chromium/log >&2; echo "error: apt-get could not install chromium; apt-get update may help" >&2; exit 1; }
 	@touch $@
 
