@@ -9,7 +9,7 @@ import httpx
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from serve_app.bench.report import as_json, draw, open_console, show
+from serve_app.bench.report import as_json, draw, open_console, show, store
 from serve_app.bench.tracks import Row, Service, Target, differences, measure
 from serve_app.clients.arguments import FAILED, Defaults, Parser, end_with, list_of, number
 from serve_app.clients.errors import unreachable
@@ -103,8 +103,7 @@ def run(options: argparse.Namespace) -> int:
         raise unreachable(options.url, problem) from None
     show(rows, console)
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(as_json(rows, ["scripts/bench", *sys.argv[1:]]), encoding="utf-8")
+        store(as_json(rows, ["scripts/bench", *sys.argv[1:]]), options.json)
     if options.chart:
         draw(rows, options.chart)
     answered = all(row.outcome.took_ms and not row.outcome.errors for row in rows)

@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from serve_app.bench.charts import chart
 from serve_app.bench.tracks import Row
 
 WIDE = 160  # characters
@@ -83,6 +84,21 @@ def machine() -> dict[str, Any]:
     }
 
 
+def machine_line() -> str:
+    about = machine()
+    return f"{about['cores']} cores of {about['processor']}"
+
+
+def as_document(command: Sequence[str], **content: Any) -> str:
+    """JSON with the machine that the numbers are from and the command that gave them."""
+    return json.dumps({"machine": machine(), "command": list(command)} | content, indent=1)
+
+
+def store(text: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
 def as_json(rows: Sequence[Row], command: Sequence[str]) -> str:
     measured = [
         {
@@ -101,37 +117,28 @@ def as_json(rows: Sequence[Row], command: Sequence[str]) -> str:
         }
         for row in rows
     ]
-    return json.dumps({"machine": machine(), "command": list(command), "measured": measured}, indent=1)
+    return as_document(command, measured=measured)
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Bars for one load, lines where it was swept."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     by_track: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_track[row.track].append(row)
-    figure, (rates, times) = pyplot.subplots(1, 2, figsize=(10, 4))
-    if all(len(of_track) == 1 for of_track in by_track.values()):
-        names = list(by_track)
-        rates.bar(names, [throughput(rows[0]) for rows in by_track.values()], color="tab:blue")
-        times.bar(names, [p99(rows[0]) for rows in by_track.values()], color="tab:red")
-        figure.suptitle(f"{load_of(rows[0])}, {machine()['cores']} cores of {machine()['processor']}")
-    else:
-        for name, of_track in by_track.items():
-            at = [row.rate_per_s or row.clients for row in of_track]
-            rates.plot(at, [throughput(row) for row in of_track], marker="o", label=name)
-            times.plot(at, [p99(row) for row in of_track], marker="o", label=name)
-        rates.set_xlabel("requests/s asked for" if rows[0].rate_per_s else "clients")
-        rates.legend()
-    rates.set_ylabel("images/s")
-    times.set_ylabel("p99, ms")
-    for axis in (rates, times):
-        axis.grid(alpha=0.3)
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
-    pyplot.close(figure)
+    with chart(path, 1, 2, figsize=(10, 4)) as (figure, (rates, times)):
+        if all(len(of_track) == 1 for of_track in by_track.values()):
+            names = list(by_track)
+            rates.bar(names, [throughput(rows[0]) for rows in by_track.values()], color="tab:blue")
+            times.bar(names, [p99(rows[0]) for rows in by_track.values()], color="tab:red")
+            figure.suptitle(f"{load_of(rows[0])}, {machine_line()}")
+        else:
+            for name, of_track in by_track.items():
+                at = [row.rate_per_s or row.clients for row in of_track]
+                rates.plot(at, [throughput(row) for row in of_track], marker="o", label=name)
+                times.plot(at, [p99(row) for row in of_track], marker="o", label=name)
+            rates.set_xlabel("requests/s asked for" if rows[0].rate_per_s else "clients")
+            rates.legend()
+        rates.set_ylabel("images/s")
+        times.set_ylabel("p99, ms")
+        for axis in (rates, times):
+            axis.grid(alpha=0.3)

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import yaml
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from serve_app.bench.peers.processes import free_port
 from serve_app.launch.leftovers import processes_of
 from serve_app.launch.watch import read_progress, read_status
 from serve_app.settings import PROJECT_ROOT
@@ -43,12 +43,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if {"service", "start_service"} & set(getattr(item, "fixturenames", ())):  # one of them waits for its start
             item.add_marker(pytest.mark.timeout(2 * START_PATIENCE_S))
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def write_config(folder, **detection):

@@ -17,7 +17,7 @@ from serve_app.bench.ratio.comparisons import COMPARISONS
 from serve_app.bench.ratio.report import as_json, draw, show
 from serve_app.bench.ratio.stage import Stage
 from serve_app.bench.ratio.turns import Load
-from serve_app.bench.report import open_console
+from serve_app.bench.report import open_console, store
 from serve_app.clients.arguments import FAILED, Parser, end_with, number
 from serve_app.clients.pictures import pictures_in
 from serve_app.errors import UnavailableError
@@ -79,8 +79,7 @@ def measure_all(options: argparse.Namespace, results: dict[str, Result], console
 def tell_all(options: argparse.Namespace, results: dict[str, Result], console: Console) -> None:
     show(results, console)
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(as_json(results, ["scripts/bench", *sys.argv[1:]]), encoding="utf-8")
+        store(as_json(results, ["scripts/bench", *sys.argv[1:]]), options.json)
     if options.chart:
         draw(results, options.chart)
 

@@ -1,6 +1,5 @@
 """Ratios for people and for machines: a table, a chart against the goals, and JSON with every turn."""
 
-import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,9 +7,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from serve_app.bench.charts import chart
 from serve_app.bench.contest import Goal, Measured, Result
 from serve_app.bench.ratio.comparisons import COMPARISONS
-from serve_app.bench.report import machine
+from serve_app.bench.report import as_document, machine_line
 
 
 def show(results: Mapping[str, Result], console: Console) -> None:
@@ -58,31 +58,21 @@ def as_json(results: Mapping[str, Result], command: Sequence[str]) -> str:
         }
         for name, goal, result in rows(results)
     ]
-    return json.dumps({"machine": machine(), "command": list(command), "compared": compared}, indent=1)
+    return as_document(command, compared=compared)
 
 
 def draw(results: Mapping[str, Result], path: Path) -> None:
     """Each ratio with its spread, and a mark where the goal is."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     lines = [row for row in rows(results) if row[2].theirs]  # the others have no ratio
-    figure, axis = pyplot.subplots(figsize=(10, 1 + 0.6 * len(lines)))
-    for at, (_, goal, result) in enumerate(lines):
-        values, median = result.values(goal.number), result.median(goal.number)
-        color = "tab:green" if goal.is_reached(median) else "tab:orange"
-        axis.barh(at, median, color=color, height=0.6)
-        axis.plot([min(values), max(values)], [at, at], color="black")
-        axis.plot([goal.bound, goal.bound], [at - 0.4, at + 0.4], color="tab:red", linestyle=":")
-    axis.set_yticks(range(len(lines)), [f"{name}  {goal.number}  {goal}" for name, goal, _ in lines])
-    axis.invert_yaxis()
-    axis.set_xlabel("the service's number ÷ the peer's; line: spread; dotted: goal")
-    axis.grid(alpha=0.3, axis="x")
-    about = machine()
-    axis.set_title(f"{about['cores']} cores of {about['processor']}")
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
-    pyplot.close(figure)
+    with chart(path, figsize=(10, 1 + 0.6 * len(lines))) as (_, axis):
+        for at, (_, goal, result) in enumerate(lines):
+            values, median = result.values(goal.number), result.median(goal.number)
+            color = "tab:green" if goal.is_reached(median) else "tab:orange"
+            axis.barh(at, median, color=color, height=0.6)
+            axis.plot([min(values), max(values)], [at, at], color="black")
+            axis.plot([goal.bound, goal.bound], [at - 0.4, at + 0.4], color="tab:red", linestyle=":")
+        axis.set_yticks(range(len(lines)), [f"{name}  {goal.number}  {goal}" for name, goal, _ in lines])
+        axis.invert_yaxis()
+        axis.set_xlabel("the service's number ÷ the peer's; line: spread; dotted: goal")
+        axis.grid(alpha=0.3, axis="x")
+        axis.set_title(machine_line())

@@ -32,13 +32,14 @@ class Stage:
 
     @property
     def language_model(self) -> LanguageModelSettings:
-        if not self.settings.llms:
-            raise ConfigurationError(f"{self.config} serves no language model")
-        return self.settings.llms[0]
+        for model in self.settings.llms:
+            return model
+        raise ConfigurationError(f"{self.config} serves no language model")
 
     @property
     def repository(self) -> Path:
-        return ModelRepository.of(self.settings.triton[0], self.settings.detection).path
+        settings = self.settings
+        return ModelRepository.of(settings.triton[0], settings.detection).path
 
     @property
     def first_picture(self) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from serve_app.bench.charts import chart
 from serve_app.errors import UnavailableError
 from serve_app.launch.watch import read_status
 
@@ -152,33 +153,24 @@ async def _watch(client: httpx.AsyncClient, course: Course) -> None:
 
 
 def draw(course: Course, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     at = [sample.at for sample in course.samples]
     rates = [0.0] + [(b.sent - a.sent) / (b.at - a.at) for a, b in pairwise(course.samples)]
-    figure, (load_axis, queue_axis, replica_axis) = pyplot.subplots(3, 1, figsize=(9, 7), sharex=True)
-    load_axis.plot(at, rates, color="tab:blue")
-    load_axis.axhline(CAPACITY_PER_S, color="gray", linestyle=":", label="what one replica can do")
-    load_axis.set_ylabel("requests/s")
-    queue_axis.plot(at, [max(sample.queue_ms, 0.1) for sample in course.samples], color="tab:red")
-    queue_axis.axhline(TARGET_QUEUE_MS, color="gray", linestyle=":", label="target_queue_ms")
-    queue_axis.set_yscale("log")
-    queue_axis.set_ylabel("queue time, ms")
-    for kind, color in (("wanted", "tab:orange"), ("running", "tab:green")):
-        counts = [getattr(sample, kind) for sample in course.samples]
-        replica_axis.step(at, counts, where="post", color=color, label=kind)
-    replica_axis.set_ylabel("replicas")
-    replica_axis.set_xlabel("seconds")
-    for axis in (load_axis, queue_axis, replica_axis):
-        axis.legend(loc="upper right")
-        axis.grid(alpha=0.3)
-    told = f"{course.sent} requests, {course.failed or 'none'} failed"
-    figure.suptitle(f"From nothing to three times a replica's capacity and back: {told}")
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
-    pyplot.close(figure)
+    with chart(path, 3, 1, figsize=(9, 7), sharex=True) as (figure, (load_axis, queue_axis, replica_axis)):
+        load_axis.plot(at, rates, color="tab:blue")
+        load_axis.axhline(CAPACITY_PER_S, color="gray", linestyle=":", label="what one replica can do")
+        load_axis.set_ylabel("requests/s")
+        queue_axis.plot(at, [max(sample.queue_ms, 0.1) for sample in course.samples], color="tab:red")
+        queue_axis.axhline(TARGET_QUEUE_MS, color="gray", linestyle=":", label="target_queue_ms")
+        queue_axis.set_yscale("log")
+        queue_axis.set_ylabel("queue time, ms")
+        for kind, color in (("wanted", "tab:orange"), ("running", "tab:green")):
+            counts = [getattr(sample, kind) for sample in course.samples]
+            replica_axis.step(at, counts, where="post", color=color, label=kind)
+        replica_axis.set_ylabel("replicas")
+        replica_axis.set_xlabel("seconds")
+        for axis in (load_axis, queue_axis, replica_axis):
+            axis.legend(loc="upper right")
+            axis.grid(alpha=0.3)
+        told = f"{course.sent} requests, {course.failed or 'none'} failed"
+        figure.suptitle(f"From nothing to three times a replica's capacity and back: {told}")
     path.with_suffix(".json").write_text(json.dumps([asdict(sample) for sample in course.samples]))

@@ -1,6 +1,5 @@
 """What a sweep says: a line a trial, the frontier as a table and a chart, JSON with every point, and a config."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from serve_app.bench.report import machine
+from serve_app.bench.charts import chart
+from serve_app.bench.report import as_document, machine_line
 from serve_app.bench.sweep.search import frontier
 from serve_app.bench.sweep.space import Setting
 from serve_app.bench.sweep.trial import Point
@@ -34,35 +34,26 @@ def show(points: Sequence[Point], committed: Setting, console: Console) -> None:
 
 
 def draw(points: Sequence[Point], committed: Setting, best: Setting, title: str, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(9, 5))
-    axis.scatter([one.p99_ms for one in points], [one.rate for one in points], s=14, color="gray", label="tried")
-    edge = frontier(points)
-    axis.plot([one.p99_ms for one in edge], [one.rate for one in edge], color="tab:blue", label="frontier")
-    for setting, color, name in ((committed, "tab:orange", "committed"), (best, "tab:green", "best")):
-        of_it = [one for one in points if one.setting == setting]
-        axis.scatter([one.p99_ms for one in of_it], [one.rate for one in of_it], s=60, marker="x", color=color,
-                     label=f"{name}: {setting}")  # fmt: skip
-    axis.set_xlabel("p99, ms")
-    axis.set_ylabel("requests/s")
-    axis.set_title(f"{title}, {machine()['cores']} cores of {machine()['processor']}")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
-    pyplot.close(figure)
+    with chart(path, figsize=(9, 5)) as (_, axis):
+        axis.scatter([one.p99_ms for one in points], [one.rate for one in points], s=14, color="gray", label="tried")
+        edge = frontier(points)
+        axis.plot([one.p99_ms for one in edge], [one.rate for one in edge], color="tab:blue", label="frontier")
+        for setting, color, name in ((committed, "tab:orange", "committed"), (best, "tab:green", "best")):
+            of_it = [one for one in points if one.setting == setting]
+            axis.scatter([one.p99_ms for one in of_it], [one.rate for one in of_it], s=60, marker="x", color=color,
+                         label=f"{name}: {setting}")  # fmt: skip
+        axis.set_xlabel("p99, ms")
+        axis.set_ylabel("requests/s")
+        axis.set_title(f"{title}, {machine_line()}")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
 
 
 def as_json(points: Sequence[Point], outcome: dict[str, Any], command: Sequence[str]) -> str:
     tried = [asdict(point) | {"setting": asdict(point.setting)} for point in points]
-    return json.dumps({"machine": machine(), "command": list(command), "tried": tried} | outcome, indent=1)
+    return as_document(command, tried=tried, **outcome)
 
 
 def config_text(config: ModelConfig, why: str) -> str:
-    about = machine()
-    origin = f"# Chosen by scripts/sweep on {about['cores']} cores of {about['processor']}: {why}\n"
+    origin = f"# Chosen by scripts/sweep on {machine_line()}: {why}\n"
     return origin + str(text_format.MessageToString(config))
