@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from pathlib import Path
 
 import cv2
 import psutil
@@ -114,6 +115,14 @@ import http.server, subprocess, sys, time
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
 """
+
+
+def test_a_free_port_is_none_that_the_kernel_gives_to_an_outgoing_connection_before_the_server_binds_it():
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = {free_port() for _ in range(50)}
+    assert len(ports) > 40
+    assert max(ports) < min(lowest, 30000)  # from 30000 on are Serve's replicas
+    assert min(ports) > 19999  # below are Ray's workers
 
 
 def test_a_peer_is_up_when_it_answers_and_leaves_nothing_behind():

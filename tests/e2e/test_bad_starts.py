@@ -13,7 +13,7 @@ from serve_app.settings import PROJECT_ROOT
 pytestmark = pytest.mark.e2e
 
 
-def serve(config, patience_s=30, wrapper=()):
+def serve(config, patience_s=90, wrapper=()):
     return subprocess.run(
         [*wrapper, sys.executable, PROJECT_ROOT / "scripts" / "serve", config],
         cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=patience_s,

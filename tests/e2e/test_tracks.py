@@ -179,7 +179,7 @@ def test_the_tracks_are_listed_with_their_models(client):
 def test_health_names_every_deployment(client):
     answer = client.get("/health")
     assert answer.status_code == 200
-    deployments = {"vision": True, "baseline": True, "laboratory": True}
+    deployments = {"vision": True, "baseline": True, "laboratory": True, "playground": True}
     assert answer.json() == {"live": True, "ready": True, "deployments": deployments}
 
 
