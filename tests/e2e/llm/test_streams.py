@@ -25,7 +25,8 @@ def chat(model="demo-llm", **options):
     return {"model": model, "messages": [{"role": "user", "content": "What is a replica?"}]} | options
 
 
-async def test_64_streams_over_two_models_are_whole_and_in_order_side_by_side(languages, pairs):
+async def read_side_by_side(languages, pairs):
+    """Texts and what they should be, and the most streams of each model that were under way at once."""
     reading, at_once = Counter(), []  # streams of each model that have begun and not ended, at every piece
 
     async with openai.AsyncOpenAI(base_url=f"{languages.url}/v1", api_key="none", timeout=600) as client:
@@ -44,9 +45,16 @@ async def test_64_streams_over_two_models_are_whole_and_in_order_side_by_side(la
             reading[model] -= 1
             return text, pair.answer
 
-        results = await asyncio.gather(*(read(number) for number in range(STREAMS)))
-    assert [text for text, _ in results] == [answer for _, answer in results]
-    assert max(at_once) > 1, "several streams of both models must have been under way at once"
+        return await asyncio.gather(*(read(number) for number in range(STREAMS))), max(at_once)
+
+
+async def test_64_streams_over_two_models_are_whole_and_in_order_side_by_side(languages, pairs):
+    for _ in range(3):  # a reader that gets no processor for a while finds whole answers, as if they came one by one
+        results, at_once = await read_side_by_side(languages, pairs)
+        assert [text for text, _ in results] == [answer for _, answer in results]
+        if at_once > 1:
+            return
+    pytest.fail("several streams of both models must have been under way at once")
 
 
 def failures(languages):
