@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "serve_app").rglob("*.py"))
 GROUND = {"settings", "errors", "types", "tensors", "changes", "deadlines", "telemetry", "nearest"}
 ENVIRONMENT_READERS = {
-    "serve_app/settings.py",
+    "serve_app/settings/reading.py",
     "serve_app/triton/embedded/library.py",
     # commands and what starts processes hand the environment on
     "serve_app/bench/peers/processes.py",

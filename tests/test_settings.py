@@ -44,7 +44,7 @@ def test_a_key_like_no_other_is_refused_with_all_valid_ones():
         ({"detection": {"max_detections": 301}}, "detection.max_detections"),
         ({"detection": {"models": {}}}, "detection.models"),
         ({"detection": {"models": {"tiny": {}}}}, "detection.models.tiny"),
-        ({"detection": {"models": {"nano": {"precision": "fp8"}}}}, "detection.models.nano.precision"),
+        ({"detection": {"models": {"nano": {"precision": "f64"}}}}, "detection.models.nano.precision"),
         ({"triton": [], "baseline": None}, "nothing to serve"),
         ({"triton": [{"name": "vision", "poll_interval_s": 0}]}, "triton.0.poll_interval_s"),
         ({"triton": [{"name": "1st"}]}, "triton.0.name"),
@@ -83,6 +83,25 @@ def test_a_baseline_of_a_size_that_is_not_served_is_refused():
     assert "baseline.sizes: large is not under detection.models" in refusal({"baseline": {"sizes": ["large"]}})
 
 
+def test_a_precision_that_the_engine_does_not_compute_in_is_refused_with_those_it_does():
+    args = {"detection": {"models": {"nano": {"precision": "fp8"}}}}
+    assert "models.nano.precision: openvino computes in f32, bf16, int8, not fp8" in refusal(args)
+    args["detection"]["engine"] = "tensorrt"
+    assert parse_settings(args).detection.runs_on == "cuda"
+
+
+@pytest.mark.parametrize(("engine", "device"), [("openvino", "cuda"), ("tensorrt", "cpu")])
+def test_an_engine_is_not_sent_to_a_device_that_it_has_nothing_to_do_with(engine, device):
+    args = {"detection": {"engine": engine, "device": device}}
+    assert f"device: {engine} has one kind of device only" in refusal(args)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "python-onnxruntime", "python-torch"])
+def test_an_engine_for_both_kinds_of_device_takes_the_gpu_unless_it_is_told(engine):
+    assert parse_settings({"detection": {"engine": engine}}).detection.runs_on == "cuda"
+    assert parse_settings({"detection": {"engine": engine, "device": "cpu"}}).detection.runs_on == "cpu"
+
+
 def test_instances_cannot_be_overridden_in_a_polled_repository():
     args = {"triton": [{"name": "vision", "control_mode": "poll", "instances": {"yolo": 2}}]}
     assert "instances can't be overridden with control_mode poll" in refusal(args)
@@ -91,6 +110,14 @@ def test_instances_cannot_be_overridden_in_a_polled_repository():
 def test_a_polled_repository_is_served_whole():
     args = {"triton": [{"name": "vision", "control_mode": "poll", "models": ["yolo"]}]}
     assert "control_mode poll serves the whole repository" in refusal(args)
+
+
+def test_a_polled_repository_is_read_as_it_is_so_its_configs_must_be_for_the_engine():
+    triton = {"name": "vision", "control_mode": "poll"}
+    message = refusal({"detection": {"engine": "tensorrt"}, "triton": [triton]})
+    assert "vision: control_mode poll reads detection.model_repository as it is, and tensorrt needs more" in message
+    foreign = triton | {"model_repository": "/models"}
+    assert parse_settings({"detection": {"engine": "tensorrt"}, "triton": [foreign]}).triton[0].control_mode == "poll"
 
 
 def test_relative_paths_start_at_the_project_root_defaults_too():
@@ -188,6 +215,12 @@ def language_model(**keys):
         ({"engine": {"lora_modules": [{"name": "polite"}]}}, "each is {name: …, path: …}"),
         ({"environment": {"HF_TOKEN": "hf_x"}}, "HF_TOKEN would be shown by Ray"),
         ({"environment": {"AWS_SECRET_ACCESS_KEY": "x"}}, "AWS_SECRET_ACCESS_KEY would be shown by Ray"),
+        ({"num_gpus": 0.5}, "vLLM takes 0.92 of the GPU's memory and num_gpus is 0.5"),
+        (
+            {"num_gpus": 0.5, "engine": {"gpu_memory_utilization": 0.6}},
+            "vLLM takes 0.6 of the GPU's memory and num_gpus",
+        ),
+        ({"num_gpus": 2}, "llms.0.num_gpus"),
         ({"accelerator": "cpu", "accelerator_type": "A10G"}, "accelerator_type names a GPU, and accelerator is cpu"),
         ({"name": "a/b"}, "llms.0.name"),
         ({"engin": {}}, "unknown key 'engin'; did you mean 'engine'?"),

@@ -1,0 +1,38 @@
+"""Every configuration model: `args` of configs/*.yaml in, frozen and checked objects out."""
+
+from serve_app.settings.application import PlaygroundSettings, RouterSettings, Settings
+from serve_app.settings.detection import (
+    MAX_PIXELS,
+    SIZES,
+    BaselineSettings,
+    DetectionSettings,
+    ModelSource,
+    Size,
+    TritonSettings,
+)
+from serve_app.settings.languages import AdapterSettings, LanguageModelSettings
+from serve_app.settings.reading import filled_in, parse_settings, read_config, settings_of, traces_endpoint
+from serve_app.settings.section import PROJECT_ROOT, Section, from_project_root
+
+__all__ = [
+    "MAX_PIXELS",
+    "PROJECT_ROOT",
+    "SIZES",
+    "AdapterSettings",
+    "BaselineSettings",
+    "DetectionSettings",
+    "LanguageModelSettings",
+    "ModelSource",
+    "PlaygroundSettings",
+    "RouterSettings",
+    "Section",
+    "Settings",
+    "Size",
+    "TritonSettings",
+    "filled_in",
+    "from_project_root",
+    "parse_settings",
+    "read_config",
+    "settings_of",
+    "traces_endpoint",
+]

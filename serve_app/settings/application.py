@@ -1,0 +1,70 @@
+"""The application's settings as a whole: `args` of configs/*.yaml."""
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from serve_app.settings.detection import BaselineSettings, DetectionSettings, Size, TritonSettings
+from serve_app.settings.languages import LanguageModelSettings
+from serve_app.settings.section import Section
+
+TAKEN = ("router", "baseline", "playground")  # names of deployments that there is one of
+
+
+class RouterSettings(Section):
+    """The ingress."""
+
+    max_body_mib: int = Field(64, ge=1, le=4096, description="larger HTTP bodies are refused with 413")
+    request_timeout_s: float = Field(300.0, gt=0, description="how long a request may take that brings no deadline")
+    admin_key_file: Path | None = Field(
+        None, description="a file with the key that load and unload ask for; null: they are open"
+    )
+
+
+class PlaygroundSettings(Section):
+    """The page at /ui: a client of the service like any other."""
+
+    service_url: str = Field(
+        "http://localhost:8000", pattern=r"^https?://[^/\s]+$", description="where the playground reaches the service"
+    )
+
+
+class Settings(Section):
+    """`args` of the application."""
+
+    router: RouterSettings = RouterSettings()
+    detection: DetectionSettings = DetectionSettings()
+    triton: tuple[TritonSettings, ...] = (TritonSettings(name="vision"),)
+    baseline: BaselineSettings | None = Field(BaselineSettings(), description="null turns track A off")
+    llms: tuple[LanguageModelSettings, ...] = ()
+    playground: PlaygroundSettings | None = Field(None, description="null turns the page at /ui off")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> "Settings":
+        names = [triton.name for triton in self.triton] + [model.name for model in self.llms]
+        if len({*names, *TAKEN}) != len(names) + len(TAKEN):
+            raise ValueError(f"names of triton and llms must differ, and {', '.join(TAKEN)} are taken: {names}")
+        for triton in self.triton:
+            if triton.control_mode == "poll" and not triton.model_repository and self.detection.engine != "openvino":
+                raise ValueError(
+                    f"{triton.name}: control_mode poll reads detection.model_repository as it is, and "
+                    f"{self.detection.engine} needs more than is there: use explicit"
+                )
+        if not (self.more_than_languages or self.llms):
+            raise ValueError("nothing to serve: triton, baseline and llms are all empty")
+        if self.baseline:
+            unknown = [size for size in self.baseline.sizes if size not in self.detection.models]
+            if unknown:
+                raise ValueError(f"baseline.sizes: {', '.join(unknown)} is not under detection.models")
+        return self
+
+    @property
+    def more_than_languages(self) -> bool:
+        """Whether anything is served beside language models."""
+        return bool(self.triton or self.baseline)
+
+    @property
+    def baseline_sizes(self) -> tuple[Size, ...]:
+        if self.baseline is None:
+            return ()
+        return self.baseline.sizes or tuple(self.detection.models)

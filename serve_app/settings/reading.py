@@ -1,0 +1,77 @@
+"""From a file to checked settings; the one place of the service that reads the environment."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from serve_app.errors import ConfigurationError
+from serve_app.settings.application import Settings
+
+VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+
+
+def filled_in(value: Any) -> Any:
+    """`${NAME}` and `${NAME:-default}` from the environment of the process that builds the application."""
+    if isinstance(value, dict):
+        return {key: filled_in(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [filled_in(one) for one in value]
+    if not isinstance(value, str) or not VARIABLE.search(value):
+        return value
+    text = VARIABLE.sub(_read_variable, value)
+    # A value that is one variable is what YAML makes of it, so that numbers stay numbers.
+    return yaml.safe_load(text) if VARIABLE.fullmatch(value) else text
+
+
+def _read_variable(found: re.Match[str]) -> str:
+    name, default = found.groups()
+    value = os.environ.get(name, default)
+    if value is None:
+        raise ConfigurationError(f"${{{name}}}: the environment has no {name}; ${{{name}:-…}} would give a default")
+    return value
+
+
+def parse_settings(args: dict[str, Any]) -> Settings:
+    """Check `args` whole; every mistake is in the one message."""
+    try:
+        return Settings.model_validate(filled_in(args))
+    except ValidationError as problem:
+        errors = problem.errors()
+        # a list that lost its only item to a mistake is not too short as well
+        real = [error for error in errors if error["type"] != "too_short"] or errors
+        lines = [
+            f"{'.'.join(map(str, error['loc'])) or 'args'}: {error['msg'].removeprefix('Value error, ')}"
+            for error in real
+        ]
+        raise ConfigurationError("invalid configuration: " + "; ".join(lines)) from None
+
+
+def traces_endpoint() -> str:
+    """Where OpenTelemetry's own variables say that traces go, over HTTP."""
+    base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318").rstrip("/")
+    return os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{base}/v1/traces")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The whole file that `serve run` takes."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as problem:
+        raise ConfigurationError(f"{path}: {problem.strerror}") from None
+    except yaml.YAMLError as problem:
+        raise ConfigurationError(f"{path} is not YAML: {str(problem).splitlines()[-1].strip()}") from None
+    if not isinstance(content, dict) or not content.get("applications"):
+        raise ConfigurationError(f"{path}: no `applications:`, so nothing to serve")
+    return content
+
+
+def settings_of(config: dict[str, Any]) -> Settings:
+    """The settings of the file's application that `serve_app.app:build` makes."""
+    for application in config["applications"]:
+        if application.get("import_path") == "serve_app.app:build":
+            return parse_settings(application.get("args") or {})
+    raise ConfigurationError("no application with import_path serve_app.app:build")
