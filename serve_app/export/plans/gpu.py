@@ -1,0 +1,55 @@
+"""Which GPU this process would use, and what its driver can do, asked of the driver itself."""
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+DRIVER = "libcuda.so.1"
+CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+NAME_BYTES = 256
+
+Load = Callable[[str], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    name: str
+    capability: tuple[int, int]
+
+
+def find_gpu(load: Load = ctypes.CDLL) -> Gpu | None:
+    """The first GPU that CUDA gives this process; None where there is none.
+
+    By hand, because NVML ignores CUDA_VISIBLE_DEVICES. It makes no context, so it takes no memory of the GPU.
+    """
+    driver = _loaded(load)
+    if driver is None or driver.cuInit(0):
+        return None
+    device = ctypes.c_int()
+    if driver.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    name = ctypes.create_string_buffer(NAME_BYTES)
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    failed = (
+        driver.cuDeviceGetName(name, NAME_BYTES, device)
+        or driver.cuDeviceGetAttribute(ctypes.byref(major), CAPABILITY_MAJOR, device)
+        or driver.cuDeviceGetAttribute(ctypes.byref(minor), CAPABILITY_MINOR, device)
+    )
+    return None if failed else Gpu(name.value.decode(errors="replace"), (major.value, minor.value))
+
+
+def driver_version(load: Load = ctypes.CDLL) -> str | None:
+    """The newest CUDA that the driver can run, as "12.4"; None without a driver."""
+    driver = _loaded(load)
+    number = ctypes.c_int()
+    if driver is None or driver.cuDriverGetVersion(ctypes.byref(number)):
+        return None
+    return f"{number.value // 1000}.{number.value % 1000 // 10}"
+
+
+def _loaded(load: Load) -> Any | None:
+    try:
+        return load(DRIVER)
+    except OSError:
+        return None
