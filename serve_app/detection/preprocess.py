@@ -25,6 +25,7 @@ SIGNATURES = {
 }
 # Pillow walks a JPEG's markers one by one: bytes that are made for it would keep it walking for minutes.
 JPEG_HEADER_BYTES = 2 << 20
+START_OF_SCAN, END_OF_PICTURE = 0xDA, b"\xff\xd9"
 PADDING_GREY = 114
 ORIENTATION_TAG = 0x0112
 Image.MAX_IMAGE_PIXELS = None  # the limit below is the one that counts; Pillow's own only warns or guesses
@@ -94,6 +95,30 @@ def read_header(data: bytes | memoryview, max_pixels: int) -> PictureHeader:
     if pixels == 0:
         raise UnreadableImageError("the picture has no pixels")
     return header
+
+
+def is_for_dali(data: bytes | memoryview, max_pixels: int) -> bool:
+    """Whether DALI may be given a picture; what isn't is for `decode`, which tells what is wrong with it.
+
+    DALI has no limit of pixels and reads formats that `decode` doesn't. Its CPU decoder refuses what is cut off, and
+    with it the whole batch; GPU decoders may fill what is missing and tell nobody.
+    """
+    try:
+        header = read_header(data, max_pixels)
+    except (NotAnImageError, UnreadableImageError):
+        return False
+    return header.format != "JPEG" or _has_an_end(bytes(data))
+
+
+def _has_an_end(jpeg: bytes) -> bool:
+    """An end marker after the scan has begun: thumbnails before it have their own, and files go on after it."""
+    place = 2
+    while place + 4 <= len(jpeg) and jpeg[place] == 0xFF:
+        length = int.from_bytes(jpeg[place + 2 : place + 4])
+        if jpeg[place + 1] == START_OF_SCAN:
+            return jpeg.find(END_OF_PICTURE, place + 2 + length) >= 0
+        place += 2 + length
+    return False  # something rare, such as bytes between two segments: `decode` reads that as well
 
 
 def decode(data: bytes | memoryview, max_pixels: int) -> Pixels:
