@@ -2,7 +2,7 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
-CONFIG ?= configs/serve.yaml
+CONFIG ?= configs/serve$(if $(TARGET),.$(TARGET)).yaml
 UV_VERSION := 0.13.8
 UV := .uv/bin/uv
 BIN := .venv/bin
@@ -29,7 +29,7 @@ check: env ## ruff, ruff format and mypy, which CI demands
 	$(BIN)/ruff format --check . scripts/*
 	$(BIN)/mypy
 
-models: env ## build what the model repository lacks, as CONFIG says
+models: env ## build what the model repository lacks, as CONFIG says; TARGET=gpu for the GPU's
 	@$(BIN)/python scripts/build_models --config $(CONFIG)
 
 env: .venv/.installed ## create .venv with the pinned environment

@@ -53,6 +53,12 @@ class ModelCard:
     image_size: int
     weights: str
     labels: tuple[str, ...]
+    fixed_iou: float | None = None  # of an engine that can't be asked for another one
+    least_confidence: float = 0.0  # what it doesn't answer lower scores than
+
+    def can(self, thresholds: Thresholds) -> bool:
+        """Whether its answers are right for these."""
+        return self.fixed_iou in (None, thresholds.iou) and thresholds.confidence >= self.least_confidence
 
 
 @dataclass(frozen=True, slots=True)

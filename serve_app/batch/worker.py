@@ -1,6 +1,7 @@
 """One actor of the pool: the service's own engine, which takes shards of pictures and stores what it finds."""
 
 import asyncio
+import logging
 from typing import Any
 
 from serve_app.batch.ledger import Shard
@@ -11,9 +12,11 @@ from serve_app.errors import ConfigurationError, InvalidRequestError, NotFoundEr
 from serve_app.settings import DetectionSettings, TritonSettings
 from serve_app.triton.detector import Detector
 from serve_app.triton.engine import Engine
+from serve_app.triton.overlay import Preparation
 from serve_app.triton.repository import ModelRepository
 from serve_app.types import PictureResult, Thresholds
 
+logger = logging.getLogger(__name__)
 IN_FLIGHT = 64  # below the queues' limit of 128, so that none is refused
 
 
@@ -33,7 +36,7 @@ class Worker:
         self._place = Place.of(destination)
         only = triton.model_copy(update={"models": (self._track.model,), "control_mode": "none"})
         repository = ModelRepository.of(only, detection)
-        self._engine = Engine(repository, only)
+        self._engine = Engine(repository, only, preparation=Preparation.of(only, detection, logger.info))
         self._engine.start()
         self._detector = Detector(self._engine, repository.cards(), detection.max_pixels, triton.picture_threads)
 

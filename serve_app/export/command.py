@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from serve_app.errors import ServeAppError
-from serve_app.export.repository import build_repository
-from serve_app.settings import SIZES, DetectionSettings, ModelSource, read_config, settings_of
+from serve_app.export.repository import build_plans, build_repository
+from serve_app.settings import SIZES, DetectionSettings, ModelSource, parse_settings, read_config, settings_of
 
 
 def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
@@ -17,7 +17,7 @@ def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--repository", type=Path, help="build there instead of where the configuration says")
     parser.add_argument("--size", choices=SIZES, help="build this size only, served or not")
     parser.add_argument("--weights", help="with --size: auto, demo or a .pt file")
-    parser.add_argument("--precision", choices=["f32", "bf16", "int8"], help="with --size")
+    parser.add_argument("--precision", choices=["f32", "bf16", "f16", "int8", "fp8"], help="with --size")
     parser.add_argument("--force", action="store_true", help="build again what is up to date")
     return parser.parse_args(arguments)
 
@@ -35,7 +35,12 @@ def wanted(options: argparse.Namespace) -> DetectionSettings | None:
         source = detection.models.get(options.size, ModelSource())
         fields = {key: getattr(options, key) for key in ("weights", "precision") if getattr(options, key)}
         changes["models"] = {options.size: source.model_copy(update=fields)}
-    return detection.model_copy(update=changes)
+    changed = detection.model_copy(update=changes)  # which checks nothing
+    return parse_settings({"detection": changed.model_dump()}).detection
+
+
+def report(line: str) -> None:
+    print(line, flush=True)
 
 
 def main(description: str, arguments: list[str] | None = None) -> None:
@@ -47,7 +52,9 @@ def main(description: str, arguments: list[str] | None = None) -> None:
         if detection is None:
             print(f"{options.config} serves no pictures: no models to build")
             return
-        built = build_repository(detection, report=lambda line: print(line, flush=True), force=options.force)
+        built = build_repository(detection, report, force=options.force)
+        if detection.engine == "tensorrt":
+            build_plans(detection, report)
     except (ServeAppError, OSError) as problem:
         sys.exit(f"error: {problem}")
     if not built:

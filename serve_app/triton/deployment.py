@@ -24,6 +24,7 @@ from serve_app.triton.control import ClusterStore, ModelControl
 from serve_app.triton.detector import Detector
 from serve_app.triton.engine import Engine
 from serve_app.triton.measuring import Measuring
+from serve_app.triton.overlay import Preparation
 from serve_app.triton.protocol import Protocol
 from serve_app.triton.repository import ModelRepository
 from serve_app.types import PictureResult, Thresholds, TrackAnswer
@@ -47,7 +48,8 @@ class TritonReplica:
         self._tracks = {
             track.target: track for track in tracks_of(detection.models, ()) if track.model in repository.selected
         }
-        self._engine = Engine(repository, settings, _log_file(settings.name))
+        preparation = Preparation.of(settings, detection, logger.info)
+        self._engine = Engine(repository, settings, _log_file(settings.name), preparation)
         await asyncio.to_thread(self._engine.start)
         self._protocol = Protocol(self._engine)
         self._control = ModelControl(self._engine, settings.control_mode, ClusterStore(settings, detection))
@@ -78,8 +80,9 @@ class TritonReplica:
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(picture)) for picture in pictures]
-        card = self._cards[track.model]
-        return TrackAnswer(track.model, card.backend, card.device, tuple(task.result() for task in tasks))
+        model = self._detector.model_for(track, thresholds)
+        card = self._cards[model]
+        return TrackAnswer(model, card.backend, card.device, tuple(task.result() for task in tasks))
 
     def _track(self, target: str) -> Track:
         try:

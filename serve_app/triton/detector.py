@@ -8,16 +8,25 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from tritonclient.grpc.model_config_pb2 import DataType
 
 from serve_app.detection.postprocess import Floats, Ints, keep_wanted, suppress, to_detections
-from serve_app.detection.preprocess import Letterbox, as_unit_planes, decode, letterbox, read_header
+from serve_app.detection.preprocess import (
+    Letterbox,
+    as_unit_planes,
+    decode,
+    is_for_dali,
+    letterbox,
+    read_header,
+)
 from serve_app.detection.tracks import Track
-from serve_app.errors import InvalidRequestError, NotAnImageError, UnreadableImageError
+from serve_app.errors import EngineError, InvalidRequestError, NotAnImageError, UnreadableImageError
 from serve_app.triton.engine import Answer, Engine
 from serve_app.types import Detection, ModelCard, PictureResult, StageTimes, Thresholds
 
 Result = TypeVar("Result")
 Arrays = Mapping[str, npt.NDArray[np.generic]]
+Squares = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 
 class Detector:
@@ -29,39 +38,62 @@ class Detector:
         self._max_pixels = max_pixels
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
 
+    def model_for(self, track: Track, thresholds: Thresholds) -> str:
+        """The track's own model, or the raw head where NMS inside of it has other thresholds."""
+        if self._cards[track.model].can(thresholds):
+            return track.model
+        raw, card = f"yolo_{track.size}", self._cards[track.model]
+        if raw in self._cards:
+            return raw
+        raise InvalidRequestError(
+            f"the engine of {track.target} was built for iou={card.fixed_iou:g} and conf={card.least_confidence:g} or "
+            f"more, and {raw}, which can be asked for conf={thresholds.confidence:g} and iou={thresholds.iou:g}, isn't "
+            "served beside it"
+        )
+
     async def detect(self, track: Track, picture: bytes, thresholds: Thresholds) -> PictureResult:
         """One picture on one track; a picture that can't be read is a result too."""
+        model = self.model_for(track, thresholds)
         try:
-            if track.design.kind == "pipeline":
-                return await self._pipeline(track, picture, thresholds)
-            return await self._engine_only(track, picture, thresholds)
+            if model != track.model or track.design.kind != "pipeline":
+                return await self._engine_only(model, picture, thresholds)
+            return await self._pipeline(model, picture, thresholds)
         except (NotAnImageError, UnreadableImageError) as problem:
             return PictureResult(error=problem.message, error_status=problem.status)
 
-    async def _engine_only(self, track: Track, picture: bytes, thresholds: Thresholds) -> PictureResult:
-        """Tracks B and C: everything around the engine happens here, off the event loop."""
-        card = self._cards[track.model]
-        planes, box, decode_ms, preprocess_ms = await self._in_pool(self._prepare, picture, card.image_size)
-        raw = track.design.kind == "raw"
-        parameters = {} if raw else _parameters(thresholds)
-        answer = await self._engine.infer(track.model, {"images": planes}, parameters)
+    async def _engine_only(self, model: str, picture: bytes, thresholds: Thresholds) -> PictureResult:
+        """Everything around the engine happens here, off the event loop: tracks B and C, and D without its reader."""
+        card = self._cards[model]
+        inputs = self._engine.repository.all[model].config.input
+        as_bytes = any(one.data_type == DataType.TYPE_UINT8 for one in inputs)
+        images, box, decode_ms, preprocess_ms = await self._in_pool(self._prepare, picture, card.image_size, as_bytes)
+        answer = await self._engine.infer(model, {"images": images}, _parameters(thresholds))
         start = time.perf_counter()
-        finish = _from_raw_head if raw else _from_end2end
-        # A raw head has every anchor's scores: too much arithmetic for the event loop.
         work = (answer.outputs, box, thresholds, card.labels)
-        detections = await self._in_pool(finish, *work) if raw else finish(*work)
+        # A raw head has every anchor's scores: too much arithmetic for the event loop.
+        raw = "output0" in answer.outputs
+        detections = await self._in_pool(_from_raw_head, *work) if raw else _from_end2end(*work)
         times = StageTimes(decode_ms, preprocess_ms, answer.queue_ms, answer.infer_ms, _since(start))
         return PictureResult(box.width, box.height, detections, times)
 
-    async def _pipeline(self, track: Track, picture: bytes, thresholds: Thresholds) -> PictureResult:
+    async def _pipeline(self, model: str, picture: bytes, thresholds: Thresholds) -> PictureResult:
         """Track D: Triton does it all; only the header is looked at before."""
         await self._in_pool(read_header, picture, self._max_pixels)
-        card = self._cards[track.model]
+        reader, *_, engine = self._engine.repository.all[model].steps
+        fails_together = self._engine.repository.all[reader].config.backend == "dali"
+        if fails_together and not await self._in_pool(is_for_dali, picture, self._max_pixels):
+            return await self._engine_only(engine, picture, thresholds)
+        card = self._cards[model]
         encoded = np.frombuffer(picture, np.uint8)[None]
         try:
-            answer = await self._engine.infer(track.model, {"encoded": encoded}, _parameters(thresholds))
+            answer = await self._engine.infer(model, {"encoded": encoded}, _parameters(thresholds))
         except InvalidRequestError as problem:  # our tensors are right, so it is about the picture
             raise UnreadableImageError(problem.message) from None
+        except EngineError:
+            if not fails_together:
+                raise
+            # Triton's DALI backend fails all pictures of a batch for one of them: read here, only that one fails.
+            return await self._engine_only(engine, picture, thresholds)
         start = time.perf_counter()
         width, height = map(int, answer.outputs["original_size"][0])
         box = Letterbox.fit(width, height, card.image_size)
@@ -69,13 +101,13 @@ class Detector:
         times = _pipeline_times(answer, _since(start))
         return PictureResult(width, height, detections, times)
 
-    def _prepare(self, picture: bytes, side: int) -> tuple[Floats, Letterbox, float, float]:
+    def _prepare(self, picture: bytes, side: int, as_bytes: bool) -> tuple[Squares, Letterbox, float, float]:
         start = time.perf_counter()
         pixels = decode(picture, self._max_pixels)
         decoded = time.perf_counter()
         square, box = letterbox(pixels, side)
-        planes = as_unit_planes(square)
-        return planes, box, (decoded - start) * 1e3, _since(decoded)
+        images = square[None] if as_bytes else as_unit_planes(square)
+        return images, box, (decoded - start) * 1e3, _since(decoded)
 
     async def _in_pool(self, function: Callable[..., Result], *arguments: object) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
@@ -98,7 +130,8 @@ def _from_raw_head(
 def _from_end2end(
     outputs: Arrays, box: Letterbox, thresholds: Thresholds, names: Sequence[str]
 ) -> tuple[Detection, ...]:
-    count = int(outputs["num_dets"][0, 0])
+    # not num_dets: an engine with fixed thresholds counts by its own, and keeps those below
+    count = int((outputs["det_scores"][0] > thresholds.confidence).sum())
     labels: Ints = outputs["det_classes"][0, :count].astype(np.int32, copy=False)
     rows = _floats(outputs["det_boxes"])[0, :count], _floats(outputs["det_scores"])[0, :count], labels
     return to_detections(*keep_wanted(*rows, thresholds), box, names)

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from serve_app.settings import TritonSettings
 from serve_app.telemetry.identity import request_id
 from serve_app.telemetry.tracing import is_traced
 from serve_app.triton.binding import find_tritonserver, one_line, translated
+from serve_app.triton.overlay import Overlay, Preparation
 from serve_app.triton.repository import ModelRepository
 from serve_app.triton.timing import Timing, tell_spans
 
@@ -55,16 +55,23 @@ class Answer:
 class Engine:
     """A Triton server over one repository, narrowed to the models of one deployment."""
 
-    def __init__(self, repository: ModelRepository, settings: TritonSettings, log_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        repository: ModelRepository,
+        settings: TritonSettings,
+        log_file: Path | None = None,
+        preparation: Preparation | None = None,
+    ) -> None:
         self.triton = find_tritonserver()
         self.repository = repository
         self._settings = settings
         self._log_file = log_file
+        self._preparation = preparation or Preparation(settings.instances)
         self._server: Any = None
         self._dead_model: str | None = None
         self.rejected = 0  # requests that found a queue full, or waited in it for too long
         self._loaded: dict[str, None] = {}  # in order, by request
-        self._overlay: tempfile.TemporaryDirectory[str] | None = None
+        self._overlay: Overlay | None = None
 
     def start(self) -> None:
         """Start the server with every model, or raise what the first failing one says."""
@@ -88,6 +95,7 @@ class Engine:
         modes = self.triton.ModelControlMode
         polls = self._settings.control_mode == "poll"
         shared_memory = str(self._settings.shared_memory_mib << 20)
+        cuda_pool, cache = self._settings.cuda_pool_mib, self._settings.cache_mib
         return self.triton.Options(
             model_repository=self._repository_path(),
             # `none` names its models too: a repository may hold some that another deployment serves.
@@ -97,19 +105,17 @@ class Engine:
             strict_readiness=False,  # a model that comes or goes doesn't make the others unready
             exit_timeout=max(MIN_EXIT_TIMEOUT_S, int(self._settings.drain_timeout_s)),
             gpu_metrics=os.path.exists("/dev/nvidiactl"),
+            cuda_memory_pool_sizes={} if cuda_pool is None else {0: cuda_pool << 20},
+            pinned_memory_pool_size=self._settings.pinned_pool_mib << 20,
+            cache_config={"local": {"size": cache << 20}} if cache else {},
             log_file=str(self._log_file) if self._log_file else None,
             log_info=self._log_file is not None,
             backend_configuration={"python": {"shm-default-byte-size": shared_memory}},
         )
 
     def _repository_path(self) -> str:
-        if not self._settings.instances:
-            return str(self.repository.path)
-        self._overlay = tempfile.TemporaryDirectory(prefix="serve_app-repository-")
-        counts = self._settings.instances
-        configs = {name: self.repository.all[name].with_instances(count) for name, count in counts.items()}
-        self.repository.write_overlay(Path(self._overlay.name), configs)
-        return self._overlay.name
+        self._overlay = self._preparation.overlay_of(self.repository)
+        return str(self._overlay.path if self._overlay else self.repository.path)
 
     def _require_no_failure(self) -> None:
         for model in self._server.models().values():
@@ -125,6 +131,8 @@ class Engine:
 
     def load(self, name: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Load or reload a model and wait until it is ready."""
+        if self._overlay:
+            self._overlay.add_plans(name)
         try:
             self._server.load(name, parameters)
             self._loaded[name] = None
@@ -238,7 +246,7 @@ class Engine:
                     server.stop()
         finally:
             if self._overlay:
-                self._overlay.cleanup()
+                self._overlay.close()
 
 
 def _index_row(model: Any) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import fnmatch
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,10 @@ from serve_app.types import ModelCard
 
 @dataclass(frozen=True)
 class RepositoryModel:
-    """One folder of the repository."""
+    """One folder of the repository; `backing` names the config that is wanted where a model has several."""
 
     folder: Path
+    backing: str = ""
 
     @property
     def name(self) -> str:
@@ -28,13 +29,23 @@ class RepositoryModel:
     @cached_property
     def config(self) -> ModelConfig:
         """Parsed here because Triton tells its log, not its caller, what is wrong with a file."""
-        path = self.folder / "config.pbtxt"
+        path = self._config_path
         try:
             return text_format.Parse(path.read_text(), ModelConfig())
         except OSError as problem:
             raise ModelLoadError(f"model {self.name!r}: {path}: {problem.strerror}") from None
         except (text_format.ParseError, UnicodeDecodeError) as problem:
             raise ModelLoadError(f"model {self.name!r}: {path}: {problem}") from None
+
+    @property
+    def _config_path(self) -> Path:
+        other = self.folder / "configs" / f"{self.backing}.pbtxt"
+        return other if self.backing and other.is_file() else self.folder / "config.pbtxt"
+
+    @property
+    def has_other_config(self) -> bool:
+        """Whether its config isn't the one that Triton would read."""
+        return self._config_path.name != "config.pbtxt"
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -47,24 +58,6 @@ class RepositoryModel:
         if self.config.backend != "python":
             return 0
         return sum(group.count or 1 for group in self.config.instance_group) or 1
-
-    def with_instances(self, count: int) -> ModelConfig:
-        """Its config with every instance group's count replaced."""
-        changed = ModelConfig()
-        changed.CopyFrom(self.config)
-        if not changed.instance_group:
-            changed.instance_group.add()
-        for group in changed.instance_group:
-            group.count = count
-        return changed
-
-    def write_with(self, target: Path, config: ModelConfig) -> None:
-        """The same model under `target` with another config; files are links."""
-        target.mkdir()
-        for entry in self.folder.iterdir():
-            if entry.name != "config.pbtxt":
-                (target / entry.name).symlink_to(entry.absolute())
-        (target / "config.pbtxt").write_text(text_format.MessageToString(config))
 
     def card(self) -> ModelCard | None:
         """What the export wrote beside the newest engine; foreign models have none."""
@@ -84,20 +77,21 @@ class RepositoryModel:
 class ModelRepository:
     """A repository's folders, narrowed to what one deployment serves."""
 
-    def __init__(self, path: Path, patterns: Iterable[str], sizes: Iterable[str] | None) -> None:
+    def __init__(self, path: Path, patterns: Iterable[str], sizes: Iterable[str] | None, backing: str = "") -> None:
         """`sizes` narrows what wildcards mean; None leaves nothing out."""
         self.path = path
         if not path.is_dir():
             raise ConfigurationError(f"model repository {path}: no such folder; `make models` builds it")
         folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-        self.all = {folder.name: RepositoryModel(folder) for folder in folders}
+        self.all = {folder.name: RepositoryModel(folder, backing) for folder in folders}
         self.selected = self._select(tuple(patterns), None if sizes is None else set(sizes))
 
     @classmethod
     def of(cls, deployment: TritonSettings, detection: DetectionSettings) -> "ModelRepository":
         """What a configured deployment serves; a polling server takes every folder, also of other sizes."""
         sizes = None if deployment.control_mode == "poll" else detection.models
-        return cls(deployment.model_repository or detection.model_repository, deployment.models, sizes)
+        path = deployment.model_repository or detection.model_repository
+        return cls(path, deployment.models, sizes, backing_of(detection))
 
     def _select(self, patterns: tuple[str, ...], sizes: set[str] | None) -> dict[str, RepositoryModel]:
         """What the patterns name, and what ensembles among it need."""
@@ -117,17 +111,6 @@ class ModelRepository:
                 names.add(step)
         return {name: self.all[name] for name in sorted(names)}
 
-    def write_overlay(self, target: Path, configs: Mapping[str, ModelConfig]) -> None:
-        """The repository again, of links, where the named models have other configs.
-
-        A config given with a load call would be lost as soon as an ensemble over the model is loaded.
-        """
-        for name, model in self.all.items():
-            if name in configs:
-                model.write_with(target / name, configs[name])
-            else:
-                (target / name).symlink_to(model.folder.absolute())
-
     def cards(self) -> dict[str, ModelCard]:
         """Every model's card; an ensemble has that of its last step, the engine."""
         cards = {name: card for name, model in self.selected.items() if (card := model.card())}
@@ -135,6 +118,12 @@ class ModelRepository:
             if model.steps and model.steps[-1] in cards:
                 cards[name] = cards[model.steps[-1]]
         return cards
+
+
+def backing_of(detection: DetectionSettings) -> str:
+    """What the configs for the configured engine are called."""
+    on_cpu = detection.engine == "onnxruntime" and detection.runs_on == "cpu"
+    return f"{detection.engine}-cpu" if on_cpu else detection.engine
 
 
 def _of_other_size(name: str, sizes: set[str] | None) -> bool:

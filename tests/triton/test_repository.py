@@ -1,7 +1,6 @@
 """What a deployment takes from a model repository, before any server is started."""
 
 import json
-from pathlib import Path
 
 import pytest
 from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
@@ -49,23 +48,6 @@ def test_a_config_that_can_not_be_parsed_is_told_with_its_file_and_place(reposit
 def test_a_missing_repository_says_how_to_make_one(tmp_path):
     with pytest.raises(ConfigurationError, match="nowhere: no such folder; `make models` builds it"):
         ModelRepository(tmp_path / "nowhere", ["*"], [])
-
-
-@pytest.mark.parametrize("relative", [False, True])
-def test_an_overlay_has_other_instance_counts_and_the_same_files(repository, tmp_path, monkeypatch, relative):
-    repository.add("one", more="instance_group [ { kind: KIND_CPU count: 1 } ]").add("two").add("three")
-    overlay = tmp_path / "overlay"
-    overlay.mkdir()
-    monkeypatch.chdir(repository.path.parent)
-    whole = ModelRepository(Path(repository.path.name) if relative else repository.path, ["*"], [])
-    configs = {name: whole.all[name].with_instances(count) for name, count in (("one", 3), ("two", 2))}
-    whole.write_overlay(overlay, configs)
-    models = ModelRepository(overlay, ["*"], []).all
-    assert [(group.count, group.kind) for group in models["one"].config.instance_group] == [(3, KIND_CPU)]
-    assert [group.count for group in models["two"].config.instance_group] == [2]
-    assert not models["three"].config.instance_group
-    for name in ("one", "two", "three"):
-        assert (overlay / name / "1" / "model.py").samefile(repository.path / name / "1" / "model.py")
 
 
 def test_the_newest_version_tells_what_a_model_is_and_an_ensemble_is_what_its_engine_is(repository):

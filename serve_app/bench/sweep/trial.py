@@ -1,12 +1,11 @@
 """One setting tried: the repository with it in links, a Triton server over that, and closed loops of requests."""
 
 import asyncio
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
@@ -17,6 +16,7 @@ from serve_app.bench.sweep.space import Setting
 from serve_app.errors import ServeAppError
 from serve_app.settings import TritonSettings
 from serve_app.triton.engine import Engine
+from serve_app.triton.overlay import Overlay
 from serve_app.triton.repository import ModelRepository
 
 
@@ -48,10 +48,9 @@ class Trial:
         return self.repository.all[self.model].config
 
     def run(self, setting: Setting, clients: Sequence[int]) -> list[Point]:
-        with tempfile.TemporaryDirectory(prefix="serve_app-sweep-") as folder:
-            self.repository.write_overlay(Path(folder), {self.model: setting.applied_to(self.config)})
+        with closing(Overlay(self.repository, {self.model: setting.applied_to(self.config)})) as overlay:
             settings = TritonSettings(name="sweep", models=(self.through,), drain_timeout_s=5.0)
-            engine = Engine(ModelRepository(Path(folder), [self.through], None), settings)
+            engine = Engine(ModelRepository(overlay.path, [self.through], None), settings)
             engine.start()
             try:
                 return [self._point(engine, setting, count) for count in clients]

@@ -39,10 +39,15 @@ def test_an_output_is_freed_when_the_last_view_of_it_is_gone(server: triton.Serv
     try:
         next(model.infer(inputs={"IN0": big}))
         before = resident_kib()
-        view = np.from_dlpack(next(model.infer(inputs={"IN0": big})).outputs["OUT0"])
-        assert resident_kib() - before > 60_000
-        del view
-        assert resident_kib() - before < 10_000
+
+        def hold_four() -> int:
+            views = [np.from_dlpack(next(model.infer(inputs={"IN0": big})).outputs["OUT0"]) for _ in range(4)]
+            return resident_kib() if views else 0
+
+        # What is freed stays with the process where a library has told malloc so: then it is used again.
+        peak = hold_four()
+        assert peak - before > 120_000
+        assert hold_four() - peak < 10_000
     finally:
         gc.enable()
 

@@ -1,0 +1,33 @@
+"""A folder's graph under ONNX Runtime, on a GPU or on the processor."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+
+
+class OnnxRunner:
+    """No silent way from the GPU to the processor: ONNX Runtime would take it."""
+
+    def __init__(self, folder: Path, device: str, outputs: Sequence[str]) -> None:
+        graph = folder / "model.onnx"
+        if not graph.is_file():
+            raise FileNotFoundError(f"no engine in {folder}: `make models` builds {graph.name}")
+        provider = PROVIDERS[device]
+        if provider not in onnxruntime.get_available_providers():
+            raise RuntimeError(f"this ONNX Runtime has no {provider}; onnxruntime-gpu has")
+        self._session = onnxruntime.InferenceSession(graph, providers=[provider])
+        if self._session.get_providers()[0] != provider:
+            raise RuntimeError(f"{provider} can't be loaded: its CUDA libraries or a GPU are missing")
+        self._outputs = list(outputs)
+        self._asks = {one.name for one in self._session.get_inputs()}
+
+    def run(self, images: npt.NDArray[Any], thresholds: tuple[float, float]) -> Sequence[npt.NDArray[Any]]:
+        given = zip(("score_threshold", "iou_threshold"), thresholds, strict=True)
+        asked = {name: np.array([value], np.float32) for name, value in given if name in self._asks}
+        return self._session.run(self._outputs, {"images": images} | asked)  # type: ignore[no-any-return]
