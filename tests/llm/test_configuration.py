@@ -97,6 +97,13 @@ def test_the_demo_is_served_from_its_folder_beside_the_pictures(build_file):
     assert not config.callback_config.callback_kwargs["fetch"]
 
 
+def test_a_model_that_shares_a_gpu_asks_for_its_part_of_it_and_of_its_memory(build_file):
+    deployment, config = build_file("serve.gpu.yaml")["qwen2.5-3b"]
+    (bundle,) = deployment._replica_config.placement_group_bundles
+    assert bundle == {"CPU": 2.0, "GPU": 0.5}
+    assert config.engine_kwargs["gpu_memory_utilization"] <= bundle["GPU"]
+
+
 def test_more_machines_are_asked_for_by_name():
     engine = {"tensor_parallel_size": 2, "pipeline_parallel_size": 2}
     near = configuration(engine=engine).get_engine_config()
