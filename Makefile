@@ -77,4 +77,5 @@ train: env ## train the demo models anew and ship them (an hour)
 
 clean: ## remove what was built; weights and configs stay
 	rm -rf .venv .uv .prometheus .chromium build runs *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	git clean -fdXq model_repository/cpu
+	git clean -fdXq model_repository/cpu model_repository/gpu
+	rm -rf model_repository/plans

@@ -36,6 +36,9 @@ class Worker:
         self._place = Place.of(destination)
         only = triton.model_copy(update={"models": (self._track.model,), "control_mode": "none"})
         repository = ModelRepository.of(only, detection)
+        if not repository.cards()[self._track.model].can(thresholds):  # then the raw head answers
+            only = only.model_copy(update={"models": (self._track.model, f"yolo_{self._track.size}")})
+            repository = ModelRepository.of(only, detection)
         self._engine = Engine(repository, only, preparation=Preparation.of(only, detection, logger.info))
         self._engine.start()
         self._detector = Detector(self._engine, repository.cards(), detection.max_pixels, triton.picture_threads)

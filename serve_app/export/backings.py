@@ -17,6 +17,7 @@ parameters {{ key: "streams" value {{ string_value: "{streams}" }} }}  # {why_st
 ON_GPU = """
 instance_group [ {{ kind: KIND_GPU count: {instances} }} ]
 """
+# In FP32: told to use FP16, TensorRT's provider would decode boxes in it as well.
 # ONNX Runtime builds a TensorRT engine for each batch size it meets; without TensorRT it runs on CUDA.
 ORT_ACCELERATORS = """\
 optimization {
@@ -24,7 +25,6 @@ optimization {
     gpu_execution_accelerator [
       {
         name: "tensorrt"
-        parameters { key: "precision_mode" value: "FP16" }
         parameters { key: "max_workspace_size_bytes" value: "2147483648" }
         parameters { key: "trt_engine_cache_enable" value: "true" }
         parameters { key: "trt_engine_cache_path" value: "/tmp/serve_app-onnxruntime" }
@@ -47,6 +47,7 @@ READER_ON_CPU = """
 instance_group [ { kind: KIND_CPU count: 1 } ]
 parameters { key: "threads" value { string_value: "0" } }  # 0: one for each core
 """
+READER_ON_CPU_WITH_DALI = READER_ON_CPU + 'parameters { key: "device" value { string_value: "cpu" } }\n'
 READER_ON_GPU = """
 instance_group [ { kind: KIND_GPU count: 1 } ]
 parameters { key: "num_threads" value { string_value: "4" } }  # for what the GPU's decoder leaves to the processor
@@ -107,7 +108,7 @@ ALTERNATIVES = (
         'backend: "dali"', READER_ON_GPU,
     ),
     Backing(
-        "onnxruntime-cpu", 'backend: "onnxruntime"', lambda _tier: ORT_ON_CPU, PYTHON_BACKEND, READER_IN_PYTHON,
+        "onnxruntime-cpu", 'backend: "onnxruntime"', lambda _tier: ORT_ON_CPU, PYTHON_BACKEND, READER_ON_CPU_WITH_DALI,
         CPU_QUEUE_TIMEOUT_US, warms_largest=False,
     ),
     *(

@@ -1,9 +1,12 @@
 """The one definition of the preprocessing that DALI does for track D, on the CPU and on a GPU."""
 
+import hashlib
+import json
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
+from nvidia.dali import __version__ as dali_version
 from nvidia.dali import fn, math, types
 from nvidia.dali.pipeline import Pipeline
 
@@ -79,6 +82,13 @@ def fit_letterbox(width: Any, height: Any, side: int) -> tuple[Any, Any, Any, An
 
 def _inner_side(exact: Any) -> Any:
     return fn.cast(math.max(exact + NO_FRACTION - NO_FRACTION, 1.0), dtype=types.INT32)
+
+
+def recipe_of(side: int, max_batch: int, threads: int) -> str:
+    """Changes whenever the written pipeline has to be written anew."""
+    definition = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    recipe = {"side": side, "max_batch": max_batch, "threads": threads, "dali": dali_version, "definition": definition}
+    return json.dumps(recipe, indent=2) + "\n"
 
 
 def write_pipeline(path: Path, side: int, max_batch: int, threads: int) -> None:

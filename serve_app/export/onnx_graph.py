@@ -61,6 +61,13 @@ def _answered_shape(model: onnx.ModelProto, image_size: int) -> tuple[int, ...]:
     return tuple(answer.shape)
 
 
+def free_output(raw: onnx.ModelProto) -> None:
+    """What a config leaves open, Triton's ONNX Runtime backend wants open in the graph too."""
+    _batch, *sizes = raw.graph.output[0].type.tensor_type.shape.dim
+    for name, dim in zip(("rows", "columns"), sizes, strict=True):
+        dim.dim_param = name
+
+
 def is_end_to_end(raw: onnx.ModelProto) -> bool:
     """YOLO26's head answers [batch, detections, 6] by itself; the others answer [batch, 4 + classes, anchors]."""
     return bool(raw.graph.output[0].type.tensor_type.shape.dim[2].dim_value == 6)

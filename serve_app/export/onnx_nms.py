@@ -15,6 +15,7 @@ MAX_DETECTIONS = 300
 CLASS_OFFSET_PX = 7680.0
 # What an engine with fixed thresholds keeps: lower scores are somebody else's work, since each of them costs time.
 LEAST_CONFIDENCE = 0.05
+NO_CONFIDENCE = 0.001  # at 0 every class of every anchor would be a candidate
 PLUGIN = "EfficientNMS_TRT"
 
 
@@ -44,6 +45,7 @@ def add_nms(raw: onnx.ModelProto, fixed: Thresholds | None = None) -> onnx.Model
     _count(tail)
     graph.node.extend(tail.nodes)
     graph.initializer.extend(tail.constants)
+    graph.value_info.append(raw.graph.output[0])
     _name_outputs(graph)
     if fixed:
         _drop_what_nothing_reads(graph)
@@ -53,7 +55,8 @@ def add_nms(raw: onnx.ModelProto, fixed: Thresholds | None = None) -> onnx.Model
 
 def fixed_thresholds(fixed: Thresholds) -> dict[str, float]:
     """What a card says of an engine whose thresholds are `fixed`."""
-    return {"fixed_iou": fixed.iou, "least_confidence": min(LEAST_CONFIDENCE, fixed.confidence)}
+    least = max(min(LEAST_CONFIDENCE, fixed.confidence), NO_CONFIDENCE)
+    return {"fixed_iou": fixed.iou, "least_confidence": least}
 
 
 def with_plugin(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -68,7 +71,9 @@ def with_plugin(model: onnx.ModelProto) -> onnx.ModelProto:
     kept = [node for node in graph.node if not made_anew & set(node.output)]
     tail = _Tail()
     # The plugin would answer an anchor once for each of its classes; ultralytics takes the best one's alone.
-    best = tail.node("Cast", [tail.node("Equal", ["class_scores", "best_score"], "is_best")], "is_best_f", to=1)
+    # By its number: scores in FP16 tie, and both would be answered.
+    numbers = tail.ints("class_numbers", *range(_classes_of(graph)))
+    best = tail.node("Cast", [tail.node("Equal", ["best_class", numbers], "is_best")], "is_best_f", to=1)
     scores = tail.node("Mul", ["class_scores", best], "best_class_scores")
     tail.nodes.append(
         helper.make_node(
@@ -81,9 +86,15 @@ def with_plugin(model: onnx.ModelProto) -> onnx.ModelProto:
     _count(tail)
     del graph.node[:]
     graph.node.extend([*kept, *tail.nodes])
+    graph.initializer.extend(one for one in tail.constants if one.name not in constants)
     _drop_what_nothing_reads(graph)
     result.opset_import.append(helper.make_opsetid("TRT", 1))
     return result
+
+
+def _classes_of(graph: onnx.GraphProto) -> int:
+    (head,) = (one for one in graph.value_info if one.name == "output0")
+    return int(head.type.tensor_type.shape.dim[1].dim_value) - 4  # less the box
 
 
 def _name_outputs(graph: onnx.GraphProto) -> None:

@@ -80,7 +80,7 @@ class SizeRecipe:
         import onnx
 
         from serve_app.export.configs import END2END, RAW, TIER
-        from serve_app.export.onnx_graph import accept_uint8, export_raw_head
+        from serve_app.export.onnx_graph import accept_uint8, export_raw_head, free_output
         from serve_app.export.onnx_nms import add_nms
         from serve_app.export.onnx_precision import reduced
 
@@ -91,6 +91,8 @@ class SizeRecipe:
         if self.settings.engine != "openvino":  # which reduces by its own means
             raw = reduced(raw, self.source.precision, self._calibration())
         end2end = add_nms(raw, self.fixed)
+        if self.settings.engine != "openvino":
+            free_output(raw)
         return {RAW: raw, END2END: end2end, TIER: accept_uint8(end2end)}
 
     def _calibration(self) -> Iterator[Pixels]:

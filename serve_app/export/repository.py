@@ -33,7 +33,7 @@ def build_repository(settings: DetectionSettings, report: Report, force: bool = 
         for number, folder in enumerate(stale, 1):
             report(f"[{number}/{len(stale)}] {folder.name}: {recipes[folder.size].describe(folder)}")
             recipes[folder.size].build(settings.model_repository / folder.name, folder)
-        written += _write_reader(settings, report)
+        written += _write_reader(settings, report, force)
     if stale:
         report(f"built {len(stale)} models in {time.monotonic() - started:.1f} s")
     return len(stale) + written
@@ -66,27 +66,34 @@ def _write_plain_files(target: Path, folder: ModelFolder) -> bool:
     files = {target / "config.pbtxt": folder.config, version / "model.py": folder.model_py}
     files |= {target / "configs" / f"{name}.pbtxt": text for name, text in folder.alternatives.items()}
     missing = {path: text for path, text in files.items() if text is not None and not path.exists()}
-    config = target / "config.pbtxt"
-    if config not in missing and (side := _side_of(config.read_text())) not in (None, _side_of(folder.config)):
-        raise ConfigurationError(
-            f"{config} is for pictures of {side} pixels, detection.image_size is {_side_of(folder.config)}: "
-            "delete the file to have it written anew"
-        )
+    wanted = _side_of(folder.config)
+    for config in files.keys() - missing.keys():
+        if config.suffix == ".pbtxt" and (side := _side_of(config.read_text())) not in (None, wanted):
+            raise ConfigurationError(
+                f"{config} is for pictures of {side} pixels, detection.image_size is {wanted}: "
+                "delete the file to have it written anew"
+            )
     for path, text in missing.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     return bool(missing)
 
 
-def _write_reader(settings: DetectionSettings, report: Report) -> bool:
+def _write_reader(settings: DetectionSettings, report: Report, force: bool) -> bool:
     """The pipeline for Triton's DALI backend, where that reads the pictures."""
-    target = settings.model_repository / PREPROCESS / "1" / "model.dali"
-    if settings.runs_on == "cpu" or settings.engine not in ("tensorrt", "onnxruntime") or target.is_file():
+    if settings.runs_on == "cpu" or settings.engine not in ("tensorrt", "onnxruntime"):
         return False
-    from serve_app.export.dali_pipeline import write_pipeline
+    from serve_app.export.dali_pipeline import recipe_of, write_pipeline
 
+    target = settings.model_repository / PREPROCESS / "1" / "model.dali"
+    card = target.with_name("model.dali.json")
+    key = recipe_of(settings.image_size, PREPROCESS_MAX_BATCH, READER_THREADS)
+    if target.is_file() and card.is_file() and card.read_text() == key and not force:
+        return False
+    card.unlink(missing_ok=True)
     report(f"{PREPROCESS}: DALI's pipeline for the GPU")
     write_pipeline(target, settings.image_size, PREPROCESS_MAX_BATCH, READER_THREADS)
+    card.write_text(key)
     return True
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import FrameType
 
 from serve_app.errors import ServeAppError
+from serve_app.export.plans import find_gpu
 from serve_app.launch.leftovers import MARK, end_leftovers
-from serve_app.launch.preflight import check, ports_of, read_environment_file
+from serve_app.launch.preflight import check, ports_of, read_environment_file, require_gpus
 from serve_app.launch.watch import read_progress
 from serve_app.settings import Settings
 
@@ -28,6 +29,8 @@ def main(description: str, arguments: list[str] | None = None) -> None:
     try:
         config, settings = check(options.config)
         environment = read_environment_file(options.env) | dict(os.environ)
+        if environment.get("RAY_ADDRESS", "local") == "local":
+            require_gpus(config, settings, find_gpu())
     except ServeAppError as problem:
         sys.exit(f"error: {problem}")
     sys.exit(Run(options.config, environment, ports_of(config), alone_of(settings)).until_end())

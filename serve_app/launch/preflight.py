@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.errors import ConfigurationError
+from serve_app.export.plans import Gpu
 from serve_app.settings import Settings, TritonSettings, read_config, settings_of
 from serve_app.telemetry.autoscaling import require_policy
 from serve_app.triton.repository import ModelRepository
@@ -39,6 +40,17 @@ def check_models(deployment: TritonSettings, settings: Settings) -> None:
         raise ConfigurationError(
             f"{SHARED_MEMORY} has {free} MiB free, and the {instances} instances of {deployment.name} need {needed} to "
             "start; enlarge it (in a container: --shm-size, or a memory-backed volume) or serve fewer models"
+        )
+
+
+def require_gpus(config: dict[str, Any], settings: Settings, gpu: Gpu | None) -> None:
+    """For a cluster of this machine alone: what asks for a GPU that isn't there would wait for ever."""
+    shares = {one["name"]: (one.get("ray_actor_options") or {}).get("num_gpus", 0) for one in deployments_of(config)}
+    shares |= {model.name: model.num_gpus for model in settings.llms if model.accelerator == "gpu"}
+    if asking := [name for name, share in shares.items() if share and gpu is None]:
+        raise ConfigurationError(
+            f"{', '.join(asking)} ask for GPUs (num_gpus), and this process sees none of NVIDIA's: is the driver "
+            "there, and CUDA_VISIBLE_DEVICES right?"
         )
 
 

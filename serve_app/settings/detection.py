@@ -17,7 +17,7 @@ EngineKind = Literal["openvino", "tensorrt", "onnxruntime", "python-onnxruntime"
 PRECISIONS: dict[EngineKind, tuple[Precision, ...]] = {
     "openvino": ("f32", "bf16", "int8"),
     "tensorrt": ("f32", "f16", "int8", "fp8"),
-    "onnxruntime": ("f32", "f16", "int8"),
+    "onnxruntime": ("f32",),
     "python-onnxruntime": ("f32", "f16", "int8"),
     "python-torch": ("f32", "bf16", "f16"),
 }

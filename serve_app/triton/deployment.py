@@ -43,6 +43,7 @@ class TritonReplica:
         keep_contents_out()
         started = time.monotonic()
         self._settings = settings
+        self._defaults = Thresholds(detection.confidence, detection.iou)
         repository = ModelRepository.of(settings, detection)
         self._cards = repository.cards()
         self._tracks = {
@@ -64,7 +65,7 @@ class TritonReplica:
         logger.info(f"{settings.name}: {names} models ready in {time.monotonic() - started:.1f} s")
 
     async def _probe(self, track: Track) -> None:
-        require_answer(track.model, await self._detector.detect(track, sample_picture(), Thresholds()))
+        require_answer(track.model, await self._detector.detect(track, sample_picture(), self._defaults))
 
     async def detect(
         self, target: str, pictures: Sequence[bytes], thresholds: Thresholds, deadline: float | None = None

@@ -79,7 +79,8 @@ class Detector:
     async def _pipeline(self, model: str, picture: bytes, thresholds: Thresholds) -> PictureResult:
         """Track D: Triton does it all; only the header is looked at before."""
         await self._in_pool(read_header, picture, self._max_pixels)
-        reader, *_, engine = self._engine.repository.all[model].steps
+        steps = self._engine.repository.all[model].steps
+        reader, engine = steps[0], steps[-1]
         fails_together = self._engine.repository.all[reader].config.backend == "dali"
         if fails_together and not await self._in_pool(is_for_dali, picture, self._max_pixels):
             return await self._engine_only(engine, picture, thresholds)

@@ -115,6 +115,11 @@ class Engine:
 
     def _repository_path(self) -> str:
         self._overlay = self._preparation.overlay_of(self.repository)
+        if self._overlay and self._settings.control_mode == "poll":
+            raise ModelLoadError(
+                f"control_mode poll reads {self.repository.path} as it is, and some of its models need another config "
+                "or a TensorRT plan: use explicit"
+            )
         return str(self._overlay.path if self._overlay else self.repository.path)
 
     def _require_no_failure(self) -> None:
@@ -132,7 +137,7 @@ class Engine:
     def load(self, name: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Load or reload a model and wait until it is ready."""
         if self._overlay:
-            self._overlay.add_plans(name)
+            self._overlay.refresh(name)
         try:
             self._server.load(name, parameters)
             self._loaded[name] = None

@@ -80,6 +80,7 @@ class ModelRepository:
     def __init__(self, path: Path, patterns: Iterable[str], sizes: Iterable[str] | None, backing: str = "") -> None:
         """`sizes` narrows what wildcards mean; None leaves nothing out."""
         self.path = path
+        self.backing = backing
         if not path.is_dir():
             raise ConfigurationError(f"model repository {path}: no such folder; `make models` builds it")
         folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))

@@ -18,6 +18,7 @@ from serve_app.bench.sweep.trial import Point, Trial
 from serve_app.bench.sweep.verdict import apply, judge, write
 from serve_app.errors import InvalidRequestError
 from serve_app.settings import PROJECT_ROOT
+from serve_app.triton.overlay import Preparation
 from serve_app.triton.repository import ModelRepository
 
 SHAPES = (PROJECT_ROOT / "docs" / "shapes.jpg").read_bytes()
@@ -175,7 +176,8 @@ def trial_with(tmp_path, committed_rate):
     folder = tmp_path / "models" / "engine"
     folder.mkdir(parents=True)
     (folder / "config.pbtxt").write_text("# by hand\n" + ENGINE.replace("count: 2", "count: 1"))
-    return Rates(ModelRepository(tmp_path / "models", ["*"], None), "engine", "engine", {}, committed_rate, 0.0)
+    models = ModelRepository(tmp_path / "models", ["*"], None)
+    return Rates(models, "engine", "engine", {}, committed_rate, 0.0, Preparation())
 
 
 @pytest.mark.parametrize(("committed_rate", "stays", "ratio"), [(10.0, False, 2.0), (19.9, True, 20 / 19.9)])
@@ -204,7 +206,9 @@ def test_bounds_hold_when_it_has_to_win_again(tmp_path, p99_of_best, stays):
             return [point(setting, clients[0], 10.0 if best else 30.0, p99_of_best if best else 900.0)]
 
     made = trial_with(tmp_path, 10.0)
-    trial = Slow(made.repository, made.model, made.through, made.inputs, made.duration_s, made.warmup_s)
+    trial = Slow(
+        made.repository, made.model, made.through, made.inputs, made.duration_s, made.warmup_s, made.preparation
+    )
     committed, better = Setting.of(trial.config), Setting(2, 64, 5000, 0, 1)
     verdict = judge(trial, committed, point(better, 16), Objective(max_p99_ms=100.0), 3, lambda _: None)
     assert verdict.is_committed == stays

@@ -7,6 +7,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelQueuePolicy
 
+from serve_app.errors import ConfigurationError
 from serve_app.export.layout import ON_CPU, ON_GPU, repository_layout
 from serve_app.export.repository import build_plans, build_repository
 from serve_app.settings import PROJECT_ROOT, DetectionSettings
@@ -97,7 +98,7 @@ def test_the_gpus_configs_name_only_inputs_and_outputs_that_their_graphs_have(fo
                 kind = {"TYPE_FP32": "tensor(float)", "TYPE_INT32": "tensor(int32)"}[DataType.Name(one.data_type)]
                 assert outputs[one.name].type == kind
                 fits = zip(one.dims, outputs[one.name].shape[1:], strict=True)
-                assert all(wanted in (-1, real) for wanted, real in fits)
+                assert all((wanted == real) if isinstance(real, int) else (wanted == -1) for wanted, real in fits)
 
 
 def test_a_card_tells_which_thresholds_are_built_in(for_a_gpu):
@@ -111,6 +112,29 @@ def test_a_card_tells_which_thresholds_are_built_in(for_a_gpu):
 def test_triton_gets_a_pipeline_for_its_dali_backend_where_it_reads_with_that(for_a_gpu):
     engine, folder = for_a_gpu
     assert (folder / "yolo_preprocess" / "1" / "model.dali").is_file() == (engine == "tensorrt")
+
+
+def test_another_size_of_picture_is_told_of_every_config_and_the_pipeline_is_written_anew(tmp_path, demo_weights):
+    def build(side, lines, **changes):
+        changed = settings(tmp_path / "r", demo_weights, "f32", engine="tensorrt", image_size=side)
+        return build_repository(changed, lines.append, **changes)
+
+    build(320, [])
+    pipeline = tmp_path / "r" / "yolo_preprocess" / "1" / "model.dali"
+    before = pipeline.read_bytes()
+    for config in (tmp_path / "r").glob("*/config.pbtxt"):
+        config.unlink()
+    with pytest.raises(ConfigurationError, match=r"configs/.*\.pbtxt is for pictures of 320 pixels"):
+        build(256, [])
+    for config in (tmp_path / "r").glob("*/configs/*.pbtxt"):
+        config.unlink()
+    lines = []
+    build(256, lines)
+    assert "yolo_preprocess: DALI's pipeline for the GPU" in lines
+    assert pipeline.read_bytes() != before
+    lines.clear()
+    assert build(256, lines) == 0
+    assert lines == []
 
 
 def test_where_no_plan_can_be_built_it_is_said_and_the_repository_is_complete(tmp_path, demo_weights):

@@ -9,16 +9,18 @@ import time
 import pytest
 
 from serve_app.errors import ConfigurationError
+from serve_app.export.plans import Gpu
 from serve_app.launch.leftovers import MARK, end_leftovers, processes_of
 from serve_app.launch.preflight import (
     policies_of,
     ports_of,
     read_environment_file,
     require_free,
+    require_gpus,
     require_one_playground,
 )
 from serve_app.launch.watch import interpret
-from serve_app.settings import PROJECT_ROOT, read_config
+from serve_app.settings import PROJECT_ROOT, read_config, settings_of
 from serve_app.telemetry.autoscaling import require_policy
 
 RAISED = """ray::ServeReplica:serve_app:vision.initialize_and_get_metadata() (pid=1)
@@ -53,6 +55,16 @@ def test_the_grpc_port_counts_only_where_grpc_is_served():
     assert ports_of({}) == {"http_options.port": 8000}
     served = {"http_options": {"port": 1}, "grpc_options": {"port": 8001, "grpc_servicer_functions": ["f"]}}
     assert ports_of(served) == {"http_options.port": 1, "grpc_options.port": 8001}
+
+
+def test_without_a_gpu_what_would_wait_for_one_is_named():
+    config = read_config(PROJECT_ROOT / "configs" / "serve.gpu.yaml")
+    settings = settings_of(config)
+    require_gpus(config, settings, Gpu("NVIDIA L4", (8, 9)))
+    with pytest.raises(ConfigurationError, match=r"^vision, streaming, bulk, baseline, qwen2\.5-3b ask for GPUs"):
+        require_gpus(config, settings, None)
+    on_cpu = read_config(PROJECT_ROOT / "configs" / "serve.yaml")
+    require_gpus(on_cpu, settings_of(on_cpu), None)
 
 
 @pytest.mark.parametrize("port", [80000, 0, "abc", None])

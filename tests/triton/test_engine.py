@@ -15,6 +15,7 @@ from serve_app.errors import (
 )
 from serve_app.settings import TritonSettings
 from serve_app.triton.engine import Engine
+from serve_app.triton.protocol import Protocol
 from serve_app.triton.repository import ModelRepository
 
 QUEUE = """
@@ -49,6 +50,17 @@ def running(repository):
 
 def number(value):
     return {"x": np.array([[value]], np.float32)}
+
+
+async def test_an_answer_is_kept_where_the_model_and_the_deployment_want_it(repository, running):
+    repository.add("kept", more="response_cache { enable: true } dynamic_batching { }")
+    for cache_mib, asked in ((8, 1), (0, 3)):
+        engine = running(cache_mib=cache_mib)
+        answers = [await engine.infer("kept", number(21)) for _ in range(3)]
+        assert [answer.outputs["y"].tolist() for answer in answers] == [[[42.0]]] * 3
+        (row,) = Protocol(engine).statistics("kept")
+        assert row["inference_stats"]["success"]["count"] == 3
+        assert row["execution_count"] == asked
 
 
 async def test_a_model_answers_and_its_times_are_told(repository, running):

@@ -1,5 +1,6 @@
 """What the server reads instead of the repository: other instances, other configs, TensorRT's plans."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -89,14 +90,21 @@ def test_models_that_start_get_their_plans_beside_their_graphs(tensorrt, tmp_pat
     assert not (tensorrt.path / "one" / "1" / "model.plan").exists()
 
 
+def overlay_over(tensorrt, plans, *names):
+    repository = ModelRepository(tensorrt.path, names, [])
+    overlay = Overlay(repository, Preparation(plan_for=plans))
+    overlay.refresh(*repository.selected)
+    return overlay
+
+
 def test_a_model_that_is_loaded_later_gets_its_plan_then_through_an_ensemble_too(tensorrt, tmp_path):
     plans = Plans(tmp_path)
-    overlay = Overlay(ModelRepository(tensorrt.path, ["python"], []), {}, plans)
-    overlay.add_plans("two")
-    overlay.add_plans("both")
-    overlay.add_plans("both")
-    overlay.add_plans("came with its load request")
+    overlay = overlay_over(tensorrt, plans, "python")
+    overlay.refresh("two")
+    overlay.refresh("both")
+    overlay.refresh("came with its load request")
     assert [name for name, _, _ in plans.asked] == ["two", "one"]
+    assert (overlay.path / "one" / "1" / "model.plan").read_text() == "plan of one"
 
 
 def test_every_version_has_a_plan_of_its_own(tensorrt, tmp_path):
@@ -104,8 +112,45 @@ def test_every_version_has_a_plan_of_its_own(tensorrt, tmp_path):
     newer.mkdir()
     (newer / "model.onnx").write_text("newer graph of one")
     plans = Plans(tmp_path)
-    Overlay(ModelRepository(tensorrt.path, ["one"], []), {}, plans).add_plans("one")
+    overlay_over(tensorrt, plans, "one")
     assert [graph for _, graph, _ in plans.asked] == ["graph of one", "newer graph of one"]
+
+
+def test_a_model_that_is_loaded_again_is_what_it_is_by_then(tensorrt, tmp_path):
+    """New weights, a new version, another batch size, and a model that is new altogether."""
+    plans = Plans(tmp_path)
+    overlay = overlay_over(tensorrt, plans, "one")
+    (tensorrt.path / "one" / "1" / "model.onnx").write_text("better graph of one")
+    shutil.copytree(tensorrt.path / "one" / "1", tensorrt.path / "one" / "2")
+    config = tensorrt.path / "one" / "config.pbtxt"
+    config.write_text(config.read_text().replace("64", "16"))
+    tensorrt.add("new", config=ON_TENSORRT.format(name="new"))
+    (tensorrt.path / "new" / "1" / "model.onnx").write_text("graph of new")
+    plans.asked.clear()
+    overlay.refresh("one", "new")
+    assert plans.asked == [
+        ("one", "better graph of one", 16),
+        ("one", "better graph of one", 16),
+        ("new", "graph of new", 64),
+    ]
+    assert sorted(path.parent.name for path in (overlay.path / "one").glob("*/model.plan")) == ["1", "2"]
+    assert (tensorrt.path / "one" / "1" / "model.onnx").read_text() == "better graph of one"
+
+
+def test_what_is_not_served_may_be_anything(repository):
+    repository.add("one").add("broken", config="what is this?")
+    (repository.path / "lost+found").mkdir()
+    models = ModelRepository(repository.path, ["one"], [])
+    assert Preparation().overlay_of(models) is None
+    overlay = Preparation({"one": 2}).overlay_of(models)
+    assert (overlay.path / "broken").is_symlink()
+
+
+def test_plans_that_come_with_a_foreign_repository_need_no_overlay(repository, tmp_path):
+    repository.add("ready", config=ON_TENSORRT.format(name="ready"))
+    for file in ("model.onnx", "model.plan"):
+        (repository.path / "ready" / "1" / file).write_text("made elsewhere")
+    assert Preparation(plan_for=Plans(tmp_path)).overlay_of(whole(repository.path)) is None
 
 
 def test_without_a_gpu_a_model_that_needs_a_plan_says_so(tensorrt, tmp_path):

@@ -18,8 +18,10 @@ from serve_app.bench.sweep.verdict import apply, judge, write
 from serve_app.clients.arguments import FAILED, Defaults, Parser, end_with, list_of, number
 from serve_app.clients.pictures import pictures_in
 from serve_app.errors import InvalidRequestError, ServeAppError
+from serve_app.export.plans import LocalPlans
 from serve_app.settings import PROJECT_ROOT, read_config, settings_of
-from serve_app.triton.repository import ModelRepository
+from serve_app.triton.overlay import Preparation
+from serve_app.triton.repository import ModelRepository, backing_of
 
 CORES = len(os.sched_getaffinity(0))
 DIVISIONS = sorted({0, 1, max(1, CORES // 2)})
@@ -95,9 +97,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def trial_of(options: argparse.Namespace) -> Trial:
-    path = options.repository or settings_of(read_config(options.config)).detection.model_repository
+    detection = settings_of(read_config(options.config)).detection
+    path = options.repository or detection.model_repository
     through = options.through or options.model
-    repository = ModelRepository(path, ["*"], None)
+    repository = ModelRepository(path, ["*"], None, backing_of(detection))
     for name in (options.model, through):
         if name not in repository.all:
             raise InvalidRequestError(f"no model {name!r} in {path}; there is: {', '.join(repository.all)}")
@@ -108,7 +111,8 @@ def trial_of(options: argparse.Namespace) -> Trial:
         raise InvalidRequestError(f"--through: {options.model} is no step of {through}")
     picture = pictures_in(options.picture)[0]
     inputs = inputs_of(repository.all[through].config, picture, dict(options.shape))
-    return Trial(repository, options.model, through, inputs, options.duration, options.warmup)
+    preparation = Preparation(device=detection.runs_on, plan_for=LocalPlans(detection.plans, print).plan_for)
+    return Trial(repository, options.model, through, inputs, options.duration, options.warmup, preparation)
 
 
 def batches_of(trial: Trial, asked: Sequence[int] | None) -> list[int]:

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
@@ -16,7 +16,7 @@ from serve_app.bench.sweep.space import Setting
 from serve_app.errors import ServeAppError
 from serve_app.settings import TritonSettings
 from serve_app.triton.engine import Engine
-from serve_app.triton.overlay import Overlay
+from serve_app.triton.overlay import Overlay, Preparation
 from serve_app.triton.repository import ModelRepository
 
 
@@ -42,13 +42,16 @@ class Trial:
     inputs: Arrays
     duration_s: float
     warmup_s: float
+    preparation: Preparation
 
     @property
     def config(self) -> ModelConfig:
         return self.repository.all[self.model].config
 
     def run(self, setting: Setting, clients: Sequence[int]) -> list[Point]:
-        with closing(Overlay(self.repository, {self.model: setting.applied_to(self.config)})) as overlay:
+        preparation = replace(self.preparation, configs={self.model: setting.applied_to(self.config)})
+        with closing(Overlay(self.repository, preparation)) as overlay:
+            overlay.refresh(self.through, self.model)
             settings = TritonSettings(name="sweep", models=(self.through,), drain_timeout_s=5.0)
             engine = Engine(ModelRepository(overlay.path, [self.through], None), settings)
             engine.start()

@@ -38,8 +38,9 @@ class PlanCache:
         if not _is_whole(plan):
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
+                # One build at a time: TensorRT times kernels, and another build beside it would spoil the times.
                 with locked(
-                    plan.with_suffix(".lock"), lambda: report(f"{name}: waiting for the process that builds its plan")
+                    self.folder / "build.lock", lambda: report(f"{name}: waiting for the process that builds plans")
                 ):
                     if not _is_whole(plan):
                         self._build(graph, profile, plan, name, report)
@@ -49,6 +50,11 @@ class PlanCache:
                     f"({problem.strerror or problem}): make it writable, or build the plan before"
                 ) from None
         return plan
+
+    def find(self, graph: Path, profile: Profile) -> Path | None:
+        """The plan, if it has been built."""
+        plan = self.folder / f"{_key(graph, profile)}.plan"
+        return plan if _is_whole(plan) else None
 
     def _build(self, graph: Path, profile: Profile, plan: Path, name: str, report: Report) -> None:
         """In a scratch folder, the card last: what is cut off anywhere is built again."""

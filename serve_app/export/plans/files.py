@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,12 +10,13 @@ from pathlib import Path
 
 def write_whole(path: Path, data: bytes) -> None:
     """A reader sees all of it or what was there before; whoever is interrupted leaves that too."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        scratch.write_bytes(data)
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as scratch:
+        try:
+            scratch.write(data)
+            scratch.close()
+            os.replace(scratch.name, path)
+        finally:
+            Path(scratch.name).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 DRIVER = "libcuda.so.1"
+LIBRARIES = ("libnvinfer.so.11", "libnvinfer.so.10")
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 NAME_BYTES = 256
 
@@ -48,8 +49,17 @@ def driver_version(load: Load = ctypes.CDLL) -> str | None:
     return f"{number.value // 1000}.{number.value % 1000 // 10}"
 
 
-def _loaded(load: Load) -> Any | None:
+def library_version(load: Load = ctypes.CDLL) -> str | None:
+    """Of the TensorRT that a server in this process would load, as "10.13.2"; None without one."""
+    for name in LIBRARIES:
+        if (library := _loaded(load, name)) is not None:
+            number = library.getInferLibVersion()
+            return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+    return None
+
+
+def _loaded(load: Load, name: str = DRIVER) -> Any | None:
     try:
-        return load(DRIVER)
+        return load(name)
     except OSError:
         return None

@@ -24,8 +24,11 @@ class TorchRunner:
             raise RuntimeError("PyTorch finds no GPU: is its driver there, and is this PyTorch built for CUDA?")
         network = YOLO(weights, task="detect").model
         network.end2end = not card["nms"]
-        self._type = TYPES[card["precision"]] if device == "cuda" else torch.float32
+        torch.backends.cudnn.allow_tf32 = False  # FP32 means FP32
+        self._type = TYPES[card["precision"]]
         self._network = network.fuse(verbose=False).eval().to(device=device, dtype=self._type)
+        head = self._network.model[-1].float()  # half precision can't tell 600.1 from 600.4
+        head.register_forward_pre_hook(lambda _module, given: ([features.float() for features in given[0]],))
         self._device = device
         self._suppresses = "num_dets" in outputs
 
@@ -60,6 +63,7 @@ def kept_rows(head: torch.Tensor, score: float, iou: float) -> Sequence[torch.Te
     half = boxes[:, 2:] / 2
     corners = torch.cat((boxes[:, :2] - half, boxes[:, :2] + half), dim=1)
     apart = corners + labels[:, None] * CLASS_OFFSET_PX
-    kept = torchvision.ops.batched_nms(apart, scores, picture, iou)  # sorted by score
+    # In FP64, since pictures are moved apart too: of 64 with 80 classes, FP32 would round the last ones' boxes to 4 px.
+    kept = torchvision.ops.batched_nms(apart.double(), scores.double(), picture, iou)  # sorted by score
     rows = torch.cat((corners, scores[:, None], labels[:, None]), dim=1)[kept]
     return [rows[picture[kept] == number][:MAX_DETECTIONS] for number in range(len(head))]

@@ -161,7 +161,7 @@ def test_fake_two_processes_at_once_build_once_and_the_second_says_that_it_waits
     first = other_process(folder, graph)
     wait_for_builder(fake)
     second = other_process(folder, graph)
-    assert second.stdout.readline() == "yolo_tiny: waiting for the process that builds its plan\n"
+    assert second.stdout.readline() == "yolo_tiny: waiting for the process that builds plans\n"
     (tmp_path / "both").touch()
     built, waited = (process.communicate(timeout=60)[0].splitlines() for process in (first, second))
     assert [first.returncode, second.returncode] == [0, 0]
@@ -188,7 +188,7 @@ def test_fake_whoever_waited_for_a_build_that_failed_builds_itself(fake, graph, 
         (tmp_path / "waited for").touch()
 
     plan = cache.plan_for(graph, PROFILE, report, "yolo_tiny")
-    assert lines[0] == "yolo_tiny: waiting for the process that builds its plan"
+    assert lines[0] == "yolo_tiny: waiting for the process that builds plans"
     assert lines[-1].startswith("yolo_tiny: built in ")
     assert plan.exists()
     assert "ModelLoadError" in first.communicate(timeout=60)[1]

@@ -4,7 +4,7 @@ import ctypes
 
 import pytest
 
-from serve_app.export.plans.gpu import Gpu, driver_version, find_gpu
+from serve_app.export.plans.gpu import Gpu, driver_version, find_gpu, library_version
 
 
 class FakeDriver:
@@ -79,3 +79,16 @@ def test_this_machine_is_asked_without_an_error():
     else:
         gpu = find_gpu()
         assert gpu is None or (gpu.name and gpu.capability >= (5, 0))
+
+
+@pytest.mark.parametrize(("number", "version"), [(101302, "10.13.2"), (110000, "11.0.0")])
+def test_a_fake_library_tells_its_version(number, version):
+    class FakeLibrary:
+        def getInferLibVersion(self):  # noqa: N802
+            return number
+
+    assert library_version(lambda name: FakeLibrary() if name.endswith(".10") else missing(name)) == version
+
+
+def test_without_a_library_there_is_no_version():
+    assert library_version(missing) is None
