@@ -26,6 +26,7 @@ class TorchPredictor:
     """One size's weights; pictures are letterboxed to the whole square, as every other track does it."""
 
     def __init__(self, size: str, weights: Path, image_size: int, nms: bool, threads: int) -> None:
+        import torch
         from ultralytics import YOLO
 
         try:
@@ -36,7 +37,7 @@ class TorchPredictor:
         self._threads = threads
         self._image_size = image_size
         self._nms = None if nms else False
-        device = str(self._model.device)
+        device = "cuda" if torch.cuda.is_available() else "cpu"  # where the predictor takes it, at the first picture
         labels = tuple(self._names[index] for index in sorted(self._names))
         self.card = ModelCard(f"yolo_{size}", "pytorch", device, "f32", image_size, weights.name, labels)
 

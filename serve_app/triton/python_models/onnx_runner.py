@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnxruntime
 
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+OPTIONS = {"cuda": {"use_tf32": "0"}, "cpu": {}}  # FP32 means FP32
 
 
 class OnnxRunner:
@@ -21,7 +22,7 @@ class OnnxRunner:
         provider = PROVIDERS[device]
         if provider not in onnxruntime.get_available_providers():
             raise RuntimeError(f"this ONNX Runtime has no {provider}; onnxruntime-gpu has")
-        self._session = onnxruntime.InferenceSession(graph, providers=[provider])
+        self._session = onnxruntime.InferenceSession(graph, providers=[(provider, OPTIONS[device])])
         if self._session.get_providers()[0] != provider:
             raise RuntimeError(f"{provider} can't be loaded: its CUDA libraries or a GPU are missing")
         self._outputs = list(outputs)
