@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -135,6 +136,14 @@ def test_a_peer_is_up_when_it_answers_and_leaves_nothing_behind():
         assert Footprint.of(pid).threads >= 2
     _, left = psutil.wait_procs(family, timeout=5)
     assert [one for one in left if one.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_a_peer_ends_when_it_is_asked_to_where_a_shell_has_interrupts_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        test_a_peer_is_up_when_it_answers_and_leaves_nothing_behind()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_peer_that_ends_before_it_answers_is_told_with_its_last_lines():

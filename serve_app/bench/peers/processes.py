@@ -40,12 +40,18 @@ def running(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a Ctrl-C at the terminal ends the comparison, and this in its turn
+            preexec_fn=_heed_interrupts,
         )
     try:
         _wait_until(ready, process, name, log)
         yield process.pid
     finally:
         _end(process)
+
+
+def _heed_interrupts() -> None:
+    """A shell that starts the comparison in the background has it ignored, and children would go on doing so."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def log_of(name: str) -> Path:
