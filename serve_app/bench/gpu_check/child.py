@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serve_app.bench.peers.processes import current_environment
+from serve_app.bench.peers.processes import current_environment, end
 from serve_app.settings import PROJECT_ROOT
 
 COMMAND = (sys.executable, "-m", "serve_app.bench.gpu_check")
@@ -52,7 +52,7 @@ def in_child(
         with suppress(subprocess.TimeoutExpired):  # it is on its way out
             process.wait(END_PATIENCE_S)
     finally:
-        _end(process)
+        end(process, END_PATIENCE_S)
     return last.reason if last else f"{_how_it_ended(process.returncode)}; {log} ends with: {_last_line(log)}"
 
 
@@ -70,18 +70,6 @@ def _converse(process: "subprocess.Popen[bytes]", asked: tuple[Work, tuple[objec
             if isinstance(event, Ended):
                 return event
             hear(event)
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    try:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(END_PATIENCE_S)
-    finally:
-        with suppress(ProcessLookupError):  # what it has left behind, or itself
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def _how_it_ended(code: int) -> str:

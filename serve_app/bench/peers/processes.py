@@ -46,7 +46,8 @@ def running(
         _wait_until(ready, process, name, log)
         yield process.pid
     finally:
-        _end(process)
+        # the second Ctrl-C makes `scripts/serve` end what is in sessions of its own, which a kill would leave
+        end(process, END_PATIENCE_S, END_PATIENCE_S / 3)
 
 
 def _heed_interrupts() -> None:
@@ -71,10 +72,10 @@ def _wait_until(ready: Callable[[], bool], process: "subprocess.Popen[bytes]", n
         time.sleep(0.2)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """The second Ctrl-C makes `scripts/serve` end what is in sessions of its own, which a kill would leave."""
+def end(process: "subprocess.Popen[bytes]", *patiences_s: float) -> None:
+    """A Ctrl-C for each patience, then a kill of its session."""
     try:
-        for patience_s in (END_PATIENCE_S, END_PATIENCE_S / 3):
+        for patience_s in patiences_s:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
                 with suppress(subprocess.TimeoutExpired):
