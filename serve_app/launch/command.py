@@ -14,9 +14,9 @@ from types import FrameType
 from serve_app.errors import ServeAppError
 from serve_app.export.plans import find_gpu
 from serve_app.launch.leftovers import MARK, end_leftovers
-from serve_app.launch.preflight import check, ports_of, read_environment_file, require_gpus
+from serve_app.launch.preflight import check, ports_of, require_gpus
 from serve_app.launch.watch import read_progress
-from serve_app.settings import Settings
+from serve_app.settings import Settings, read_environment_file
 
 POLL_S = 1.0
 

@@ -92,20 +92,3 @@ def require_free(port: int, name: str) -> None:
         except OSError as problem:
             reason = (problem.strerror or str(problem)).lower()
             raise ConfigurationError(f"port {port} ({name}): {reason}; is another run of this service up?") from None
-
-
-def read_environment_file(path: Path) -> dict[str, str]:
-    """KEY=VALUE lines; `#` starts a comment line."""
-    values = {}
-    try:
-        lines = path.read_text().splitlines()
-    except OSError as problem:
-        raise ConfigurationError(f"{path}: {problem.strerror}") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        key, separator, value = line.partition("=")
-        if not separator:
-            raise ConfigurationError(f"{path}:{number}: not KEY=VALUE: {line!r}")
-        values[key.strip()] = value.strip()
-    return values

@@ -93,6 +93,7 @@ def require_known(complaint: str, given: Collection[str], known: Collection[str]
 def placement_of(settings: LanguageModelSettings) -> dict[str, Any]:
     """One bundle for each worker; all on one machine unless more were asked for."""
     worker = {"CPU": settings.num_cpus} | ({"GPU": settings.num_gpus} if settings.accelerator == "gpu" else {})
+    worker |= settings.resources
     return {"bundle_per_worker": worker, "strategy": "STRICT_PACK" if settings.nodes == 1 else "PACK"}
 
 

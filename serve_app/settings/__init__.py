@@ -11,7 +11,14 @@ from serve_app.settings.detection import (
     TritonSettings,
 )
 from serve_app.settings.languages import AdapterSettings, LanguageModelSettings
-from serve_app.settings.reading import filled_in, parse_settings, read_config, settings_of, traces_endpoint
+from serve_app.settings.reading import (
+    filled_in,
+    parse_settings,
+    read_config,
+    read_environment_file,
+    settings_of,
+    traces_endpoint,
+)
 from serve_app.settings.section import PROJECT_ROOT, Section, from_project_root
 
 __all__ = [
@@ -33,6 +40,7 @@ __all__ = [
     "from_project_root",
     "parse_settings",
     "read_config",
+    "read_environment_file",
     "settings_of",
     "traces_endpoint",
 ]

@@ -28,6 +28,9 @@ class LanguageModelSettings(Section):
     accelerator_type: str | None = Field(None, description="Ray's name of the GPU it needs: A10G, L4, H100, …")
     num_cpus: float = Field(1.0, gt=0, description="processor cores set aside for each worker of a replica")
     num_gpus: float = Field(1.0, gt=0, le=1, description="of a GPU, set aside for each worker; under 1 shares it")
+    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="of Ray's own resources, set aside for each worker: what places it in a mixed cluster"
+    )
     nodes: int = Field(1, ge=1, description="over how many machines a replica may stretch")
     engine: dict[str, Any] = Field({}, description="vLLM's own arguments, passed on as they are")
     adapters: AdapterSettings | None = Field(None, description="LoRA adapters by request")
@@ -51,6 +54,14 @@ class LanguageModelSettings(Section):
             if not isinstance(module, dict) or not {"name", "path"} <= module.keys():
                 raise ValueError(f"lora_modules: each is {{name: …, path: …}}, not {module!r}")
         return engine
+
+    @field_validator("resources")
+    @classmethod
+    def _no_processor(cls, resources: dict[str, float]) -> dict[str, float]:
+        for name in resources:
+            if name.upper() in ("CPU", "GPU", "MEMORY"):
+                raise ValueError(f"{name} has a key of its own: num_cpus, num_gpus")
+        return resources
 
     @field_validator("environment")
     @classmethod

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +15,32 @@ from serve_app.settings.application import Settings
 VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
-def filled_in(value: Any) -> Any:
-    """`${NAME}` and `${NAME:-default}` from the environment of the process that builds the application."""
+def filled_in(value: Any, environment: Mapping[str, str] | None = None) -> Any:
+    """`${NAME}` and `${NAME:-default}` from the environment, by default that of the process that builds the app."""
+    variables = os.environ if environment is None else environment
     if isinstance(value, dict):
-        return {key: filled_in(one) for key, one in value.items()}
+        return {key: filled_in(one, variables) for key, one in value.items()}
     if isinstance(value, list):
-        return [filled_in(one) for one in value]
+        return [filled_in(one, variables) for one in value]
     if not isinstance(value, str) or not VARIABLE.search(value):
         return value
-    text = VARIABLE.sub(_read_variable, value)
+    text = VARIABLE.sub(lambda found: _variable(found, variables), value)
     # A value that is one variable is what YAML makes of it, so that numbers stay numbers.
     return yaml.safe_load(text) if VARIABLE.fullmatch(value) else text
 
 
-def _read_variable(found: re.Match[str]) -> str:
+def _variable(found: re.Match[str], variables: Mapping[str, str]) -> str:
     name, default = found.groups()
-    value = os.environ.get(name, default)
+    value = variables.get(name, default)
     if value is None:
         raise ConfigurationError(f"${{{name}}}: the environment has no {name}; ${{{name}:-…}} would give a default")
     return value
 
 
-def parse_settings(args: dict[str, Any]) -> Settings:
+def parse_settings(args: dict[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
     """Check `args` whole; every mistake is in the one message."""
     try:
-        return Settings.model_validate(filled_in(args))
+        return Settings.model_validate(filled_in(args, environment))
     except ValidationError as problem:
         errors = problem.errors()
         # a list that lost its only item to a mistake is not too short as well
@@ -69,9 +71,26 @@ def read_config(path: Path) -> dict[str, Any]:
     return content
 
 
-def settings_of(config: dict[str, Any]) -> Settings:
+def settings_of(config: dict[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
     """The settings of the file's application that `serve_app.app:build` makes."""
     for application in config["applications"]:
         if application.get("import_path") == "serve_app.app:build":
-            return parse_settings(application.get("args") or {})
+            return parse_settings(application.get("args") or {}, environment)
     raise ConfigurationError("no application with import_path serve_app.app:build")
+
+
+def read_environment_file(path: Path) -> dict[str, str]:
+    """KEY=VALUE lines; `#` starts a comment line."""
+    values = {}
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as problem:
+        raise ConfigurationError(f"{path}: {problem.strerror}") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        key, separator, value = line.partition("=")
+        if not separator:
+            raise ConfigurationError(f"{path}:{number}: not KEY=VALUE: {line!r}")
+        values[key.strip()] = value.strip()
+    return values

@@ -14,13 +14,12 @@ from serve_app.launch.leftovers import MARK, end_leftovers, processes_of
 from serve_app.launch.preflight import (
     policies_of,
     ports_of,
-    read_environment_file,
     require_free,
     require_gpus,
     require_one_playground,
 )
 from serve_app.launch.watch import interpret
-from serve_app.settings import PROJECT_ROOT, read_config, settings_of
+from serve_app.settings import PROJECT_ROOT, read_config, read_environment_file, settings_of
 from serve_app.telemetry.autoscaling import require_policy
 
 RAISED = """ray::ServeReplica:serve_app:vision.initialize_and_get_metadata() (pid=1)

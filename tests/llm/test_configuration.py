@@ -104,6 +104,18 @@ def test_a_model_that_shares_a_gpu_asks_for_its_part_of_it_and_of_its_memory(bui
     assert config.engine_kwargs["gpu_memory_utilization"] <= bundle["GPU"]
 
 
+def test_each_worker_takes_the_resources_that_place_it():
+    engine = {"tensor_parallel_size": 2}
+    bundles = configuration(engine=engine, resources={"llm": 1}).get_engine_config().placement_bundles
+    assert bundles == [{"CPU": 1.0, "GPU": 1.0, "llm": 1.0}] * 2
+
+
+@pytest.mark.parametrize("name", ["GPU", "cpu"])
+def test_processors_are_not_asked_for_as_resources(name):
+    with pytest.raises(ValueError, match=f"{name} has a key of its own: num_cpus, num_gpus"):
+        LanguageModelSettings(name="one", resources={name: 1})
+
+
 def test_more_machines_are_asked_for_by_name():
     engine = {"tensor_parallel_size": 2, "pipeline_parallel_size": 2}
     near = configuration(engine=engine).get_engine_config()
