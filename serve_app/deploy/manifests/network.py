@@ -1,0 +1,116 @@
+"""Who may talk to whom: everything is closed but what these NetworkPolicies open."""
+
+from typing import Any
+
+from serve_app.deploy.manifests import ports
+from serve_app.deploy.manifests.pods import Manifest, labels
+from serve_app.deploy.manifests.storage import REDIS
+from serve_app.deploy.scenario import Scenario
+
+POD_IDENTITY = "169.254.170.23/32"  # where EKS hands out the credentials for S3
+OTLP = (4317, 4318)
+DNS = 53
+PROMETHEUS, GRAFANA = 9090, 3000
+
+
+def policies(scenario: Scenario) -> list[Manifest]:
+    ray = {"matchLabels": {"app.kubernetes.io/instance": scenario.name, "ray.io/is-ray-node": "yes"}}
+    head = {"matchLabels": ray["matchLabels"] | {"ray.io/node-type": "head"}}
+    operator = namespace(scenario.operator_namespace)
+    monitoring = namespace(scenario.monitoring_namespace)
+    found = [
+        policy(scenario, "closed", {}, {"policyTypes": ["Ingress", "Egress"]}),
+        policy(scenario, "ray", ray, both(scenario, {"podSelector": ray}, [span(*one) for one in ports.INSIDE])),
+        policy(scenario, "clients", ray, ingress(callers(scenario), [port(ports.HTTP), port(ports.GRPC)])),
+        policy(
+            scenario,
+            "operator",
+            head,
+            ingress([operator], [port(ports.DASHBOARD), port(ports.AGENT), port(ports.HTTP)]),
+        ),
+        policy(scenario, "metrics", ray, ingress([monitoring], [port(ports.METRICS)])),
+        policy(
+            scenario, "outside", all_but_redis(scenario), {"policyTypes": ["Egress"], "egress": outside(monitoring)}
+        ),
+    ]
+    if scenario.head_store:
+        found += redis(scenario, head)
+    return found
+
+
+def all_but_redis(scenario: Scenario) -> Manifest:
+    """Ray's pods and the Job that builds plans."""
+    return {
+        "matchLabels": {"app.kubernetes.io/instance": scenario.name},
+        "matchExpressions": [{"key": "app.kubernetes.io/component", "operator": "NotIn", "values": [REDIS]}],
+    }
+
+
+def callers(scenario: Scenario) -> list[Manifest]:
+    """The load balancer calls from the VPC; without one, whoever is in the cluster."""
+    if scenario.load_balancer and scenario.upgrade.strategy != "incremental":
+        return [{"ipBlock": {"cidr": scenario.load_balancer.vpc}}]
+    return [{"namespaceSelector": {}}]  # a Gateway's pods among them
+
+
+def redis(scenario: Scenario, head: Manifest) -> list[Manifest]:
+    """Between the head and the store of its state, wherever that is."""
+    assert scenario.head_store
+    store = {"matchLabels": {"app.kubernetes.io/instance": scenario.name, "app.kubernetes.io/component": REDIS}}
+    # the Job that KubeRay cleans up with has the head's labels but isn't a Ray node
+    ours = {"podSelector": {"matchLabels": {"app.kubernetes.io/instance": scenario.name}}}
+    if scenario.head_store.address:
+        number = int(scenario.head_store.address.rpartition(":")[2])
+        return [policy(scenario, "redis", head, {"policyTypes": ["Egress"], "egress": [{"ports": [port(number)]}]})]
+    there = {"policyTypes": ["Egress"], "egress": [{"to": [{"podSelector": store}], "ports": [port(ports.REDIS)]}]}
+    return [
+        policy(scenario, "redis", store, ingress([ours], [port(ports.REDIS)])),
+        policy(scenario, "to-redis", head, there),
+    ]
+
+
+def outside(monitoring: Manifest) -> list[Manifest]:
+    """Names, S3 and model hubs over TLS, credentials, traces; Kubernetes' API is TLS too."""
+    return [
+        {"ports": [port(DNS, "UDP"), port(DNS)]},
+        {"ports": [port(443)]},
+        {"to": [{"ipBlock": {"cidr": POD_IDENTITY}}], "ports": [port(80)]},
+        {"to": [monitoring], "ports": [*map(port, (*OTLP, PROMETHEUS, GRAFANA))]},
+    ]
+
+
+def both(scenario: Scenario, peer: Manifest, opened: list[Manifest]) -> Manifest:
+    return {
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [{"from": [peer], "ports": opened}],
+        "egress": [{"to": [peer], "ports": opened}],
+    }
+
+
+def ingress(peers: list[Manifest], opened: list[Manifest]) -> Manifest:
+    return {"policyTypes": ["Ingress"], "ingress": [{"from": peers, "ports": opened}]}
+
+
+def namespace(name: str) -> Manifest:
+    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+
+
+def port(number: int, protocol: str = "TCP") -> Manifest:
+    return {"protocol": protocol, "port": number}
+
+
+def span(first: int, last: int) -> Manifest:
+    return port(first) | ({"endPort": last} if last > first else {})
+
+
+def policy(scenario: Scenario, name: str, selector: dict[str, Any], spec: Manifest) -> Manifest:
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {
+            "name": f"{scenario.name}-{name}",
+            "namespace": scenario.namespace,
+            "labels": labels(scenario),
+        },
+        "spec": {"podSelector": selector} | spec,
+    }

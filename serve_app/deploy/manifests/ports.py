@@ -1,0 +1,37 @@
+"""The ports of a pod: fixed, so that NetworkPolicies can name them."""
+
+HTTP = 8000
+GRPC = 8001
+DASHBOARD = 8265
+METRICS = 8080
+GCS = 6379
+CLIENT = 10001
+AGENT = 52365  # Ray's dashboard agent, which KubeRay's probes ask
+REDIS = 6379
+
+# `ray start` would take any free port for these.
+START = {
+    "node-manager-port": 6380,
+    "object-manager-port": 6381,
+    "runtime-env-agent-port": 6382,
+    "dashboard-agent-grpc-port": 6383,
+    "dashboard-agent-listen-port": AGENT,
+    "metrics-export-port": METRICS,
+    "min-worker-port": 10002,
+    "max-worker-port": 19999,
+}
+
+# Ranges between pods of one service.
+REPLICAS_HTTP = (30000, 31000)  # HAProxy to replicas; RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT and so on
+REPLICAS_GRPC = (40000, 41000)
+EPHEMERAL = (32768, 60999)  # Linux' own: replicas call each other on one that the kernel gives, and so does NCCL
+INSIDE = (
+    (GCS, START["dashboard-agent-grpc-port"]),
+    (HTTP, GRPC),
+    (METRICS, METRICS),
+    (DASHBOARD, DASHBOARD),
+    (CLIENT, START["max-worker-port"]),
+    REPLICAS_HTTP,
+    REPLICAS_GRPC,
+    EPHEMERAL,
+)

@@ -1,0 +1,78 @@
+"""The RayService: the Serve configuration, the cluster it runs on, how it is reached and how it is replaced."""
+
+from serve_app.deploy.manifests import ports
+from serve_app.deploy.manifests.cluster import cluster
+from serve_app.deploy.manifests.pods import Manifest, labels
+from serve_app.deploy.scenario import LoadBalancer, Scenario, Upgrade
+from serve_app.deploy.serving import serve_config_text
+
+STRATEGIES = {"new-cluster": "NewCluster", "incremental": "NewClusterWithIncrementalUpgrade", "none": "None"}
+NLB = "service.beta.kubernetes.io/aws-load-balancer-"
+
+
+def ray_service(scenario: Scenario) -> Manifest:
+    spec: Manifest = {
+        "upgradeStrategy": upgrade(scenario.upgrade),
+        "rayClusterDeletionDelaySeconds": scenario.deletion_delay_s,
+        "serveConfigV2": serve_config_text(scenario),
+        "rayClusterConfig": cluster(scenario),
+    }
+    if "routers" in scenario.workers:
+        spec["excludeHeadPodFromServeSvc"] = True
+    if scenario.load_balancer:
+        spec["serveService"] = serve_service(scenario, scenario.load_balancer)
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayService",
+        "metadata": {
+            "name": scenario.name,
+            "namespace": scenario.namespace,
+            "labels": labels(scenario) | {"serve-app/scenario": scenario.scenario},
+            # after this long without an answer KubeRay calls it failed; a node, its image and engines take their time
+            "annotations": {"ray.io/initializing-timeout": f"{scenario.initializing_timeout_s}s"},
+        },
+        "spec": spec,
+    }
+
+
+def upgrade(chosen: Upgrade) -> Manifest:
+    found: Manifest = {"type": STRATEGIES[chosen.strategy]}
+    if chosen.strategy == "incremental":
+        found["clusterUpgradeOptions"] = {
+            "gatewayClassName": chosen.gateway_class,
+            "stepSizePercent": chosen.step_percent,
+            "intervalSeconds": chosen.interval_s,
+            "maxSurgePercent": chosen.max_surge_percent,
+        }
+    return found
+
+
+def serve_service(scenario: Scenario, balancer: LoadBalancer) -> Manifest:
+    """KubeRay's own Service, which follows the cluster that serves, as a network load balancer of AWS.
+
+    KubeRay fills in selector and ports: those of the head's container whose names begin with `serve`.
+    """
+    annotations = {
+        f"{NLB}scheme": "internal" if balancer.internal else "internet-facing",
+        f"{NLB}nlb-target-type": "ip",
+        f"{NLB}healthcheck-protocol": "http",
+        f"{NLB}healthcheck-port": str(ports.HTTP),
+        f"{NLB}healthcheck-path": "/-/healthz",
+        f"{NLB}healthcheck-interval": "10",
+        f"{NLB}healthcheck-healthy-threshold": "2",
+        f"{NLB}healthcheck-unhealthy-threshold": "2",
+        f"{NLB}attributes": "load_balancing.cross_zone.enabled=true",
+        f"{NLB}target-group-attributes": "deregistration_delay.timeout_seconds=60,preserve_client_ip.enabled=false",
+    }
+    if balancer.certificate:
+        annotations |= {f"{NLB}ssl-cert": balancer.certificate, f"{NLB}ssl-ports": f"{ports.HTTP},{ports.GRPC}"}
+    return {
+        "metadata": {"name": f"{scenario.name}-serve-svc", "labels": labels(scenario), "annotations": annotations},
+        "spec": {
+            "type": "LoadBalancer",
+            "loadBalancerClass": "service.k8s.aws/nlb",
+            "loadBalancerSourceRanges": list(balancer.clients or (balancer.vpc,)),
+            "allocateLoadBalancerNodePorts": False,
+            "ports": [{"name": "serve", "port": ports.HTTP}, {"name": "serve-grpc", "port": ports.GRPC}],
+        },
+    }
