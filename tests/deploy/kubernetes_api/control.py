@@ -1,0 +1,119 @@
+"""The tests' own endpoint, POST /_control: what goes wrong, who may do what, what was asked; several at once."""
+
+from aiohttp import web
+
+
+async def control(request):
+    cluster, player = request.app["cluster"], request.app["player"]
+    wanted = await request.json()
+    answer = {}
+    trouble = wanted if "trouble" in wanted else None
+    try:
+        if trouble:
+            cluster.troubles.add(trouble)
+        else:
+            for name, value in wanted.items():
+                answer[name] = await ACTIONS[name](cluster, player, value)
+    except (KeyError, ValueError, TypeError) as error:
+        return web.json_response({"error": f"{type(error).__name__}: {error}"}, status=400)
+    return web.json_response(answer)
+
+
+async def reset(cluster, player, value):
+    """`{"reset": {}}`: a new cluster; `{"crds": false}` leaves KubeRay's and all other definitions out."""
+    options = value if isinstance(value, dict) else {}
+    player.pace = options.get("pace", player.first_pace)
+    cluster.reset(definitions=options.get("crds", True))
+
+
+async def heal(cluster, player, value):
+    """True heals all; a name heals that trouble."""
+    cluster.troubles.heal(None if value is True else value)
+
+
+async def operator(cluster, player, value):
+    """`{"version": "v1.3.0"}`; `{"version": null}` or false: there is none."""
+    version = value.get("version") if value else None
+    cluster.install_operator(version)
+    if version is None:
+        cluster.troubles.add({"trouble": "no_operator"})
+    else:
+        cluster.troubles.heal("no_operator")
+
+
+async def gone(cluster, player, value):
+    """Watches end, and can't be taken up from an older version: 410."""
+    cluster.store.forget()
+
+
+async def drop_watches(cluster, player, value):
+    cluster.store.end_watches()
+
+
+async def failing(cluster, player, value):
+    """`{"times": 2, "code": 503, "reason": …, "message": …, "path": part of the path}`: the next answers."""
+    cluster.failing.append({"times": 1} | value)
+
+
+async def requests(cluster, player, value):
+    """The requests since the start or the last `{"requests": "clear"}`."""
+    seen = list(cluster.requests)
+    if value == "clear":
+        cluster.requests.clear()
+    return seen
+
+
+async def errors(cluster, player, value):
+    """What went wrong in this server itself; a test's fixture holds that it is nothing."""
+    return list(cluster.errors)
+
+
+async def token(cluster, player, value):
+    """`{"token": "reader", "user": "jane", "rules": [{"verbs": ["get"], "groups": ["ray.io"], …}]}`."""
+    cluster.access.add(value["token"], value.get("user", value["token"]), value.get("rules", []))
+
+
+async def portforward(cluster, player, value):
+    """`{"8000": 12345}`: the pods' port 8000 is this machine's 12345."""
+    cluster.forwarded |= {int(port): local for port, local in value.items()}
+
+
+async def logs(cluster, player, value):
+    """`{"part of a pod's name[:container][/previous]": ["line", …]}`; a second time for the same adds lines."""
+    for part, lines in value.items():
+        cluster.logs.setdefault(part, []).extend(lines)
+
+
+async def pace(cluster, player, value):
+    player.pace = value
+
+
+async def turns(cluster, player, value):
+    """Lets so many turns pass."""
+    for _ in range(value):
+        await player.turned()
+
+
+async def delete_pod(cluster, player, value):
+    """Takes pods away at once whose names hold the text, as a lost node does."""
+    for key, _ in cluster.store.of(("", "pods")):
+        if value in key.name:
+            cluster.deletion.drop(key)
+
+
+ACTIONS = {
+    "reset": reset,
+    "heal": heal,
+    "operator": operator,
+    "gone": gone,
+    "drop_watches": drop_watches,
+    "failing": failing,
+    "requests": requests,
+    "errors": errors,
+    "token": token,
+    "portforward": portforward,
+    "logs": logs,
+    "pace": pace,
+    "turns": turns,
+    "delete_pod": delete_pod,
+}

@@ -1,0 +1,1 @@
+"""KubeRay's operator at play: what it makes of RayServices and RayClusters, and what troubles it."""

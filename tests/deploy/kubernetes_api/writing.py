@@ -1,0 +1,224 @@
+"""Writes objects: what is checked, kept, counted and owned when one is created, replaced, patched or applied."""
+
+import re
+import uuid
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+from kubernetes_api import failures, ownership, patches
+from kubernetes_api.admission import complete, random_suffix
+from kubernetes_api.schemas import schema_of
+from kubernetes_api.store import Key, Store
+from kubernetes_api.times import now
+from kubernetes_api.validation import review
+
+SUBDOMAIN = re.compile(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+NAMING = (
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start "
+    "and end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
+    r"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+)
+LOOSELY_NAMED = {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}  # may have colons in their names
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a write is wished for: the query of its request."""
+
+    manager: str = "kubernetes-api"
+    dry_run: bool = False
+    validation: str = "Warn"
+    force: bool = False
+    subresource: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+
+class Writing:
+    def __init__(self, store: Store, catalogue):
+        self.store, self.catalogue = store, catalogue
+
+    def key(self, kind, namespace, name):
+        return Key(kind.group, kind.plural, namespace if kind.namespaced else "", name)
+
+    def read(self, kind, namespace, name):
+        """The object in the version that is asked for."""
+        body = self.store.get(self.key(kind, namespace, name))
+        if body is None:
+            raise failures.not_found(kind, name)
+        return body if body.get("apiVersion") == kind.api_version else body | {"apiVersion": kind.api_version}
+
+    def create(self, kind, namespace, body, wish):
+        body = deepcopy(body)
+        self.check_identity(kind, namespace, body)
+        metadata = body.setdefault("metadata", {})
+        if not metadata.get("name") and metadata.get("generateName"):
+            metadata["name"] = metadata["generateName"] + random_suffix()
+        name = metadata.get("name", "")
+        self.check_place(kind, namespace, name)
+        body = self.reviewed(kind, body, wish)
+        if self.store.get(self.key(kind, namespace, name)):
+            raise failures.already_exists(kind, name)
+        body["metadata"].pop("managedFields", None)
+        self.start(kind, namespace, body)
+        ownership.updated(kind, {}, body, wish.manager)
+        return self.keep(kind, None, body, wish)
+
+    def replace(self, kind, namespace, name, body, wish):
+        """PUT; it creates nothing."""
+        live = self.read(kind, namespace, name)
+        body = deepcopy(body)
+        self.check_identity(kind, namespace, body, name)
+        body = self.reviewed(kind, body, wish)
+        return self.rewrite(kind, live, body, wish)
+
+    def patch(self, kind, namespace, name, patch, how, wish):
+        live = self.read(kind, namespace, name)
+        if how == "json-patch":
+            body = patches.json_patch(live, patch)
+        elif how == "merge-patch" or kind.schema is not None:
+            body = patches.merge(live, patch)
+        else:
+            body = patches.strategic(schema_of(kind), live, patch)
+        body = self.reviewed(kind, deepcopy(body), wish)
+        return self.rewrite(kind, live, body, wish)
+
+    def apply(self, kind, namespace, name, body, wish):
+        """Server-side apply: creates what isn't there."""
+        self.check_identity(kind, namespace, body, name)
+        body.setdefault("metadata", {})["name"] = name
+        self.check_place(kind, namespace, name)
+        if body["metadata"].get("managedFields"):
+            raise failures.bad_request("metadata.managedFields must be nil")
+        live = self.store.get(self.key(kind, namespace, name))
+        _, unknown, _ = review(kind, body)
+        if unknown:
+            raise failures.untyped_patch(kind, namespace, name, unknown)
+        if live is None:
+            if body["metadata"].get("uid"):
+                raise failures.outdated(kind, name)
+            fresh = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": name}}
+            self.start(kind, namespace, fresh)
+            result = ownership.applied(kind, fresh, body, wish.manager, wish.force)
+            return self.keep(kind, None, self.reviewed(kind, result, wish), wish)
+        self.check_version(kind, live, body)
+        result = self.reviewed(kind, ownership.applied(kind, live, body, wish.manager, wish.force), wish)
+        return self.keep(kind, live, self.carried_on(kind, live, result, wish), wish)
+
+    def rewrite(self, kind, live, body, wish):
+        self.check_version(kind, live, body)
+        body = self.carried_on(kind, live, body, wish)
+        body["metadata"]["managedFields"] = live["metadata"].get("managedFields", [])
+        ownership.updated(kind, live, body, wish.manager, wish.subresource)
+        return self.keep(kind, live, body, wish)
+
+    def carried_on(self, kind, live, body, wish):
+        """What a write can't change stays as it was."""
+        if wish.subresource == "status":
+            body = deepcopy(live) | {"status": body.get("status", {})}
+        elif "status" in kind.subresources:
+            body.pop("status", None)
+            body |= {"status": live["status"]} if "status" in live else {}
+        old, metadata = live["metadata"], body["metadata"]
+        for name in ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"):
+            metadata.pop(name, None)
+            metadata |= {name: old[name]} if name in old else {}
+        metadata["name"] = old["name"]
+        metadata |= {"namespace": old["namespace"]} if "namespace" in old else {}
+        if kind.counted and ownership.part(live, "").get("spec") != ownership.part(body, "").get("spec"):
+            metadata["generation"] = old.get("generation", 0) + 1
+        return body
+
+    def start(self, kind, namespace, body):
+        body["apiVersion"], body["kind"] = kind.api_version, kind.kind
+        metadata = body["metadata"]
+        for name in ("resourceVersion", "deletionTimestamp", "selfLink"):
+            metadata.pop(name, None)
+        if kind.namespaced:
+            metadata["namespace"] = namespace
+        metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now()}
+        if kind.counted:
+            metadata["generation"] = 1
+        if "status" in kind.subresources and kind.kind != "Node":
+            body.pop("status", None)
+
+    def keep(self, kind, live, body, wish):
+        complete(kind, body, live)
+        if live is not None and comparable(live) == comparable(body):
+            return live
+        if wish.dry_run:
+            return body | {"metadata": body["metadata"] | {"resourceVersion": str(self.store.version)}}
+        metadata = body["metadata"]
+        key = self.key(kind, metadata.get("namespace", ""), metadata["name"])
+        if kind.kind == "CustomResourceDefinition":
+            self.catalogue.define(body)
+        kept = self.store.put(key, body)
+        if (
+            metadata.get("deletionTimestamp")
+            and not metadata.get("finalizers")
+            and kind.kind not in ("Pod", "Namespace")
+        ):
+            self.store.drop(key)
+        return kept
+
+    def reviewed(self, kind, body, wish):
+        pruned, unknown, problems = review(kind, body)
+        if unknown and wish.validation == "Strict":
+            raise failures.undecodable(kind, unknown)
+        if unknown and wish.validation == "Warn":
+            wish.warnings.extend(f'unknown field "{path}"' for path in unknown)
+        if problems:
+            raise failures.invalid(kind, body["metadata"].get("name", ""), problems)
+        return pruned
+
+    def check_identity(self, kind, namespace, body, name=""):
+        if not isinstance(body, dict):
+            raise failures.bad_request("couldn't get version/kind; json parse error")
+        given = body.get("apiVersion", kind.api_version), body.get("kind", kind.kind)
+        if given != (kind.api_version, kind.kind):
+            message = f"no kind {given[1]!r} is served here for version {given[0]!r}: {kind.api_version} {kind.kind} is"
+            if given[0] != kind.api_version:
+                message = (
+                    f"the API version in the data ({given[0]}) does not match the expected API version "
+                    f"({kind.api_version})"
+                )
+            raise failures.bad_request(message)
+        metadata = body.get("metadata") or {}
+        if kind.namespaced and metadata.get("namespace", namespace) != namespace:
+            raise failures.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
+        if name and metadata.get("name", name) != name:
+            raise failures.bad_request(
+                f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
+            )
+
+    def check_place(self, kind, namespace, name):
+        if not name:
+            problem = ("metadata.name", "FieldValueRequired", "Required value: name or generateName is required")
+            raise failures.invalid(kind, name, [problem])
+        if not SUBDOMAIN.match(name) and kind.kind not in LOOSELY_NAMED:
+            problem = ("metadata.name", "FieldValueInvalid", f'Invalid value: "{name}": {NAMING}')
+            raise failures.invalid(kind, name, [problem])
+        if not kind.namespaced:
+            return
+        home = self.store.get(Key("", "namespaces", "", namespace))
+        if home is None:
+            raise failures.not_found(self.catalogue.named("Namespace"), namespace)
+        fresh = self.store.get(self.key(kind, namespace, name)) is None
+        if fresh and home["status"]["phase"] == "Terminating":
+            raise failures.terminating(kind, name, namespace)
+
+    def check_version(self, kind, live, body):
+        metadata = body.get("metadata") or {}
+        for name in ("resourceVersion", "uid"):
+            if metadata.get(name) and metadata[name] != live["metadata"][name]:
+                raise failures.outdated(kind, live["metadata"]["name"])
+
+
+def comparable(body):
+    """A body without what alone makes no change."""
+    kept = {"resourceVersion", "managedFields"}
+    metadata = {name: value for name, value in body["metadata"].items() if name not in kept}
+    managed = body["metadata"].get("managedFields", ())
+    owners = [{name: value for name, value in one.items() if name != "time"} for one in managed]
+    return body | {"metadata": metadata, "owners": owners}
