@@ -20,6 +20,7 @@ ENVIRONMENT_READERS = {
     "serve_app/launch/command.py",
     "serve_app/launch/monitor.py",
     "serve_app/export/command.py",
+    "serve_app/deploy/aws/command.py",
 }
 
 

@@ -1,0 +1,45 @@
+"""The kubeconfig of an installed cluster, for Helm, for scripts/deploy and for people."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from serve_app.deploy.aws.calls import private_file
+from serve_app.deploy.aws.site import Site
+from serve_app.deploy.aws.token import API
+from serve_app.errors import ConfigurationError
+from serve_app.settings import PROJECT_ROOT
+
+
+def kubeconfig_of(site: Site, description: dict[str, Any]) -> dict[str, Any]:
+    """No secret is in it: a token is asked for whenever one is needed."""
+    server = {
+        "server": description["endpoint"],
+        "certificate-authority-data": description["certificateAuthority"]["data"],
+    }
+    if description["endpoint"].startswith("http://"):
+        del server["certificate-authority-data"]
+    login = {
+        "apiVersion": API,
+        "command": sys.executable,
+        "args": ["-m", "serve_app.deploy.aws.token", "--cluster-name", site.cluster, "--region", site.region],
+        "env": [{"name": "PYTHONPATH", "value": str(PROJECT_ROOT)}],
+        "interactiveMode": "Never",
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": site.cluster,
+        "clusters": [{"name": site.cluster, "cluster": server}],
+        "users": [{"name": site.cluster, "user": {"exec": login}}],
+        "contexts": [{"name": site.cluster, "context": {"cluster": site.cluster, "user": site.cluster}}],
+    }
+
+
+def write_kubeconfig(path: Path, site: Site, description: dict[str, Any]) -> None:
+    try:
+        private_file(path, yaml.safe_dump(kubeconfig_of(site, description), sort_keys=False))
+    except OSError as problem:
+        raise ConfigurationError(f"--kubeconfig {path} can't be written: {problem.strerror}") from None
