@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Bytecode is written once: without it each of vLLM's processes compiles for ten seconds before it starts.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test chaos check models monitor env lock train clean
+.PHONY: help serve test chaos check models monitor env lock images train clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,10 +24,16 @@ test: models .prometheus/.installed .chromium/.installed ## run the whole test s
 chaos: models ## what is too heavy for every run: kills at random moments over thousands of pictures
 	$(BIN)/python -m pytest -m chaos $(ARGS)
 
-check: env ## ruff, ruff format and mypy, which CI demands
+check: env ## what CI demands: Python, YAML, shell, Dockerfiles, and manifests that are what their scenarios render
 	$(BIN)/ruff check . scripts/*
 	$(BIN)/ruff format --check . scripts/*
 	$(BIN)/mypy
+	$(BIN)/yamllint --strict .yamllint.yaml configs kuberay serve_app
+	$(BIN)/shellcheck .ci/run kuberay/images/build
+	$(BIN)/hadolint --config kuberay/images/.hadolint.yaml kuberay/images/*.Dockerfile
+	@for file in kuberay/scenarios/*.yaml; do name=$$(basename $$file .yaml); \
+		$(BIN)/python scripts/deploy render $$name | diff -u kuberay/rayservice.$$name.yaml - || \
+		{ echo "error: scripts/deploy render $$name --write" >&2; exit 1; }; done
 
 models: env ## build what the model repository lacks, as CONFIG says; TARGET=gpu for the GPU's
 	@$(BIN)/python scripts/build_models --config $(CONFIG)
@@ -68,9 +74,26 @@ monitor: env .prometheus/.installed ## watch the service that runs here: Prometh
 		{ tail -5 .chromium/log >&2; echo "error: apt-get could not install chromium; apt-get update may help" >&2; exit 1; }
 	@touch $@
 
-lock: .uv/.installed ## resolve requirements/*.in anew into requirements/pinned.txt
-	$(UV) pip compile --quiet --upgrade --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
+# What the images of kuberay/images install; they keep the versions that are tested here, and leave them where they must.
+SETS := kuberay/images/requirements
+PYTHON_311 := --python-version 3.11 --python-platform x86_64-manylinux_2_36
+PYTHON_312 := --python-version 3.12 --python-platform x86_64-manylinux_2_35 --override $(SETS)/overrides.txt
+NUMPY_1 := --override $(SETS)/overrides.numpy1.txt
+COMPILE = cp requirements/pinned.txt $(SETS)/$(1).txt && \
+	$(UV) pip compile --quiet --no-header --no-annotate $(2) $(SETS)/$(1).in --output-file $(SETS)/$(1).txt
+
+lock: .uv/.installed ## resolve requirements/*.in anew into requirements/pinned.txt, then the images' sets
+	$(UV) pip compile --quiet --upgrade --no-header $(PYTHON_311) \
 		--override requirements/overrides.txt requirements/dev.in --output-file requirements/pinned.txt
+	$(MAKE) images
+
+images: .uv/.installed ## resolve the images' requirement sets by requirements/pinned.txt
+	@$(call COMPILE,cpu,$(PYTHON_311) --override requirements/overrides.txt)
+	@$(call COMPILE,head,$(PYTHON_312) $(NUMPY_1))
+	@$(call COMPILE,vision,$(PYTHON_312) $(NUMPY_1))
+	@$(call COMPILE,llm-base,$(PYTHON_312))
+	@$(call COMPILE,llm,$(PYTHON_312) --constraint $(SETS)/llm-base.txt \
+		$$(sed -nE 's/^([a-z0-9._-]+)==.*/--no-emit-package \1/p' $(SETS)/llm-base.txt))
 
 train: env ## train the demo models anew and ship them (an hour)
 	$(BIN)/python scripts/train_demo_models

