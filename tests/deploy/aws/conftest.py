@@ -11,7 +11,6 @@ import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
-from unittest.mock import MagicMock
 from urllib.parse import parse_qs, urlsplit
 
 import boto3
@@ -22,10 +21,6 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
 from serve_app.deploy.aws.calls import Calls
-
-# moto loads API Gateway with CloudFormation, and with that a validator of OpenAPI, which nobody needs here
-for module in ("", ".validation", ".validation.exceptions"):
-    sys.modules.setdefault(f"openapi_spec_validator{module}", MagicMock())
 
 HERE = Path(__file__).resolve().parent
 REGION = "us-west-2"
