@@ -99,7 +99,7 @@ class SecretKey(Section):
 
 
 class LoadBalancer(Section):
-    """A network load balancer of AWS in front of the serve Service; null keeps it inside the cluster."""
+    """A network load balancer of AWS in front of the pods; null keeps the service inside the cluster."""
 
     internal: bool = True
     vpc: str = Field(
@@ -112,7 +112,12 @@ class LoadBalancer(Section):
 class HeadStore(Section):
     """Redis for Ray's global state, so that a lost head comes back to a cluster that went on."""
 
-    address: str | None = Field(None, description="host:port of one that is there (ElastiCache); null: one is deployed")
+    address: str | None = Field(
+        None,
+        pattern=r"^(rediss?://)?[^:/\s]+:[0-9]{2,5}$",
+        description="one that is there, host:port; ElastiCache takes passwords over TLS alone: rediss://host:port. "
+        "null: one is deployed",
+    )
     image: str = "redis:7.4.2-bookworm"
     password: SecretKey = SecretKey(secret="serve-app-redis", key="password")
 
@@ -177,6 +182,19 @@ class Scenario(Section):
             raise ValueError("head.works is false and there are no workers: nothing could be placed")
         if self.workers and "routers" not in self.workers and not self.head.works:
             raise ValueError("routers have no place: add workers.routers, or set head.works")
+        if self.plans and "vision" not in self.workers:
+            raise ValueError("plans are for workers.vision, and there are none")
+        if self.models and self.workers and "vision" not in self.workers:
+            raise ValueError("models are for workers.vision, and there are none")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        if self.upgrade.strategy == "incremental" and self.load_balancer:
+            raise ValueError(
+                "an incremental upgrade shifts traffic at its Gateway, and the load balancer would pass it by: "
+                "set load_balancer to null"
+            )
         return self
 
     @field_validator("environment")

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from serve_app.errors import ServeAppError
+from serve_app.errors import ConfigurationError, ServeAppError
 from serve_app.export.repository import build_plans, build_repository
 from serve_app.settings import SIZES, DetectionSettings, ModelSource, parse_settings, read_config, settings_of
 
@@ -19,6 +19,11 @@ def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", help="with --size: auto, demo or a .pt file")
     parser.add_argument("--precision", choices=["f32", "bf16", "f16", "int8", "fp8"], help="with --size")
     parser.add_argument("--force", action="store_true", help="build again what is up to date")
+    parser.add_argument(
+        "--plans-only",
+        action="store_true",
+        help="TensorRT's plans of a repository that is there, which isn't written to",
+    )
     return parser.parse_args(arguments)
 
 
@@ -39,6 +44,13 @@ def wanted(options: argparse.Namespace) -> DetectionSettings | None:
     return parse_settings({"detection": changed.model_dump()}).detection
 
 
+def build_only_plans(detection: DetectionSettings) -> None:
+    if detection.engine != "tensorrt":
+        raise ConfigurationError(f"--plans-only: plans are TensorRT's, and detection.engine is {detection.engine}")
+    if not build_plans(detection, report):
+        raise ConfigurationError("--plans-only: no plan could be built")
+
+
 def report(line: str) -> None:
     print(line, flush=True)
 
@@ -51,6 +63,9 @@ def main(description: str, arguments: list[str] | None = None) -> None:
         detection = wanted(options)
         if detection is None:
             print(f"{options.config} serves no pictures: no models to build")
+            return
+        if options.plans_only:
+            build_only_plans(detection)
             return
         built = build_repository(detection, report, force=options.force)
         if detection.engine == "tensorrt":

@@ -39,19 +39,20 @@ def build_repository(settings: DetectionSettings, report: Report, force: bool = 
     return len(stale) + written
 
 
-def build_plans(settings: DetectionSettings, report: Report) -> None:
-    """TensorRT's plans ahead of the replicas, which build what they miss; nothing where none can be built."""
+def build_plans(settings: DetectionSettings, report: Report) -> bool:
+    """TensorRT's plans ahead of the replicas, which build what they miss; False where none can be built."""
     from serve_app.export.plans import LocalPlans
 
     plans = LocalPlans(settings.plans, report)
     if reason := plans.missing():
         report(f"no plans built here: {reason}. A replica builds its own at its first start, in minutes")
-        return
+        return False
     for folder in repository_layout(list(settings.models), settings.image_size, kind_of(settings.engine)):
         target = settings.model_repository / folder.name
         if folder.graph:
             max_batch = _max_batch_of((target / "config.pbtxt").read_text())
             plans.plan_for(folder.name, target / "1" / "model.onnx", max_batch)
+    return True
 
 
 def _max_batch_of(config: str) -> int:

@@ -51,6 +51,7 @@ def test_an_unknown_scenario_like_no_other_is_refused_with_all_there_are():
         ("workers.vision.memory=lots", "workers.vision.memory: String should match pattern"),
         ("models.url=https://bucket", "models.url: String should match pattern"),
         ("upgrade.strategy=incremental", "upgrade: incremental shifts traffic by a Gateway: name its gateway_class"),
+        ("head_store.address=nowhere", "head_store.address: String should match pattern"),
         ("environment.HF_TOKEN=hf_x", "HF_TOKEN would be shown to whoever reads the manifest; put it into a Secret"),
         ("config=configs/none.yaml", "configs/none.yaml: No such file or directory"),
         ("changes.detecton={}", "unknown key 'detecton'; did you mean 'detection'?"),
@@ -64,6 +65,20 @@ def test_an_unknown_scenario_like_no_other_is_refused_with_all_there_are():
 )
 def test_an_override_that_means_nothing_is_refused_with_what_is_wrong(override, message):
     assert message in refusal("yolo-gpu", override)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("llm-gpu", ["plans.claim=x"], "plans are for workers.vision, and there are none"),
+        ("llm-gpu", ["models.url=s3://bucket/m"], "models are for workers.vision, and there are none"),
+        ("yolo-gpu", ["upgrade.strategy=incremental", "upgrade.gateway_class=istio"], "set load_balancer to null"),
+        ("llm-gpu", ["workers=null", "config=configs/serve.yaml"], "workers: Input should be a valid dictionary"),
+        ("local-cpu", ["head.works=false"], "head.works is false and there are no workers: nothing could be placed"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(name, overrides, message):
+    assert message in refusal(name, *overrides)
 
 
 def test_a_secret_never_comes_back_in_a_refusal():

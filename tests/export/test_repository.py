@@ -245,3 +245,22 @@ def test_the_command_refuses_with_one_line(arguments, reason, tmp_path):
 
 def test_model_source_defaults_to_what_can_be_had():
     assert ModelSource().weights == "auto"
+
+
+def test_plans_alone_write_nothing_into_the_repository_and_fail_where_none_can_be_built(tmp_path):
+    config = tmp_path / "serve.yaml"
+    text = (PROJECT_ROOT / "configs" / "serve.gpu.yaml").read_text()
+    config.write_text(
+        text.replace("model_repository: model_repository/gpu", f"model_repository: {tmp_path / 'models'}")
+    )
+    answer = command("--plans-only", "--config", str(config))
+    assert answer.returncode == 1
+    assert "no plans built here: " in answer.stdout
+    assert answer.stderr.splitlines()[-1] == "error: --plans-only: no plan could be built"
+    assert not (tmp_path / "models").exists()
+
+
+def test_plans_alone_are_refused_for_an_engine_that_has_none():
+    answer = command("--plans-only", "--config", "configs/serve.yaml")
+    assert answer.returncode == 1
+    assert answer.stderr == "error: --plans-only: plans are TensorRT's, and detection.engine is openvino\n"

@@ -9,8 +9,27 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from serve_app.deploy.manifests import render
+from serve_app.deploy.scenario import read_scenario, scenario_names
+
 CRDS = Path(__file__).parent.parent / "deploy" / "crds"
-KUBERNETES = "1.33"
+KUBERNETES = "1.36"  # what kuberay/cluster/eksctl.yaml makes
+# Renderings that aren't committed: what may be chosen beside the scenarios.
+CHOICES = {
+    "plans": ("yolo-gpu", ["plans.claim=plans"]),
+    "elasticache": ("high-availability", ["head_store.address=rediss://cache.example:6380"]),
+    "incremental": (
+        "llm-gpu",
+        ["upgrade.strategy=incremental", "upgrade.gateway_class=istio", "load_balancer=null"],
+    ),
+    "public": ("all", ["load_balancer.internal=false", "load_balancer.certificate=arn:aws:acm:x", "namespace=other"]),
+    "llama2": (
+        "llm-gpu",
+        ["config=configs/serve.llama2.yaml", "environment.tensor_parallel_size='2'", "workers.llm.gpus=2"],
+    ),
+    "closed": ("local-cpu", ["admin_key={secret: keys, key: admin}", "hub_token={secret: hub, key: token}"]),
+    "bucket": ("local-cpu", ["models.url=s3://models/cpu"]),
+}
 
 
 def closed(schema):
@@ -62,3 +81,48 @@ def refusals_of(manifest):
 @pytest.fixture(scope="session")
 def refusals():
     return refusals_of
+
+
+@pytest.fixture(params=[*scenario_names(), *CHOICES])
+def scenario(request):
+    name, overrides = CHOICES.get(request.param, (request.param, []))
+    return read_scenario(name, overrides)
+
+
+@pytest.fixture
+def manifests(scenario):
+    return render(scenario)
+
+
+@pytest.fixture
+def service(manifests):
+    (found,) = (one for one in manifests if one["kind"] == "RayService")
+    return found
+
+
+@pytest.fixture
+def serve(service):
+    return yaml.safe_load(service["spec"]["serveConfigV2"])
+
+
+@pytest.fixture
+def options(serve):
+    """Of each deployment, by name."""
+    (application,) = serve["applications"]
+    return {one["name"]: one for one in application["deployments"]}
+
+
+@pytest.fixture
+def cluster(service):
+    return service["spec"]["rayClusterConfig"]
+
+
+@pytest.fixture
+def groups(cluster):
+    return {"head": cluster["headGroupSpec"]} | {one["groupName"]: one for one in cluster["workerGroupSpecs"]}
+
+
+@pytest.fixture
+def pods(groups):
+    """What each group's pods are made of."""
+    return {name: group["template"]["spec"] for name, group in groups.items()}

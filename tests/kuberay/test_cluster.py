@@ -172,7 +172,9 @@ def test_gpu_pools_hold_only_what_asks_for_gpus_and_end_only_what_is_empty():
         assert spec["disruption"]["consolidateAfter"] == "10m"
         assert spec["disruption"]["budgets"]
         assert int(spec["limits"]["nvidia.com/gpu"]) >= 1
-        assert template["spec"]["expireAfter"]
+        # both would end pods that must not be moved
+        assert template["spec"]["expireAfter"] == "Never"
+        assert "terminationGracePeriod" not in template["spec"]
         wanted = {one["key"]: one.get("values") for one in template["spec"]["requirements"]}
         assert wanted["karpenter.sh/capacity-type"] == ["on-demand"]
         assert all(family.startswith(name) for family in wanted["karpenter.k8s.aws/instance-family"])

@@ -16,4 +16,6 @@ def render(scenario: Scenario) -> list[Manifest]:
         found += storage.redis(scenario, scenario.head_store)
     if scenario.plans:
         found += storage.plans(scenario, scenario.plans)
+    if scenario.load_balancer:
+        found.append(service.load_balancer(scenario, scenario.load_balancer))
     return [*found, service.ray_service(scenario)]

@@ -17,9 +17,15 @@ SEEN = [
 # What `scripts/deploy` does to what is there already; the first `up` and `down` are a cluster administrator's.
 CHANGED = [
     {"apiGroups": ["ray.io"], "resources": ["rayservices"], "verbs": ALL},
-    {"apiGroups": [""], "resources": ["configmaps", "serviceaccounts", "services"], "verbs": ALL},
+    {
+        "apiGroups": [""],
+        "resources": ["configmaps", "serviceaccounts", "services", "persistentvolumeclaims"],
+        "verbs": ALL,
+    },
     {"apiGroups": [""], "resources": ["pods/portforward"], "verbs": ["create", "get"]},
     {"apiGroups": ["policy"], "resources": ["poddisruptionbudgets"], "verbs": ALL},
+    {"apiGroups": ["apps"], "resources": ["statefulsets"], "verbs": ALL},
+    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ALL},
     {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ALL},
 ]
 
@@ -56,13 +62,19 @@ def roles(scenario: Scenario) -> list[Manifest]:
 
 
 def disruption_budgets(scenario: Scenario) -> list[Manifest]:
-    """One pod of a group at a time; the only head of a cluster that can't live without one, not at all."""
-    most = {"head": 1 if scenario.head_store else 0} | dict.fromkeys(scenario.workers, 1)
+    """All but one pod of a group stay, and an only one stays: so does a head whose state is nowhere else.
+
+    As numbers that must be there: shares, and numbers that may be missing, need a size that Kubernetes can't read of a
+    RayCluster, and then no pod could be moved at all.
+    """
+    least: dict[str, int] = {role: max(group.min - 1, 1) for role, group in scenario.workers.items() if group.min}
+    if not scenario.head_store:
+        least["head"] = 1
     found = []
-    for role, pods in most.items():
+    for role, pods in least.items():
         selector = {"matchLabels": {"app.kubernetes.io/instance": scenario.name, "app.kubernetes.io/component": role}}
         budget = _object(scenario, "policy/v1", "PodDisruptionBudget", f"{scenario.name}-{role}")
-        found.append(budget | {"spec": {"maxUnavailable": pods, "selector": selector}})
+        found.append(budget | {"spec": {"minAvailable": pods, "selector": selector}})
     return found
 
 

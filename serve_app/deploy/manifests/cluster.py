@@ -54,7 +54,7 @@ def workers(scenario: Scenario, role: str, group: WorkerGroup) -> Manifest:
     }
     if not scenario.autoscales:
         del spec["idleTimeoutSeconds"]
-    if role == "routers":  # one zone less is fewer routers, not none
+    if group.max > 1:
         spec["template"]["spec"]["topologySpreadConstraints"] = spread(scenario, role)
     return spec
 
@@ -73,10 +73,13 @@ def resources(group: HeadGroup | WorkerGroup, role: str, *, working: bool) -> di
 
 
 def spread(scenario: Scenario, role: str) -> list[Manifest]:
+    """A zone or a machine less is fewer pods of a group, not none; where that is promised, no two share a machine."""
     selector = {"matchLabels": {"app.kubernetes.io/instance": scenario.name, "app.kubernetes.io/component": role}}
+    strictly = "DoNotSchedule" if scenario.head_store else "ScheduleAnyway"
+    wanted = {"topology.kubernetes.io/zone": "ScheduleAnyway", "kubernetes.io/hostname": strictly}
     return [
-        {"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector}
-        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+        {"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": otherwise, "labelSelector": selector}
+        for key, otherwise in wanted.items()
     ]
 
 

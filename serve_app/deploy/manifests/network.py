@@ -5,7 +5,7 @@ from typing import Any
 from serve_app.deploy.manifests import ports
 from serve_app.deploy.manifests.pods import Manifest, labels
 from serve_app.deploy.manifests.storage import REDIS
-from serve_app.deploy.scenario import Scenario
+from serve_app.deploy.scenario import HeadStore, Scenario
 
 POD_IDENTITY = "169.254.170.23/32"  # where EKS hands out the credentials for S3
 OTLP = (4317, 4318)
@@ -34,7 +34,9 @@ def policies(scenario: Scenario) -> list[Manifest]:
         ),
     ]
     if scenario.head_store:
-        found += redis(scenario, head)
+        found += redis(scenario, scenario.head_store)
+    if scenario.upgrade.strategy == "incremental":
+        found.append(gateway(scenario))
     return found
 
 
@@ -47,26 +49,38 @@ def all_but_redis(scenario: Scenario) -> Manifest:
 
 
 def callers(scenario: Scenario) -> list[Manifest]:
-    """The load balancer calls from the VPC; without one, whoever is in the cluster."""
-    if scenario.load_balancer and scenario.upgrade.strategy != "incremental":
+    """The load balancer calls from the VPC; without one, whoever is in the cluster, a Gateway too."""
+    if scenario.load_balancer:
         return [{"ipBlock": {"cidr": scenario.load_balancer.vpc}}]
-    return [{"namespaceSelector": {}}]  # a Gateway's pods among them
+    return [{"namespaceSelector": {}}]
 
 
-def redis(scenario: Scenario, head: Manifest) -> list[Manifest]:
-    """Between the head and the store of its state, wherever that is."""
-    assert scenario.head_store
-    store = {"matchLabels": {"app.kubernetes.io/instance": scenario.name, "app.kubernetes.io/component": REDIS}}
-    # the Job that KubeRay cleans up with has the head's labels but isn't a Ray node
-    ours = {"podSelector": {"matchLabels": {"app.kubernetes.io/instance": scenario.name}}}
-    if scenario.head_store.address:
-        number = int(scenario.head_store.address.rpartition(":")[2])
-        return [policy(scenario, "redis", head, {"policyTypes": ["Egress"], "egress": [{"ports": [port(number)]}]})]
-    there = {"policyTypes": ["Egress"], "egress": [{"to": [{"podSelector": store}], "ports": [port(ports.REDIS)]}]}
+def gateway(scenario: Scenario) -> Manifest:
+    """The pods of the Gateway that KubeRay makes for steps: their class knows whom they must reach."""
+    made = {"matchLabels": {"gateway.networking.k8s.io/gateway-name": f"{scenario.name}-gateway"}}
+    anything: Manifest = {"policyTypes": ["Ingress", "Egress"], "ingress": [{}], "egress": [{}]}
+    return policy(scenario, "gateway", made, anything)
+
+
+def redis(scenario: Scenario, store: HeadStore) -> list[Manifest]:
+    """Between the head and the store of its state, wherever that is.
+
+    By the component: the Job with which KubeRay empties the store has the head's labels, but isn't of the type head.
+    """
+    head = component(scenario, "head")
+    if store.address:
+        reached: Manifest = {"ports": [port(int(store.address.rpartition(":")[2]))]}
+        return [policy(scenario, "to-redis", head, {"policyTypes": ["Egress"], "egress": [reached]})]
+    kept = component(scenario, REDIS)
+    there = {"to": [{"podSelector": kept}], "ports": [port(ports.REDIS)]}
     return [
-        policy(scenario, "redis", store, ingress([ours], [port(ports.REDIS)])),
-        policy(scenario, "to-redis", head, there),
+        policy(scenario, "redis", kept, ingress([{"podSelector": head}], [port(ports.REDIS)])),
+        policy(scenario, "to-redis", head, {"policyTypes": ["Egress"], "egress": [there]}),
     ]
+
+
+def component(scenario: Scenario, name: str) -> Manifest:
+    return {"matchLabels": {"app.kubernetes.io/instance": scenario.name, "app.kubernetes.io/component": name}}
 
 
 def outside(monitoring: Manifest) -> list[Manifest]:

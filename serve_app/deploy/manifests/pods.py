@@ -23,9 +23,11 @@ CONFINED = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
+# Karpenter moves pods to save machines; with a model in memory that costs minutes.
+UNMOVED = {"karpenter.sh/do-not-disrupt": "true"}
 # Everything that libraries would write below a home folder that can't be written to.
 WRITABLE = {
-    "HOME": "/tmp/home",
+    "HOME": "/tmp",
     "XDG_CACHE_HOME": "/tmp/cache",
     "HF_HOME": "/tmp/cache/huggingface",
     "VLLM_CACHE_ROOT": "/tmp/cache/vllm",
@@ -50,7 +52,7 @@ def pod(scenario: Scenario, group: Group, role: str, container: Manifest) -> Man
     """A pod template; KubeRay adds probes, `ray start`, /dev/shm and its own labels."""
     spec: Manifest = {
         "automountServiceAccountToken": False,
-        "serviceAccountName": f"{scenario.name}-head" if role == "head" else scenario.name,
+        "serviceAccountName": scenario.name,
         "securityContext": NOT_ROOT,
         "terminationGracePeriodSeconds": scenario.drain_s + 60,
         "enableServiceLinks": False,
@@ -61,11 +63,11 @@ def pod(scenario: Scenario, group: Group, role: str, container: Manifest) -> Man
         spec["initContainers"] = [models_sidecar(scenario, scenario.models, group)]
     spec |= machine(group)
     if role == "head" and scenario.autoscales:
-        spec["automountServiceAccountToken"] = True  # the autoscaler beside it asks for pods
+        # the autoscaler beside it asks for pods
+        spec |= {"automountServiceAccountToken": True, "serviceAccountName": f"{scenario.name}-head"}
     metadata = {
-        "labels": labels(scenario) | {"app.kubernetes.io/component": role},
-        # Karpenter moves pods to save machines; with a model in memory that costs minutes
-        "annotations": {"karpenter.sh/do-not-disrupt": "true"},
+        "labels": pod_labels(scenario) | {"app.kubernetes.io/component": role},
+        "annotations": UNMOVED,
     }
     return {"metadata": metadata, "spec": spec}
 
@@ -80,6 +82,15 @@ def labels(scenario: Scenario) -> dict[str, str]:
         "app.kubernetes.io/instance": scenario.name,
         "app.kubernetes.io/managed-by": "serve-app-deploy",
     }
+
+
+def pod_labels(scenario: Scenario) -> dict[str, str]:
+    """Without app.kubernetes.io/name, by which KubeRay's head Service finds its pod."""
+    return {key: value for key, value in labels(scenario).items() if key != "app.kubernetes.io/name"}
+
+
+def has_routers(scenario: Scenario, role: str) -> bool:
+    return role == "routers" or (role == "head" and "routers" not in scenario.workers)
 
 
 def ray_container(scenario: Scenario, group: Group, role: str) -> Manifest:
@@ -121,7 +132,7 @@ def environment(scenario: Scenario, group: Group, role: str) -> list[Manifest]:
         grafana = f"http://kube-prometheus-stack-grafana.{scenario.monitoring_namespace}.svc:80"
         values |= {"RAY_PROMETHEUS_HOST": prometheus, "RAY_GRAFANA_HOST": grafana}
     variables: list[Manifest] = [{"name": name, "value": value} for name, value in sorted(values.items())]
-    if scenario.hub_token and group.image in ("llm", "cpu"):
+    if scenario.hub_token and (role == "llm" or (role == "head" and scenario.head.works)):
         reference = {"name": scenario.hub_token.secret, "key": scenario.hub_token.key}
         variables.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
     return variables
@@ -142,7 +153,7 @@ def volumes(scenario: Scenario, role: str) -> list[Manifest]:
         if scenario.plans:
             plans = {"persistentVolumeClaim": {"claimName": scenario.plans.claim}}
         found.append({"name": "plans"} | plans)
-    if scenario.admin_key:
+    if scenario.admin_key and has_routers(scenario, role):
         items = [{"key": scenario.admin_key.key, "path": scenario.admin_key.key}]
         secret = {"secretName": scenario.admin_key.secret, "defaultMode": 0o440, "items": items}
         found.append({"name": "keys", "secret": secret})
@@ -154,7 +165,7 @@ def mounts(scenario: Scenario, role: str) -> list[Manifest]:
     if scenario.models and reads_models(scenario, role):
         found.append({"name": "models", "mountPath": str(MODELS.parent), "readOnly": True})
         found.append({"name": "plans", "mountPath": str(PLANS)})
-    if scenario.admin_key:
+    if scenario.admin_key and has_routers(scenario, role):
         found.append({"name": "keys", "mountPath": str(KEYS), "readOnly": True})
     return found
 
@@ -183,13 +194,14 @@ def models_sidecar(scenario: Scenario, store: ModelStore, group: Group) -> Manif
 
 def machine(group: Group) -> Manifest:
     """Where it may run: the pools it names, and GPU machines only for who asks for a GPU."""
+    wanted = [{"key": "serve-app/pool", "operator": "In", "values": list(group.pools)}] if group.pools else []
+    if group.gpus and group.pools:
+        # of the machine's size: Karpenter would put two pods that wait together on one larger and dearer one
+        wanted.append({"key": "karpenter.k8s.aws/instance-gpu-count", "operator": "In", "values": [str(group.gpus)]})
     found: Manifest = {}
-    if group.pools:
-        wanted = {"key": "serve-app/pool", "operator": "In", "values": list(group.pools)}
-        terms = [{"matchExpressions": [wanted]}]
-        found["affinity"] = {
-            "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
-        }
+    if wanted:
+        terms = {"nodeSelectorTerms": [{"matchExpressions": wanted}]}
+        found["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
     if group.gpus:
         found["tolerations"] = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     return found

@@ -7,6 +7,7 @@ from serve_app.deploy.scenario import LoadBalancer, Scenario, Upgrade
 from serve_app.deploy.serving import serve_config_text
 
 STRATEGIES = {"new-cluster": "NewCluster", "incremental": "NewClusterWithIncrementalUpgrade", "none": "None"}
+SERVED = {"serve": ports.HTTP, "serve-grpc": ports.GRPC}
 NLB = "service.beta.kubernetes.io/aws-load-balancer-"
 
 
@@ -19,8 +20,6 @@ def ray_service(scenario: Scenario) -> Manifest:
     }
     if "routers" in scenario.workers:
         spec["excludeHeadPodFromServeSvc"] = True
-    if scenario.load_balancer:
-        spec["serveService"] = serve_service(scenario, scenario.load_balancer)
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",
@@ -47,17 +46,18 @@ def upgrade(chosen: Upgrade) -> Manifest:
     return found
 
 
-def serve_service(scenario: Scenario, balancer: LoadBalancer) -> Manifest:
-    """KubeRay's own Service, which follows the cluster that serves, as a network load balancer of AWS.
+def load_balancer(scenario: Scenario, balancer: LoadBalancer) -> Manifest:
+    """A network load balancer of AWS over the pods of every cluster of the service that can answer.
 
-    KubeRay fills in selector and ports: those of the head's container whose names begin with `serve`.
+    KubeRay's own Service changes its selector when another cluster takes over, and a load balancer would have no target
+    for a while. This one has the new cluster's pods before, and asks each whether all of its deployments are ready.
     """
     annotations = {
         f"{NLB}scheme": "internal" if balancer.internal else "internet-facing",
         f"{NLB}nlb-target-type": "ip",
         f"{NLB}healthcheck-protocol": "http",
         f"{NLB}healthcheck-port": str(ports.HTTP),
-        f"{NLB}healthcheck-path": "/-/healthz",
+        f"{NLB}healthcheck-path": "/v2/health/ready",
         f"{NLB}healthcheck-interval": "10",
         f"{NLB}healthcheck-healthy-threshold": "2",
         f"{NLB}healthcheck-unhealthy-threshold": "2",
@@ -65,14 +65,26 @@ def serve_service(scenario: Scenario, balancer: LoadBalancer) -> Manifest:
         f"{NLB}target-group-attributes": "deregistration_delay.timeout_seconds=60,preserve_client_ip.enabled=false",
     }
     if balancer.certificate:
-        annotations |= {f"{NLB}ssl-cert": balancer.certificate, f"{NLB}ssl-ports": f"{ports.HTTP},{ports.GRPC}"}
+        annotations |= {
+            f"{NLB}ssl-cert": balancer.certificate,
+            f"{NLB}ssl-ports": f"{ports.HTTP},{ports.GRPC}",
+            f"{NLB}alpn-policy": "HTTP2Optional",  # gRPC's clients leave where it isn't offered
+        }
     return {
-        "metadata": {"name": f"{scenario.name}-serve-svc", "labels": labels(scenario), "annotations": annotations},
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": scenario.name,
+            "namespace": scenario.namespace,
+            "labels": labels(scenario),
+            "annotations": annotations,
+        },
         "spec": {
             "type": "LoadBalancer",
             "loadBalancerClass": "service.k8s.aws/nlb",
             "loadBalancerSourceRanges": list(balancer.clients or (balancer.vpc,)),
             "allocateLoadBalancerNodePorts": False,
-            "ports": [{"name": "serve", "port": ports.HTTP}, {"name": "serve-grpc", "port": ports.GRPC}],
+            "selector": {"app.kubernetes.io/instance": scenario.name, "ray.io/serve": "true"},
+            "ports": [{"name": name, "port": port} for name, port in SERVED.items()],
         },
     }

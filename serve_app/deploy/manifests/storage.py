@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from pathlib import PurePosixPath
 
 from serve_app.deploy.manifests import ports
 from serve_app.deploy.manifests.pods import (
     CONFINED,
     NOT_ROOT,
+    UNMOVED,
     WRITABLE,
     Manifest,
     labels,
@@ -19,10 +21,11 @@ from serve_app.deploy.scenario import HeadStore, PlanStore, Scenario
 from serve_app.deploy.serving import serve_config_text
 
 REDIS = "redis"
+CONFIG = "/etc/serve_app/config/serve.yaml"
 
 
 def redis(scenario: Scenario, store: HeadStore) -> list[Manifest]:
-    """One Redis that writes each change to its disk; for two zones name ElastiCache's address instead."""
+    """One Redis that writes each change to its disk, beside the head; for two zones name ElastiCache's address."""
     mine = labels(scenario) | {"app.kubernetes.io/component": REDIS}
     selector = {key: mine[key] for key in ("app.kubernetes.io/instance", "app.kubernetes.io/component")}
     metadata = {"name": f"{scenario.name}-{REDIS}", "namespace": scenario.namespace, "labels": mine}
@@ -35,6 +38,7 @@ def redis(scenario: Scenario, store: HeadStore) -> list[Manifest]:
         "env": [{"name": "REDIS_PASSWORD", "valueFrom": {"secretKeyRef": reference}}],
         "ports": [{"name": REDIS, "containerPort": ports.REDIS}],
         "readinessProbe": {"exec": {"command": ask}, "periodSeconds": 5},
+        "livenessProbe": {"exec": {"command": ask}, "periodSeconds": 10, "failureThreshold": 6},
         "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "256Mi"}},
         "securityContext": CONFINED,
         "volumeMounts": [{"name": "data", "mountPath": "/data"}],
@@ -45,8 +49,9 @@ def redis(scenario: Scenario, store: HeadStore) -> list[Manifest]:
         "replicas": 1,
         "selector": {"matchLabels": selector},
         "template": {
-            "metadata": {"labels": mine},
-            "spec": {"automountServiceAccountToken": False, "securityContext": NOT_ROOT, "containers": [container]},
+            "metadata": {"labels": mine, "annotations": UNMOVED},
+            "spec": {"automountServiceAccountToken": False, "securityContext": NOT_ROOT, "containers": [container]}
+            | machine(scenario.head),
         },
         "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": claim}],
     }
@@ -71,11 +76,14 @@ def plans(scenario: Scenario, store: PlanStore) -> list[Manifest]:
         "name": "plans",
         "image": scenario.images.name(group.image),
         "imagePullPolicy": scenario.images.pull_policy,
-        "command": ["python", "scripts/build_models", "--config", "/etc/serve_app/config/serve.yaml"],
+        "command": ["python", "scripts/build_models", "--plans-only", "--config", CONFIG],
         "env": [{"name": name, "value": value} for name, value in sorted(WRITABLE.items())],
         "resources": {"requests": {"cpu": "2"} | memory, "limits": memory},
         "securityContext": CONFINED,
-        "volumeMounts": [*mounts(scenario, "vision"), {"name": "config", "mountPath": "/etc/serve_app/config"}],
+        "volumeMounts": [
+            *mounts(scenario, "vision"),
+            {"name": "config", "mountPath": str(PurePosixPath(CONFIG).parent)},
+        ],
     }
     name = f"{scenario.name}-plans"
     spec = {
