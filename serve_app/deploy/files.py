@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 
 from serve_app.deploy.manifests import Manifest, render
-from serve_app.deploy.scenario import Scenario
+from serve_app.deploy.scenario import Scenario, read_scenario
+from serve_app.errors import ConfigurationError
 from serve_app.settings import PROJECT_ROOT
 
 WIDTH = 110
@@ -65,7 +66,18 @@ def text_of(scenario: Scenario) -> str:
     return "".join(f"# {line}\n" for line in lines) + to_yaml(render(scenario))
 
 
+def keep_scenario(scenario: Scenario, path: Path) -> None:
+    """A scenario with what was set, as a file that every command takes in place of its name."""
+    said = scenario.model_dump(mode="json", exclude_defaults=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.dump(said, Dumper=ManifestDumper, sort_keys=False, width=WIDTH, allow_unicode=True))
+
+
 def write(scenario: Scenario) -> Path:
+    if scenario != read_scenario(scenario.scenario):
+        raise ConfigurationError(
+            f"kuberay/scenarios/{scenario.scenario}.yaml says something else: change that, then write"
+        )
     path = file_of(scenario)
     path.write_text(text_of(scenario))
     return path

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from serve_app.deploy.files import text_of, to_yaml
+from serve_app.deploy.files import keep_scenario, text_of, to_yaml, write
 from serve_app.deploy.manifests import render
 from serve_app.deploy.scenario import read_scenario, scenario_names
 from serve_app.deploy.serving import serve_config
@@ -179,3 +179,17 @@ def test_text_of_manifests_reads_back_as_what_it_was():
     manifests = render(read_scenario("all"))
     assert list(yaml.safe_load_all(to_yaml(manifests))) == manifests
     assert "&id" not in to_yaml(manifests)
+
+
+@pytest.mark.parametrize("name", scenario_names())
+def test_a_scenario_that_is_kept_reads_back_as_it_was(name, tmp_path):
+    scenario = read_scenario(name, ["images.registry=mine.example/serve-app", "head.memory=9Gi"])
+    path = tmp_path / "kept" / "cluster.mine.yaml"
+    keep_scenario(scenario, path)
+    assert read_scenario(str(path)) == scenario
+
+
+def test_what_is_not_the_committed_scenario_is_not_written_over_its_manifest():
+    scenario = read_scenario("yolo-gpu", ["head.memory=9Gi"])
+    with pytest.raises(ConfigurationError, match=r"^kuberay/scenarios/yolo-gpu\.yaml says something else"):
+        write(scenario)

@@ -19,6 +19,7 @@ from serve_app.deploy.aws.site import Site
 from serve_app.deploy.aws.stack import delete_stack, make_stack
 from serve_app.deploy.aws.steps import Step
 from serve_app.deploy.connection import connect
+from serve_app.deploy.files import keep_scenario
 from serve_app.deploy.monitoring import default_labels, monitoring_manifests
 from serve_app.deploy.objects import Objects
 from serve_app.deploy.scenario import Scenario
@@ -29,6 +30,7 @@ SERVICE_ACCOUNT = "serve-app"
 BALANCERS_TIMEOUT_S = 600
 REHEARSED = {"resourcesVpcConfig": {"vpcId": "VPC"}}  # of a cluster that isn't there
 SCRIPTS = PROJECT_ROOT / "scripts"
+SITES = PROJECT_ROOT / "kuberay" / "sites"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,12 @@ class Installation:
     def _bring_up(self) -> None:
         if missing := missing_images(self._calls, self._scenario):
             raise ConfigurationError(f"images are missing: {self._how_to_push(missing)}")
+        kept = SITES / f"{self._site.cluster}.{self._scenario.scenario}.yaml"
+        self._calls.say(f"write {kept}: this scenario with its registry and bucket, for every later command")
+        if not self._calls.rehearsal:
+            keep_scenario(self._scenario, kept)
         self._deploy("up")
+        self._calls.say(f"look: export KUBECONFIG={self._choices.kubeconfig}; scripts/deploy status {kept}")
 
     def _take_down(self) -> None:
         self._if_there(lambda: self._deploy("down"))()

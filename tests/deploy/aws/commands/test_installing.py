@@ -8,6 +8,8 @@ import boto3
 import pytest
 import yaml
 
+from serve_app.deploy.scenario import read_scenario
+
 BUCKET = "serve-app-eks-models-123456789012-us-west-2"
 TOKEN = "hf_very_secret_token"
 
@@ -52,6 +54,15 @@ def test_one_command_makes_everything_with_a_faked_eksctl_and_helm(installed, aw
     assert scripts()[0].startswith("up yolo-gpu --kubeconfig=")
     assert f"--set=models.url=s3://{BUCKET}/models" in scripts()[0]
     assert "--set=images.registry=123456789012.dkr.ecr.us-west-2.amazonaws.com/serve-app" in scripts()[0]
+
+
+def test_the_scenario_is_kept_with_its_registry_and_bucket_for_later_commands(installed, tmp_path):
+    kept = tmp_path / "sites" / "serve-app-eks.yolo-gpu.yaml"
+    assert f"scripts/deploy status {kept}" in installed.out
+    scenario = read_scenario(str(kept))
+    registry = "123456789012.dkr.ecr.us-west-2.amazonaws.com/serve-app"
+    changed = [f"images.registry={registry}", f"models.url=s3://{BUCKET}/models"]
+    assert scenario == read_scenario("yolo-gpu", changed)
 
 
 def test_a_second_run_changes_no_key_and_makes_no_second_cluster_with_a_faked_eksctl(
