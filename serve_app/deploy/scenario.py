@@ -242,7 +242,10 @@ def parse_scenario(content: dict[str, Any], source: str) -> Scenario:
 
 
 def _set(content: dict[str, Any], override: str) -> None:
-    """`images.tag=1.2`: the value is read as YAML, so numbers, lists and null are what they look like."""
+    """`images.tag=1.20`: read as YAML, but a number stays as it was written, for the key's own type to read.
+
+    What goes into the Serve configuration has no type here, so there numbers are YAML's.
+    """
     path, equals, text = override.partition("=")
     *parents, last = path.split(".")
     if not equals or not last:
@@ -256,6 +259,8 @@ def _set(content: dict[str, Any], override: str) -> None:
             raise ConfigurationError(f"--set {override!r}: {key} has the value {below!r}, and nothing below it")
         target = below
     try:
-        target[last] = yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigurationError(f"--set {override!r}: {text!r} is not YAML") from None
+    written = type(value) in (int, float) and path.split(".")[0] not in ("changes", "deployments")
+    target[last] = text if written else value

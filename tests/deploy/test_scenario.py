@@ -95,6 +95,13 @@ def test_values_of_overrides_are_yaml():
     )
 
 
+def test_a_number_is_what_its_key_takes_it_for():
+    scenario = read_scenario("llm-gpu", ["images.tag=1.20", "head.cpu=1.5", "environment.tensor_parallel_size=2"])
+    assert (scenario.images.tag, scenario.head.cpu) == ("1.20", 1.5)
+    assert scenario.environment == {"tensor_parallel_size": "2"}
+    assert read_scenario("llm-gpu", ["changes.router.max_body_mib=8"]).changes["router"] == {"max_body_mib": 8}
+
+
 def test_a_scenario_of_ones_own_is_read_from_its_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(

@@ -1,0 +1,44 @@
+"""Which RayService a command is about, and what KubeRay calls the things that belong to it."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+RAY_API = "ray.io/v1"
+INSTANCE_LABEL = "app.kubernetes.io/instance"
+MANAGER_LABEL = "app.kubernetes.io/managed-by"
+FIELD_MANAGER = "serve-app-deploy"
+
+HTTP_PORT = 8000
+GRPC_PORT = 8001
+DASHBOARD_PORT = 8265
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    name: str
+    namespace: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def labels(self) -> str:
+        """Selects what was applied, by any command of this kind."""
+        return f"{INSTANCE_LABEL}={self.name},{MANAGER_LABEL}={FIELD_MANAGER}"
+
+    @property
+    def serve_service(self) -> str:
+        return f"{self.name}-serve-svc"
+
+    @property
+    def head_service(self) -> str:
+        return f"{self.name}-head-svc"
+
+    def owns_cluster(self, cluster: str) -> bool:
+        """KubeRay adds five characters of its own to the RayService's name."""
+        return re.fullmatch(rf"{re.escape(self.name)}-[a-z0-9]{{5}}", cluster) is not None
+
+    def owns(self, pod: dict[str, Any]) -> bool:
+        labels = pod["metadata"].get("labels") or {}
+        return self.owns_cluster(labels.get("ray.io/cluster", "")) or labels.get(INSTANCE_LABEL) == self.name
