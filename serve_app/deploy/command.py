@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from serve_app.deploy import commands
-from serve_app.deploy.target import DASHBOARD_PORT, GRPC_PORT, HTTP_PORT
+from serve_app.deploy.api.target import DASHBOARD_PORT, GRPC_PORT, HTTP_PORT
 from serve_app.errors import ServeAppError
 
 STATUS = """exit status:

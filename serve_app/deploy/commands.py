@@ -8,21 +8,23 @@ import sys
 import time
 from types import FrameType
 
-from serve_app.deploy import deploying, files, manifests, removing
-from serve_app.deploy.connection import connect
-from serve_app.deploy.dashboard import with_replicas
-from serve_app.deploy.explaining import reasons_of
-from serve_app.deploy.forwarding import Forwarder, Route
-from serve_app.deploy.history import History
-from serve_app.deploy.logs import Wish, show_logs
-from serve_app.deploy.objects import Objects, label
-from serve_app.deploy.observation import Observation
-from serve_app.deploy.observing import observe
-from serve_app.deploy.scenario import Scenario, read_scenario
-from serve_app.deploy.screen import new_screen
-from serve_app.deploy.target import DASHBOARD_PORT, GRPC_PORT, HTTP_PORT, Target
-from serve_app.deploy.telling import BUSY, TITLE, report
-from serve_app.deploy.waiting import Pace
+from serve_app.deploy import manifests
+from serve_app.deploy.api.connection import connect
+from serve_app.deploy.api.objects import Objects, label
+from serve_app.deploy.api.target import DASHBOARD_PORT, GRPC_PORT, HTTP_PORT, Target
+from serve_app.deploy.changing import deploying, removing
+from serve_app.deploy.changing.history import History
+from serve_app.deploy.looking.dashboard import with_replicas
+from serve_app.deploy.looking.explaining import reasons_of
+from serve_app.deploy.looking.forwarding import Forwarder, Route
+from serve_app.deploy.looking.logs import Wish, show_logs
+from serve_app.deploy.looking.observation import Observation
+from serve_app.deploy.looking.observing import observe
+from serve_app.deploy.looking.screen import new_screen
+from serve_app.deploy.looking.telling import BUSY, TITLE, report
+from serve_app.deploy.looking.waiting import Pace
+from serve_app.deploy.scenarios import files
+from serve_app.deploy.scenarios.scenario import Scenario, read_scenario
 from serve_app.errors import ConfigurationError
 
 DOWN_S = 900.0

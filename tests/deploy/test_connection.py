@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from serve_app.deploy.connection import connect
+from serve_app.deploy.api.connection import connect
 from serve_app.errors import ConfigurationError, UnavailableError
 
 CONFIG = {

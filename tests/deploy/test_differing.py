@@ -2,8 +2,8 @@ import base64
 
 import pytest
 
-from serve_app.deploy.applying import Trial, left_over
-from serve_app.deploy.differing import difference
+from serve_app.deploy.changing.applying import Trial, left_over
+from serve_app.deploy.changing.differing import difference
 
 
 def thing(kind="ConfigMap", name="c", **content):

@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from serve_app.deploy.explaining import missing_of, reasons_of
-from serve_app.deploy.observation import (
+from serve_app.deploy.api.target import Target
+from serve_app.deploy.looking.explaining import missing_of, reasons_of
+from serve_app.deploy.looking.observation import (
     Application,
     Cluster,
     Condition,
@@ -14,7 +15,6 @@ from serve_app.deploy.observation import (
     Observation,
     Pod,
 )
-from serve_app.deploy.target import Target
 
 TARGET = Target("serve-app", "there")
 QUOTA = (

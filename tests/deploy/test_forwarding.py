@@ -3,8 +3,8 @@ import threading
 
 import pytest
 
-from serve_app.deploy.forwarding import carry
-from serve_app.deploy.logs import lines_of
+from serve_app.deploy.looking.forwarding import carry
+from serve_app.deploy.looking.logs import lines_of
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 import pytest
 
-from serve_app.deploy.connection import connect
-from serve_app.deploy.history import History, config_map_of, revision_of
-from serve_app.deploy.objects import Objects
-from serve_app.deploy.target import Target
+from serve_app.deploy.api.connection import connect
+from serve_app.deploy.api.objects import Objects
+from serve_app.deploy.api.target import Target
+from serve_app.deploy.changing.history import History, config_map_of, revision_of
 from serve_app.errors import ConfigurationError
 
 TARGET = Target("serve-app", "default")

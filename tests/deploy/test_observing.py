@@ -1,5 +1,5 @@
-from serve_app.deploy.observing import addresses_of, clusters_of, happening_of, machine_of, pod_of
-from serve_app.deploy.target import Target
+from serve_app.deploy.api.target import Target
+from serve_app.deploy.looking.observing import addresses_of, clusters_of, happening_of, machine_of, pod_of
 
 
 def test_a_pod_is_read_with_its_group_and_its_containers():

@@ -1,8 +1,8 @@
 import pytest
 
-from serve_app.deploy.connection import connect
-from serve_app.deploy.objects import Objects
-from serve_app.deploy.preflight import split_by_kind
+from serve_app.deploy.api.connection import connect
+from serve_app.deploy.api.objects import Objects
+from serve_app.deploy.changing.preflight import split_by_kind
 from serve_app.errors import ConfigurationError
 
 MONITOR = {

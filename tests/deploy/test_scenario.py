@@ -3,10 +3,10 @@
 import pytest
 import yaml
 
-from serve_app.deploy.files import keep_scenario, text_of, to_yaml, write
 from serve_app.deploy.manifests import render
-from serve_app.deploy.scenario import read_scenario, scenario_names
-from serve_app.deploy.serving import serve_config
+from serve_app.deploy.scenarios.files import keep_scenario, text_of, to_yaml, write
+from serve_app.deploy.scenarios.scenario import read_scenario, scenario_names
+from serve_app.deploy.scenarios.serving import serve_config
 from serve_app.errors import ConfigurationError
 
 

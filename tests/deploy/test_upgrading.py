@@ -2,8 +2,8 @@ import copy
 
 import pytest
 
-from serve_app.deploy.applying import Trial
-from serve_app.deploy.upgrading import (
+from serve_app.deploy.changing.applying import Trial
+from serve_app.deploy.changing.upgrading import (
     Change,
     Plan,
     has_given_up,

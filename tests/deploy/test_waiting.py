@@ -1,7 +1,8 @@
 import pytest
 
-from serve_app.deploy.explaining import Reason
-from serve_app.deploy.observation import (
+from serve_app.deploy.api.target import Target
+from serve_app.deploy.looking.explaining import Reason
+from serve_app.deploy.looking.observation import (
     Address,
     Application,
     Cluster,
@@ -11,10 +12,9 @@ from serve_app.deploy.observation import (
     Observation,
     Pod,
 )
-from serve_app.deploy.screen import PlainScreen
-from serve_app.deploy.target import Target
-from serve_app.deploy.telling import changes, report
-from serve_app.deploy.waiting import Pace, tell, wait
+from serve_app.deploy.looking.screen import PlainScreen
+from serve_app.deploy.looking.telling import changes, report
+from serve_app.deploy.looking.waiting import Pace, tell, wait
 from serve_app.errors import ForbiddenError, UnavailableError
 
 TARGET = Target("serve-app", "there")

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from serve_app.deploy.manifests import render
-from serve_app.deploy.scenario import read_scenario, scenario_names
+from serve_app.deploy.scenarios.scenario import read_scenario, scenario_names
 
 CRDS = Path(__file__).parent.parent / "deploy" / "crds"
 KUBERNETES = "1.36"  # what kuberay/cluster/eksctl.yaml makes

@@ -12,7 +12,7 @@ from serve_app.deploy.aws.charts import CHARTS
 from serve_app.deploy.aws.cluster import cluster_config
 from serve_app.deploy.aws.site import ACCOUNT, CLUSTER, FILES, REGION, Site, bucket_of
 from serve_app.deploy.monitoring import GENERATED, default_labels, monitoring_document, monitoring_manifests
-from serve_app.deploy.scenario import read_scenario, scenario_names
+from serve_app.deploy.scenarios.scenario import read_scenario, scenario_names
 
 APPLIED = ("karpenter.nodepools.yaml", "karpenter.nodeclasses.yaml", "storageclass.gp3.yaml", "monitoring.yaml")
 POLICIES = sorted(FILES.glob("iam.*.json"))

@@ -6,7 +6,7 @@ import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
 from serve_app.deploy.manifests import render
-from serve_app.deploy.scenario import read_scenario
+from serve_app.deploy.scenarios.scenario import read_scenario
 from serve_app.settings import settings_of
 
 EMPTY = {"nodeSelectorTerms": [{"matchExpressions": []}]}

@@ -8,7 +8,7 @@ from serve_app.deploy.aws.calls import Calls
 from serve_app.deploy.aws.charts import CHARTS, MONITORING, OPERATOR, Chart
 from serve_app.deploy.aws.kube import Kube
 from serve_app.deploy.aws.site import Site
-from serve_app.deploy.scenario import Scenario
+from serve_app.deploy.scenarios.scenario import Scenario
 
 KARPENTER = "karpenter.sh/v1"
 CLASSES = "karpenter.k8s.aws/v1"

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 
 from serve_app.deploy.aws.calls import Calls
-from serve_app.deploy.scenario import Scenario
+from serve_app.deploy.scenarios.scenario import Scenario
 from serve_app.errors import ConfigurationError, ServeAppError
 
 # Each with the first version that knows what kuberay/cluster says; the links are where people get them.

@@ -19,7 +19,7 @@ from serve_app.deploy.aws.site import (
     default_kubeconfig,
 )
 from serve_app.deploy.aws.steps import chosen, run_steps
-from serve_app.deploy.scenario import Scenario, read_scenario, scenario_names
+from serve_app.deploy.scenarios.scenario import Scenario, read_scenario, scenario_names
 from serve_app.errors import ConfigurationError, ServeAppError
 from serve_app.settings import PROJECT_ROOT
 

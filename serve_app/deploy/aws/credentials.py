@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Iterator
 
 from serve_app.deploy.aws.kube import Kube
-from serve_app.deploy.scenario import Scenario, SecretKey
+from serve_app.deploy.scenarios.scenario import Scenario, SecretKey
 from serve_app.errors import ConfigurationError
 
 GRAFANA = "grafana-admin"

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from serve_app.deploy.api.connection import connect
+from serve_app.deploy.api.objects import Objects
 from serve_app.deploy.aws import checks, leftovers
 from serve_app.deploy.aws.access import write_kubeconfig
 from serve_app.deploy.aws.addons import AddOns
@@ -18,11 +20,9 @@ from serve_app.deploy.aws.repositories import delete_repositories, make_reposito
 from serve_app.deploy.aws.site import Site
 from serve_app.deploy.aws.stack import delete_stack, make_stack
 from serve_app.deploy.aws.steps import Step
-from serve_app.deploy.connection import connect
-from serve_app.deploy.files import keep_scenario
 from serve_app.deploy.monitoring import default_labels, monitoring_manifests
-from serve_app.deploy.objects import Objects
-from serve_app.deploy.scenario import Scenario
+from serve_app.deploy.scenarios.files import keep_scenario
+from serve_app.deploy.scenarios.scenario import Scenario
 from serve_app.errors import ConfigurationError
 from serve_app.settings import PROJECT_ROOT
 

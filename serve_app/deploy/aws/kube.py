@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from serve_app.deploy.objects import Objects, label
+from serve_app.deploy.api.objects import Objects, label
 
 MERGE = "application/merge-patch+json"
 Manifest = dict[str, Any]

@@ -4,7 +4,7 @@ import json
 
 from serve_app.deploy.aws.calls import Calls
 from serve_app.deploy.aws.site import REPOSITORY_PREFIX, Site
-from serve_app.deploy.scenario import ImageName, Scenario
+from serve_app.deploy.scenarios.scenario import ImageName, Scenario
 
 IMAGES: tuple[ImageName, ...] = ("cpu", "head", "vision", "llm")
 UNTAGGED_DAYS = 14

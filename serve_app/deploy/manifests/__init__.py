@@ -2,7 +2,7 @@
 
 from serve_app.deploy.manifests import access, network, service, storage
 from serve_app.deploy.manifests.pods import Manifest
-from serve_app.deploy.scenario import Scenario
+from serve_app.deploy.scenarios.scenario import Scenario
 
 __all__ = ["Manifest", "render"]
 

@@ -3,8 +3,8 @@
 from serve_app.deploy.manifests import ports
 from serve_app.deploy.manifests.pods import CONFINED, WRITABLE, Manifest, pod, ray_container
 from serve_app.deploy.manifests.storage import REDIS
-from serve_app.deploy.scenario import HeadGroup, Scenario, WorkerGroup
-from serve_app.deploy.serving import ROLE_LABEL, ROOM
+from serve_app.deploy.scenarios.scenario import HeadGroup, Scenario, WorkerGroup
+from serve_app.deploy.scenarios.serving import ROLE_LABEL, ROOM
 
 AUTOSCALER = {"cpu": "500m", "memory": "1Gi"}
 

@@ -5,7 +5,7 @@ from typing import Any
 from serve_app.deploy.manifests import ports
 from serve_app.deploy.manifests.pods import Manifest, labels
 from serve_app.deploy.manifests.storage import REDIS
-from serve_app.deploy.scenario import HeadStore, Scenario
+from serve_app.deploy.scenarios.scenario import HeadStore, Scenario
 
 POD_IDENTITY = "169.254.170.23/32"  # where EKS hands out the credentials for S3
 OTLP = (4317, 4318)

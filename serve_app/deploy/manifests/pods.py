@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 from serve_app.deploy.manifests import ports
-from serve_app.deploy.scenario import Group, ModelStore, Scenario
-from serve_app.deploy.serving import KEYS, MODELS, PLANS
+from serve_app.deploy.scenarios.scenario import Group, ModelStore, Scenario
+from serve_app.deploy.scenarios.serving import KEYS, MODELS, PLANS
 from serve_app.settings import PROJECT_ROOT, read_environment_file
 
 Manifest = dict[str, Any]

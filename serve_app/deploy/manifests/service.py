@@ -3,8 +3,8 @@
 from serve_app.deploy.manifests import ports
 from serve_app.deploy.manifests.cluster import cluster
 from serve_app.deploy.manifests.pods import Manifest, labels
-from serve_app.deploy.scenario import LoadBalancer, Scenario, Upgrade
-from serve_app.deploy.serving import serve_config_text
+from serve_app.deploy.scenarios.scenario import LoadBalancer, Scenario, Upgrade
+from serve_app.deploy.scenarios.serving import serve_config_text
 
 STRATEGIES = {"new-cluster": "NewCluster", "incremental": "NewClusterWithIncrementalUpgrade", "none": "None"}
 SERVED = {"serve": ports.HTTP, "serve-grpc": ports.GRPC}

@@ -17,8 +17,8 @@ from serve_app.deploy.manifests.pods import (
     mounts,
     volumes,
 )
-from serve_app.deploy.scenario import HeadStore, PlanStore, Scenario
-from serve_app.deploy.serving import serve_config_text
+from serve_app.deploy.scenarios.scenario import HeadStore, PlanStore, Scenario
+from serve_app.deploy.scenarios.serving import serve_config_text
 
 REDIS = "redis"
 CONFIG = "/etc/serve_app/config/serve.yaml"

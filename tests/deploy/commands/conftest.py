@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from serve_app.deploy.scenario import read_scenario
+from serve_app.deploy.scenarios.scenario import read_scenario
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "scripts" / "deploy"

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from serve_app.deploy import manifests
-from serve_app.deploy.scenario import read_scenario, scenario_names
+from serve_app.deploy.scenarios.scenario import read_scenario, scenario_names
 
 ROOT = Path(__file__).resolve().parents[3]
 

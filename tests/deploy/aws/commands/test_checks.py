@@ -5,7 +5,7 @@ import os
 import pytest
 
 from serve_app.deploy.aws.checks import vcpus
-from serve_app.deploy.scenario import read_scenario
+from serve_app.deploy.scenarios.scenario import read_scenario
 
 MESSAGE = "VcpuLimitExceeded: You have requested more vCPU capacity than your current vCPU limit of 8 allows"
 

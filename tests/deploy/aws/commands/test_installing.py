@@ -8,7 +8,7 @@ import boto3
 import pytest
 import yaml
 
-from serve_app.deploy.scenario import read_scenario
+from serve_app.deploy.scenarios.scenario import read_scenario
 
 BUCKET = "serve-app-eks-models-123456789012-us-west-2"
 TOKEN = "hf_very_secret_token"

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from serve_app.deploy.manifests import Manifest, render
-from serve_app.deploy.scenario import Scenario, read_scenario
+from serve_app.deploy.scenarios.scenario import Scenario, read_scenario
 from serve_app.errors import ConfigurationError
 from serve_app.settings import PROJECT_ROOT
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from serve_app.deploy.target import Target
+from serve_app.deploy.api.target import Target
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from serve_app.deploy.explaining import Reason, missing_of, reasons_of
-from serve_app.deploy.observation import Observation
-from serve_app.deploy.screen import Screen
-from serve_app.deploy.telling import BAD, BUSY
+from serve_app.deploy.looking.explaining import Reason, missing_of, reasons_of
+from serve_app.deploy.looking.observation import Observation
+from serve_app.deploy.looking.screen import Screen
+from serve_app.deploy.looking.telling import BAD, BUSY
 from serve_app.errors import UnavailableError
 
 CONFIRMATIONS = 5  # a status can be of the moment before a change

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from serve_app.deploy.objects import Objects
-from serve_app.deploy.target import FIELD_MANAGER, INSTANCE_LABEL, MANAGER_LABEL, Target
+from serve_app.deploy.api.objects import Objects
+from serve_app.deploy.api.target import FIELD_MANAGER, INSTANCE_LABEL, MANAGER_LABEL, Target
 from serve_app.errors import ConfigurationError
 
 KEPT = 10

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from serve_app.deploy.objects import Objects
-from serve_app.deploy.observation import (
+from serve_app.deploy.api.objects import Objects
+from serve_app.deploy.api.target import INSTANCE_LABEL, RAY_API, Target
+from serve_app.deploy.looking.observation import (
     Address,
     Application,
     Cluster,
@@ -16,7 +17,6 @@ from serve_app.deploy.observation import (
     Observation,
     Pod,
 )
-from serve_app.deploy.target import INSTANCE_LABEL, RAY_API, Target
 from serve_app.errors import ForbiddenError, ServeAppError
 
 LOG_LINES = 8

@@ -5,19 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from serve_app.deploy.applying import Trial, apply_all, left_over, remove_all, try_all
-from serve_app.deploy.differing import difference
-from serve_app.deploy.history import History, Revision
-from serve_app.deploy.objects import Objects
-from serve_app.deploy.observation import Observation
-from serve_app.deploy.observing import observe
-from serve_app.deploy.preflight import Cleared, check
-from serve_app.deploy.scenario import Scenario
-from serve_app.deploy.screen import Screen
-from serve_app.deploy.target import Target
-from serve_app.deploy.telling import BUSY, TITLE, Line, address_lines, report
-from serve_app.deploy.upgrading import Change, Plan, has_given_up, plan_of, require_strategy, with_rollout
-from serve_app.deploy.waiting import Pace, tell, wait
+from serve_app.deploy.api.objects import Objects
+from serve_app.deploy.api.target import Target
+from serve_app.deploy.changing.applying import Trial, apply_all, left_over, remove_all, try_all
+from serve_app.deploy.changing.differing import difference
+from serve_app.deploy.changing.history import History, Revision
+from serve_app.deploy.changing.preflight import Cleared, check
+from serve_app.deploy.changing.upgrading import Change, Plan, has_given_up, plan_of, require_strategy, with_rollout
+from serve_app.deploy.looking.observation import Observation
+from serve_app.deploy.looking.observing import observe
+from serve_app.deploy.looking.screen import Screen
+from serve_app.deploy.looking.telling import BUSY, TITLE, Line, address_lines, report
+from serve_app.deploy.looking.waiting import Pace, tell, wait
+from serve_app.deploy.scenarios.scenario import Scenario
 from serve_app.errors import ConfigurationError, ForbiddenError, NotFoundError
 
 Manifest = dict[str, Any]

@@ -7,9 +7,9 @@ from typing import Any, Self
 from kubernetes.client.rest import ApiException
 from kubernetes.stream import portforward
 
-from serve_app.deploy.connection import Connection
-from serve_app.deploy.objects import Objects
-from serve_app.deploy.target import DASHBOARD_PORT, RAY_API, Target
+from serve_app.deploy.api.connection import Connection
+from serve_app.deploy.api.objects import Objects
+from serve_app.deploy.api.target import DASHBOARD_PORT, RAY_API, Target
 from serve_app.errors import UnavailableError
 
 Content = dict[str, Any]

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from serve_app.deploy.applying import Trial, content_of
-from serve_app.deploy.objects import label
-from serve_app.deploy.telling import Line
+from serve_app.deploy.api.objects import label
+from serve_app.deploy.changing.applying import Trial, content_of
+from serve_app.deploy.looking.telling import Line
 
 COLOURS = {"+++": "bold", "---": "bold", "+": "green", "-": "red", "@": "cyan"}
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from serve_app.deploy.applying import Trial
+from serve_app.deploy.changing.applying import Trial
 from serve_app.errors import ConfigurationError
 
 ROLLOUT = "serve-app/rollout"  # an annotation of the head's template: another value is another cluster

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from serve_app.deploy.fitting import require_fit, wishes_of
-from serve_app.deploy.scenario import Role, Scenario
+from serve_app.deploy.scenarios.fitting import require_fit, wishes_of
+from serve_app.deploy.scenarios.scenario import Role, Scenario
 from serve_app.errors import ConfigurationError
 from serve_app.nearest import near_miss
 from serve_app.settings import Settings, from_project_root, read_config, settings_of

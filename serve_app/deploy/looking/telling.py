@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from serve_app.deploy.explaining import Reason
-from serve_app.deploy.observation import Application, Cluster, Deployment, Happening, Observation, Pod
+from serve_app.deploy.looking.explaining import Reason
+from serve_app.deploy.looking.observation import Application, Cluster, Deployment, Happening, Observation, Pod
 
 EVENTS_SHOWN = 8
 TELLING = frozenset({"Pulling", "Pulled", "TriggeredScaleUp", "Nominated", "Launched"})  # among those without a warning

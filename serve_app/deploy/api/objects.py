@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from serve_app.deploy.connection import Connection
-from serve_app.deploy.target import FIELD_MANAGER
+from serve_app.deploy.api.connection import Connection
+from serve_app.deploy.api.target import FIELD_MANAGER
 from serve_app.errors import ConfigurationError, NotFoundError
 
 APPLY = "application/apply-patch+yaml"

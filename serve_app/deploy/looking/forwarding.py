@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from serve_app.deploy.channels import Channel, open_channel, pods_for
-from serve_app.deploy.objects import Objects
-from serve_app.deploy.target import Target
+from serve_app.deploy.api.objects import Objects
+from serve_app.deploy.api.target import Target
+from serve_app.deploy.looking.channels import Channel, open_channel, pods_for
 from serve_app.errors import ConfigurationError, ServeAppError, UnavailableError
 
 CHUNK = 1 << 16

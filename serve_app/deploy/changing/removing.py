@@ -4,16 +4,16 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from serve_app.deploy.applying import identity, remove_all
-from serve_app.deploy.explaining import Reason
-from serve_app.deploy.history import History, config_map_of
-from serve_app.deploy.objects import Objects, label
-from serve_app.deploy.observation import Observation
-from serve_app.deploy.observing import machine_of, observe
-from serve_app.deploy.screen import Screen
-from serve_app.deploy.target import FIELD_MANAGER, MANAGER_LABEL, Target
-from serve_app.deploy.telling import BAD, BUSY, GOOD, doing_of
-from serve_app.deploy.waiting import Pace, wait
+from serve_app.deploy.api.objects import Objects, label
+from serve_app.deploy.api.target import FIELD_MANAGER, MANAGER_LABEL, Target
+from serve_app.deploy.changing.applying import identity, remove_all
+from serve_app.deploy.changing.history import History, config_map_of
+from serve_app.deploy.looking.explaining import Reason
+from serve_app.deploy.looking.observation import Observation
+from serve_app.deploy.looking.observing import machine_of, observe
+from serve_app.deploy.looking.screen import Screen
+from serve_app.deploy.looking.telling import BAD, BUSY, GOOD, doing_of
+from serve_app.deploy.looking.waiting import Pace, wait
 from serve_app.errors import ConfigurationError, ForbiddenError
 
 WORK = (

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from serve_app.deploy.objects import Objects, label
+from serve_app.deploy.api.objects import Objects, label
 from serve_app.errors import NotFoundError
 
 Manifest = dict[str, Any]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from serve_app.deploy.scenario import Group, Role, Scenario
+from serve_app.deploy.scenarios.scenario import Group, Role, Scenario
 from serve_app.errors import ConfigurationError
 from serve_app.settings import LanguageModelSettings, Settings
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
-from serve_app.deploy.channels import open_channel, pods_for
-from serve_app.deploy.objects import Objects
-from serve_app.deploy.observation import Application, Deployment, Observation
-from serve_app.deploy.target import DASHBOARD_PORT, Target
+from serve_app.deploy.api.objects import Objects
+from serve_app.deploy.api.target import DASHBOARD_PORT, Target
+from serve_app.deploy.looking.channels import open_channel, pods_for
+from serve_app.deploy.looking.observation import Application, Deployment, Observation
 from serve_app.errors import ForbiddenError, NotFoundError, ServeAppError, UnavailableError
 
 TOKEN_KEY = "auth_token"  # in the Secret that KubeRay names after the cluster

@@ -9,9 +9,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from serve_app.deploy.explaining import Reason
-from serve_app.deploy.observation import Observation
-from serve_app.deploy.telling import Line, changes, report
+from serve_app.deploy.looking.explaining import Reason
+from serve_app.deploy.looking.observation import Observation
+from serve_app.deploy.looking.telling import Line, changes, report
 
 
 class Screen(Protocol):

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from serve_app.deploy.objects import Kind, Objects
-from serve_app.deploy.scenario import SecretKey
-from serve_app.deploy.target import RAY_API, Target
+from serve_app.deploy.api.objects import Kind, Objects
+from serve_app.deploy.api.target import RAY_API, Target
+from serve_app.deploy.scenarios.scenario import SecretKey
 from serve_app.errors import ConfigurationError, ForbiddenError
 
 OPERATOR_LABEL = "app.kubernetes.io/name=kuberay-operator"

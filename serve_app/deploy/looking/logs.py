@@ -8,10 +8,10 @@ from typing import Any
 
 import urllib3
 
-from serve_app.deploy.dashboard import Dashboard, replica_logs
-from serve_app.deploy.objects import Objects
-from serve_app.deploy.observing import pod_of
-from serve_app.deploy.target import RAY_API, Target
+from serve_app.deploy.api.objects import Objects
+from serve_app.deploy.api.target import RAY_API, Target
+from serve_app.deploy.looking.dashboard import Dashboard, replica_logs
+from serve_app.deploy.looking.observing import pod_of
 from serve_app.errors import ConfigurationError, NotFoundError, ServeAppError, UnavailableError
 
 Content = dict[str, Any]
