@@ -71,18 +71,28 @@ def prune(catalog: Catalog, keep: int, spare: timedelta, *, dry_run: bool = Fals
     old = [pushed for pushed in history[keep:] if pushed.digest != current]
     if not dry_run:
         catalog.store.remove(f"{MANIFESTS}{pushed.digest}.json" for pushed in old)
-    gone = {pushed.digest for pushed in old}
-    # Listed again, so that a manifest that came meanwhile protects its objects.
-    kept = [catalog.manifest(pushed.digest) for pushed in catalog.history() if pushed.digest not in gone]
-    named = {digest for manifest in kept for digest in manifest.objects}
+    # one that was removed and is there again was pushed again
+    named: dict[str, tuple[str, ...]] = {pushed.digest: () for pushed in old} if dry_run else {}
+    _read_new_manifests(catalog, named)
     limit = datetime.now(UTC) - spare
-    unnamed = {d: one for d, one in catalog.objects().items() if d not in named and one.at <= limit}
+    listed = catalog.objects()
+    # Once more as late as can be: a manifest that came meanwhile protects its objects.
+    _read_new_manifests(catalog, named)
+    needed = {digest for objects in named.values() for digest in objects}
+    unnamed = {d: one for d, one in listed.items() if d not in needed and one.at <= limit}
     if not dry_run:
         catalog.store.remove(f"{OBJECTS}{digest}" for digest in unnamed)
         _abort_abandoned(catalog)
     size = readable(sum(one.size for one in unnamed.values()))
     would = "would remove" if dry_run else "removed"
     tell(f"{catalog.url}: {would} {len(old)} of {len(history)} manifests and {len(unnamed)} objects, {size}")
+
+
+def _read_new_manifests(catalog: Catalog, named: dict[str, tuple[str, ...]]) -> None:
+    """Adds the objects of every manifest that isn't known yet."""
+    for pushed in catalog.history():
+        if pushed.digest not in named:
+            named[pushed.digest] = tuple(catalog.manifest(pushed.digest).objects)
 
 
 def _abort_abandoned(catalog: Catalog) -> None:

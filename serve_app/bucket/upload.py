@@ -47,6 +47,14 @@ class Uploader:
         self._transfer.advance(len(content))
 
     def _send_in_parts(self, pool: ThreadPoolExecutor, digest: str, path: Path, size: int) -> None:
+        """Another push of the same file may end the upload that both take up: with the whole object, or without."""
+        try:
+            self._send_all_parts(pool, digest, path, size)
+        except NotFoundError:
+            if not any(one.size == size for one in self._store.listing(f"{OBJECTS}{digest}")):
+                self._send_all_parts(pool, digest, path, size)
+
+    def _send_all_parts(self, pool: ThreadPoolExecutor, digest: str, path: Path, size: int) -> None:
         part_size = max(self._whole_up_to, -(-size // MOST_PARTS))
         upload = _Upload(self._store, f"{OBJECTS}{digest}")
         read = hashlib.sha256()

@@ -1,9 +1,15 @@
 """What a bucket tells of its pushes, going back to one, and removing the old."""
 
+import hashlib
 import re
 import time
+from datetime import timedelta
 
 import pytest
+
+from serve_app.bucket.catalog import Catalog
+from serve_app.bucket.history import prune
+from serve_app.bucket.store import BucketUrl, Store
 
 
 @pytest.fixture
@@ -89,6 +95,26 @@ def test_a_prune_spares_objects_that_a_push_may_still_need(models, url, three, o
     before = objects.names("objects/")
     assert "removed 2 of 3 manifests and 0 objects" in models.succeed("prune", url, "--keep", "1")
     assert objects.names("objects/") == before
+
+
+def test_a_manifest_that_comes_while_a_prune_looks_keeps_its_objects(models, url, three, objects, monkeypatch):
+    """A push of an older version, played after the prune has read the manifests that were there."""
+    catalog = Catalog(Store(BucketUrl.parse(url)))
+    oldest = f"manifests/{three[0]}.json"
+    content, before = objects.read(oldest), objects.names("objects/")
+    listed = catalog.objects
+
+    def pushed_meanwhile():
+        found = listed()
+        objects.write(oldest, content)
+        return found
+
+    with monkeypatch.context() as played:
+        played.setattr(catalog, "objects", pushed_meanwhile)
+        prune(catalog, 1, timedelta(0))
+    assert before - objects.names("objects/") == {f"objects/{hashlib.sha256(b'two').hexdigest()}"}
+    models.succeed("use", url, three[0])
+    models.succeed("pull", url, "served")
 
 
 def test_a_prune_wants_to_know_how_many_stay(models, url):

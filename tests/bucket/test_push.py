@@ -1,9 +1,12 @@
 """What of a folder is pushed, what is uploaded, and what a reader sees while that goes on."""
 
+import hashlib
 import os
 import shutil
+import threading
 
 import pytest
+from botocore.exceptions import ClientError
 
 from serve_app.bucket.catalog import Catalog
 from serve_app.bucket.progress import Transfer
@@ -143,6 +146,37 @@ def test_a_big_file_goes_in_parts(catalog, source, objects):
     assert objects.read(big) == content
     etag = objects.s3.head_object(Bucket=objects.bucket, Key=f"team/yolo/{big}")["ETag"]
     assert etag.endswith('-3"'), "it has three parts"
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["with the object", "without"])
+def test_an_upload_that_another_push_of_the_same_file_ends_is_no_failure(
+    catalog, tmp_path, objects, monkeypatch, whole
+):
+    """The other one is played between two parts of this one."""
+    content = os.urandom(12 * MIB)
+    path = tmp_path / "model.plan"
+    path.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    store, ended, sent, one_by_one = catalog.store, set(), [], threading.Lock()
+    uploaded = store.client.upload_part
+
+    def upload_part(**asked):
+        with one_by_one:
+            if not ended:
+                if whole:
+                    objects.write(f"objects/{digest}", content)
+                store.client.abort_multipart_upload(**{key: asked[key] for key in ("Bucket", "Key", "UploadId")})
+                ended.add(asked["UploadId"])
+        if asked["UploadId"] in ended:
+            answer = {"Error": {"Code": "NoSuchUpload"}, "ResponseMetadata": {"HTTPStatusCode": 404}}
+            raise ClientError(answer, "UploadPart")
+        sent.append(asked["PartNumber"])
+        return uploaded(**asked)
+
+    monkeypatch.setattr(store.client, "upload_part", upload_part)
+    Uploader(store, Transfer("upload", len(content)), 5 * MIB).send({digest: (path, len(content))})
+    assert objects.read(f"objects/{digest}") == content
+    assert sorted(sent) == ([] if whole else [1, 2, 3])
 
 
 @pytest.mark.parametrize("part", [5 * MIB, MIB // 2], ids=["whole", "in parts"])
