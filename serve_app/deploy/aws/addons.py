@@ -1,6 +1,7 @@
 """What runs in a cluster beside the service: Helm charts, the default disk, Karpenter's pools."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,20 +44,17 @@ class AddOns:
             "its instance profiles are gone", lambda: not self._kube.names(CLASSES, "EC2NodeClass"), NODES_TIMEOUT_S
         )
 
-    def uninstall(self) -> None:
-        """Last first; then the disks, while the driver that deletes them is still there."""
+    def uninstall(self, namespaces: Sequence[str]) -> None:
+        """Last first; then the disks, those of `namespaces` too, while the driver that deletes them is still there."""
         for chart in reversed(CHARTS):
             if self._calls.rehearsal or self._status(chart):
                 argv = ["helm", "uninstall", chart.release, f"--namespace={self._namespace(chart)}", "--wait"]
                 self._calls.run([*argv, self._kubeconfig])
-        namespaces = (self._scenario.monitoring_namespace, self._scenario.namespace)
-        for namespace in namespaces:
+        spaces = (self._scenario.monitoring_namespace, *namespaces)
+        for namespace in spaces:
             self._kube.delete_all("v1", "PersistentVolumeClaim", namespace)
-        self._calls.wait(
-            "the disks of the add-ons are gone",
-            lambda: not self._kube.disks(),
-            VOLUMES_TIMEOUT_S,
-        )
+        disks = ", ".join(self._kube.disks(spaces)) or f"of {' and '.join(spaces)}"
+        self._calls.wait(f"the disks {disks} are gone", lambda: not self._kube.disks(spaces), VOLUMES_TIMEOUT_S)
 
     def _upgrade(self, chart: Chart, description: dict[str, Any]) -> None:
         argv = ["helm", "upgrade", "--install", chart.release, *chart.source]

@@ -1,14 +1,16 @@
 """Every call that an installation makes, to AWS and to other programs: told, then made, or told only."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
@@ -73,22 +75,31 @@ class Calls:
             time.sleep(self.poll_s)
 
     def _follow(self, argv: Sequence[str], given: str | None) -> str | None:
-        """The last thing that a failed program said on its standard error; None where it succeeded."""
+        """What a failed program said last: of its errors, else of its output; None where it succeeded."""
+        pipe = subprocess.PIPE
         try:
             child = subprocess.Popen(
-                list(argv), stdin=subprocess.PIPE if given is not None else None, stderr=subprocess.PIPE, text=True
+                list(argv),
+                stdin=pipe if given is not None else None,
+                stdout=pipe,
+                stderr=pipe,
+                text=True,
+                errors="replace",
             )
         except OSError as problem:
             return problem.strerror or str(problem)
-        words: deque[str] = deque(maxlen=LAST_WORDS)
+        output: deque[str] = deque(maxlen=LAST_WORDS)
+        problems: deque[str] = deque(maxlen=1)
         with child:
+            reader = threading.Thread(target=_pass_on, args=(child.stdout, sys.stdout, output))
+            reader.start()
             if child.stdin and given is not None:
-                child.stdin.write(given)
-                child.stdin.close()
-            for line in child.stderr or ():
-                print(line, end="", file=sys.stderr)
-                words.append(line.strip())
-        return None if child.returncode == 0 else next((one for one in reversed(words) if one), "it said nothing")
+                with contextlib.suppress(BrokenPipeError):  # it ended before it read all: its errors tell why
+                    child.stdin.write(given)
+                    child.stdin.close()
+            _pass_on(child.stderr, sys.stderr, problems)
+            reader.join()
+        return None if child.returncode == 0 else "\n".join(problems or output) or "it said nothing"
 
     def _client(self, service: str) -> Any:
         if service not in self._clients:
@@ -132,6 +143,13 @@ class Rehearsal(Calls):
 
     def _call(self, service: str, operation: str, expected: Sequence[str], parameters: Answer) -> Answer | None:
         return None
+
+
+def _pass_on(lines: Iterable[str] | None, shown: TextIO, last: deque[str]) -> None:
+    for line in lines or ():
+        print(line, end="", file=shown, flush=True)
+        if line.strip():
+            last.append(line.strip())
 
 
 def _shown(parameters: Answer) -> str:

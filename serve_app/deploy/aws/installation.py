@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +13,45 @@ from serve_app.deploy.aws.access import write_kubeconfig
 from serve_app.deploy.aws.addons import AddOns
 from serve_app.deploy.aws.bucket import delete_bucket, delete_writers_policy, make_bucket
 from serve_app.deploy.aws.calls import Calls
-from serve_app.deploy.aws.cluster import delete_cluster, description_of, make_cluster
+from serve_app.deploy.aws.cluster import ANSWERS, delete_cluster, description_of, make_cluster, status_of
 from serve_app.deploy.aws.credentials import check_hub_token, make_secrets
 from serve_app.deploy.aws.kube import Kube
 from serve_app.deploy.aws.repositories import delete_repositories, make_repositories, missing_images
+from serve_app.deploy.aws.services import Service, keep, kept_path
 from serve_app.deploy.aws.site import Site
 from serve_app.deploy.aws.stack import delete_stack, make_stack
 from serve_app.deploy.aws.steps import Step
 from serve_app.deploy.monitoring import default_labels, monitoring_manifests
-from serve_app.deploy.scenarios.files import keep_scenario
-from serve_app.deploy.scenarios.scenario import Scenario
 from serve_app.errors import ConfigurationError
 from serve_app.settings import PROJECT_ROOT
 
-SERVICE_ACCOUNT = "serve-app"
 BALANCERS_TIMEOUT_S = 600
 REHEARSED = {"resourcesVpcConfig": {"vpcId": "VPC"}}  # of a cluster that isn't there
 SCRIPTS = PROJECT_ROOT / "scripts"
-SITES = PROJECT_ROOT / "kuberay" / "sites"
 
 
 @dataclass(frozen=True, slots=True)
 class Choices:
     """What a person said on the command line, and HF_TOKEN."""
 
-    scenario: str
     kubeconfig: Path
-    overrides: tuple[str, ...] = ()
     models: Path | None = None
     hub_token: str | None = field(default=None, repr=False)
     delete_models: bool = False
     delete_images: bool = False
+    every_service: bool = False
 
 
 class Installation:
-    def __init__(self, calls: Calls, site: Site, scenario: Scenario, choices: Choices) -> None:
+    """Of the first of `services`; the others are only taken down."""
+
+    def __init__(self, calls: Calls, site: Site, services: Sequence[Service], choices: Choices) -> None:
         self._calls = calls
         self._site = site
-        self._scenario = scenario
+        self._services = services
+        self._scenario = services[0].scenario
         self._choices = choices
+        self._has_access = False
         self._known: dict[str, Any] | None = None
         self._connected: Kube | None = None
 
@@ -74,9 +74,10 @@ class Installation:
         """In the reverse order: each goes while what ends it properly still runs."""
         calls, site, choices = self._calls, self._site, self._choices
         steps = [
+            Step("check", "tools", lambda: checks.check_tools(calls)),
             Step("service", "the service and its load balancers", self._take_down),
             Step("nodes", "Karpenter's pools and machines", self._if_there(lambda: self._addons().end_nodes())),
-            Step("add-ons", "Helm charts and their disks", self._if_there(lambda: self._addons().uninstall())),
+            Step("add-ons", "Helm charts and their disks", self._if_there(self._uninstall_addons)),
             Step("cluster", f"the EKS cluster {site.cluster}", lambda: delete_cluster(calls, site)),
             Step("roles", "Karpenter's roles and queue", lambda: delete_stack(calls, site)),
         ]
@@ -90,6 +91,9 @@ class Installation:
     def _check(self) -> None:
         checks.check_tools(self._calls)
         checks.check_quotas(self._calls, self._scenario)
+        models = self._scenario.models
+        if models and models.url.removeprefix("s3://").partition("/")[0] != self._site.bucket:
+            self._calls.say(f"warning: pods may read {self._site.bucket}, and models.url is {models.url}: see --bucket")
         if self._choices.models and self._scenario.models and not self._choices.models.is_dir():
             raise ConfigurationError(f"no model repository at {self._choices.models}: make models TARGET=gpu builds it")
         if not self._calls.rehearsal and description_of(self._calls, self._site) is None:
@@ -97,7 +101,7 @@ class Installation:
 
     def _make_repositories(self) -> None:
         make_repositories(self._calls, self._site)
-        if missing := missing_images(self._calls, self._scenario):
+        if missing := missing_images(self._calls, self._site, self._scenario):
             self._calls.say(f"warning: the last step needs images that aren't there yet: {self._how_to_push(missing)}")
 
     def _how_to_push(self, missing: Sequence[str]) -> str:
@@ -106,13 +110,18 @@ class Installation:
         return f"{names} with tag {tag} in {self._site.registry}; kuberay/images/build --push {names} makes them"
 
     def _make_cluster(self) -> None:
-        make_cluster(self._calls, self._site, SERVICE_ACCOUNT, self._scenario.namespace)
+        make_cluster(self._calls, self._site, self._scenario.name, self._scenario.namespace)
 
     def _write_kubeconfig(self) -> None:
         path = self._choices.kubeconfig
         self._calls.say(f"write {path}; for kubectl: export KUBECONFIG={path}")
-        if not self._calls.rehearsal:
-            write_kubeconfig(path, self._site, self._description())
+        self._get_access()
+
+    def _get_access(self) -> None:
+        """Before anything goes by the file: its name has neither region nor account, and it may be of another run."""
+        if not self._has_access and not self._calls.rehearsal:
+            write_kubeconfig(self._choices.kubeconfig, self._site, self._description())
+            self._has_access = True
 
     def _make_secrets(self) -> None:
         token = self._choices.hub_token or ("of the environment" if self._calls.rehearsal else None)
@@ -132,22 +141,36 @@ class Installation:
         self._script("models", "push", str(self._choices.models), self._scenario.models.url)
 
     def _bring_up(self) -> None:
-        if missing := missing_images(self._calls, self._scenario):
+        if missing := missing_images(self._calls, self._site, self._scenario):
             raise ConfigurationError(f"images are missing: {self._how_to_push(missing)}")
-        kept = SITES / f"{self._site.cluster}.{self._scenario.scenario}.yaml"
+        service = self._services[0]
+        kept = kept_path(service, self._site)
         self._calls.say(f"write {kept}: this scenario with its registry and bucket, for every later command")
         if not self._calls.rehearsal:
-            keep_scenario(self._scenario, kept)
-        self._deploy("up")
+            keep(service, self._site)
+        self._deploy("up", service)
         self._calls.say(f"look: export KUBECONFIG={self._choices.kubeconfig}; scripts/deploy status {kept}")
 
     def _take_down(self) -> None:
-        self._if_there(lambda: self._deploy("down"))()
+        self._if_there(self._take_services_down)()
         self._calls.wait(
             "the load balancers are gone",
             lambda: not leftovers.load_balancers(self._calls, self._site),
             BALANCERS_TIMEOUT_S,
         )
+
+    def _take_services_down(self) -> None:
+        """Where no scenario was said, also what was brought up from elsewhere: what belongs to it is known there."""
+        for service in self._services:
+            self._deploy("down", service, "--yes")
+        if self._choices.every_service:
+            first = self._services[0]
+            for namespace, name in self._kube().services():
+                ours = (*first.overrides, f"name={name}", f"namespace={namespace}")
+                self._deploy("down", replace(first, overrides=ours), "--yes")
+
+    def _uninstall_addons(self) -> None:
+        self._addons().uninstall(sorted({service.scenario.namespace for service in self._services}))
 
     def _delete_bucket(self) -> None:
         delete_bucket(self._calls, self._site)
@@ -162,26 +185,28 @@ class Installation:
             self._calls.say(f"  {line}")
 
     def _if_there(self, act: Callable[[], None]) -> Callable[[], None]:
-        """Inside a cluster nothing is done where there is none."""
+        """Inside a cluster nothing is done where there is none, or none that answers."""
 
         def run() -> None:
             if not self._calls.rehearsal:
-                if description_of(self._calls, self._site) is None:
-                    self._calls.say(f"there is no cluster {self._site.cluster}: nothing to do")
+                status = status_of(self._calls, self._site)
+                if status not in ANSWERS:
+                    name = self._site.cluster
+                    found = f"the cluster {name} is {status}" if status else f"there is no cluster {name}"
+                    self._calls.say(f"{found}: nothing to do")
                     return
-                write_kubeconfig(self._choices.kubeconfig, self._site, self._description())
             act()
 
         return run
 
-    def _deploy(self, command: str) -> None:
-        overrides = [f"--set={one}" for one in self._choices.overrides]
+    def _deploy(self, command: str, service: Service, *more: str) -> None:
+        self._get_access()
+        overrides = [f"--set={one}" for one in service.overrides]
         place = f"--kubeconfig={self._choices.kubeconfig}"
-        agreed = ["--yes"] if command == "down" else []
-        self._script("deploy", command, self._choices.scenario, place, *overrides, *agreed)
+        self._script("deploy", command, service.source, place, *overrides, *more)
 
     def _script(self, name: str, *arguments: str) -> None:
-        self._calls.run([sys.executable, str(SCRIPTS / name), *arguments])
+        self._calls.run([sys.executable, "-u", str(SCRIPTS / name), *arguments])  # -u: each line as it comes
 
     def _addons(self) -> AddOns:
         return AddOns(self._calls, self._kube(), self._site, self._scenario, self._choices.kubeconfig)
@@ -189,13 +214,17 @@ class Installation:
     def _kube(self) -> Kube:
         """Connected once: the client asks for another token when one runs out."""
         if self._connected is None:
+            self._get_access()
             objects = None if self._calls.rehearsal else Objects(connect(self._choices.kubeconfig))
             self._connected = Kube(objects, self._calls.say)
         return self._connected
 
     def _description(self) -> dict[str, Any]:
         if self._known is None:
-            self._known = description_of(self._calls, self._site)
-        if self._known is None:
-            raise ConfigurationError(f"no cluster {self._site.cluster} in {self._site.region}: --from cluster makes it")
+            name, found = self._site.cluster, description_of(self._calls, self._site)
+            if found is None:
+                raise ConfigurationError(f"no cluster {name} in {self._site.region}: --from cluster makes it")
+            if found["status"] not in ANSWERS:
+                raise ConfigurationError(f"the cluster {name} is {found['status']}: --from cluster waits for it")
+            self._known = found
         return self._known

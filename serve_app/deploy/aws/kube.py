@@ -1,11 +1,12 @@
 """The Kubernetes side of an installation: namespaces, Secrets and manifests, told and made as calls to AWS are."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from serve_app.deploy.api.objects import Objects, label
+from serve_app.deploy.api.target import FIELD_MANAGER, MANAGER_LABEL, RAY_API
 
 MERGE = "application/merge-patch+json"
 Manifest = dict[str, Any]
@@ -73,12 +74,21 @@ class Kube:
             return []
         return [one["metadata"]["name"] for one in self._objects.list(api_version, kind, namespace)]
 
-    def disks(self) -> list[str]:
-        """Those that go when nobody claims them; one that is retained stays, and is somebody's wish."""
-        found = self._objects.list("v1", "PersistentVolume") if self._objects else []
-        return [
-            one["metadata"]["name"] for one in found if one["spec"].get("persistentVolumeReclaimPolicy") == "Delete"
-        ]
+    def services(self) -> list[tuple[str, str]]:
+        """Namespace and name of each that scripts/deploy brought up."""
+        if self._objects is None:
+            return []
+        found = self._objects.list(RAY_API, "RayService", labels=f"{MANAGER_LABEL}={FIELD_MANAGER}")
+        return [(one["metadata"]["namespace"], one["metadata"]["name"]) for one in found]
+
+    def disks(self, namespaces: Sequence[str]) -> list[str]:
+        """Those that go when nobody there claims them; one that is retained stays, and is somebody's wish."""
+        found = []
+        for one in self._objects.list("v1", "PersistentVolume") if self._objects else []:
+            claim = one["spec"].get("claimRef") or {}
+            if one["spec"].get("persistentVolumeReclaimPolicy") == "Delete" and claim.get("namespace") in namespaces:
+                found.append(f"{one['metadata']['name']} ({claim['namespace']}/{claim['name']})")
+        return found
 
     def _create(self, manifest: Manifest) -> None:
         if self._objects:

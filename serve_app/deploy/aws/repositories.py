@@ -42,8 +42,10 @@ def make_repositories(calls: Calls, site: Site) -> None:
         calls.change("ecr", "put_lifecycle_policy", repositoryName=name, lifecyclePolicyText=json.dumps(LIFECYCLE))
 
 
-def missing_images(calls: Calls, scenario: Scenario) -> list[ImageName]:
-    """Images that the scenario's pods would wait for in vain."""
+def missing_images(calls: Calls, site: Site, scenario: Scenario) -> list[ImageName]:
+    """Images that the scenario's pods would wait for in vain; another registry than ours is asked by them alone."""
+    if scenario.images.registry != site.registry:
+        return []
     absent = ("ImageNotFoundException", "RepositoryNotFoundException")
     missing: list[ImageName] = []
     for image in images_of(scenario):

@@ -31,6 +31,14 @@ class Site:
         return f"Karpenter-{self.cluster}"
 
     @property
+    def cluster_stack(self) -> str:
+        """eksctl's, as are those of its node groups."""
+        return f"eksctl-{self.cluster}-cluster"
+
+    def group_stack(self, group: str) -> str:
+        return f"eksctl-{self.cluster}-nodegroup-{group}"
+
+    @property
     def writers_policy(self) -> str:
         return f"{self.cluster}-models-write"
 
@@ -47,16 +55,16 @@ class Site:
         return self.fill((FILES / name).read_text())
 
     def fill(self, text: str) -> str:
-        pairs = (
-            (bucket_of(CLUSTER, ACCOUNT, REGION), self.bucket),
-            (CLUSTER, self.cluster),
-            (REGION, self.region),
-            (ACCOUNT, self.account),
-            ("arn:aws:", f"arn:{self.partition}:"),
-        )
-        for committed, ours in pairs:
-            text = text.replace(committed, ours)
-        return text
+        """In one pass, so that nothing is replaced in what was just put in; longest first, since one holds others."""
+        ours = {
+            bucket_of(CLUSTER, ACCOUNT, REGION): self.bucket,
+            CLUSTER: self.cluster,
+            REGION: self.region,
+            ACCOUNT: self.account,
+            "arn:aws:": f"arn:{self.partition}:",
+        }
+        committed = sorted(ours, key=len, reverse=True)
+        return re.sub("|".join(map(re.escape, committed)), lambda found: ours[found[0]], text)
 
 
 def bucket_of(cluster: str, account: str, region: str) -> str:

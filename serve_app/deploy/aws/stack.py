@@ -1,4 +1,4 @@
-"""Karpenter's roles, policies and queue, as one CloudFormation stack."""
+"""CloudFormation stacks: Karpenter's roles, policies and queue as one; eksctl's own are only asked for."""
 
 from serve_app.deploy.aws.calls import Answer, Calls
 from serve_app.deploy.aws.site import Site
@@ -12,7 +12,7 @@ HOPELESS = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAI
 
 
 def make_stack(calls: Calls, site: Site) -> None:
-    found = _status(calls, site)
+    found = stack_status(calls, site.stack)
     if found in HOPELESS:  # a first try that failed can't be updated: it goes, and is made anew
         delete_stack(calls, site)
         found = None
@@ -30,14 +30,14 @@ def make_stack(calls: Calls, site: Site) -> None:
 
 
 def delete_stack(calls: Calls, site: Site) -> None:
-    if _status(calls, site) is None and not calls.rehearsal:
+    if stack_status(calls, site.stack) is None and not calls.rehearsal:
         return
     calls.change("cloudformation", "delete_stack", StackName=site.stack)
-    calls.wait(f"the stack {site.stack} is gone", lambda: _status(calls, site) is None, TIMEOUT_S)
+    calls.wait(f"the stack {site.stack} is gone", lambda: stack_status(calls, site.stack) is None, TIMEOUT_S)
 
 
 def _complete(calls: Calls, site: Site) -> bool:
-    status = _status(calls, site) or ""
+    status = stack_status(calls, site.stack) or ""
     if status in HOPELESS or "ROLLBACK" in status:
         raise ConfigurationError(
             f"the stack {site.stack} is {status}: CloudFormation's console tells which resource failed, and why"
@@ -45,8 +45,8 @@ def _complete(calls: Calls, site: Site) -> bool:
     return status.endswith("_COMPLETE")
 
 
-def _status(calls: Calls, site: Site) -> str | None:
-    answer: Answer | None = calls.ask("cloudformation", "describe_stacks", (REFUSED,), StackName=site.stack)
+def stack_status(calls: Calls, name: str) -> str | None:
+    answer: Answer | None = calls.ask("cloudformation", "describe_stacks", (REFUSED,), StackName=name)
     stacks = [one for one in (answer or {}).get("Stacks", []) if one["StackStatus"] != "DELETE_COMPLETE"]
     return str(stacks[0]["StackStatus"]) if stacks else None
 

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import boto3
 import pytest
 import yaml
+from moto.backends import get_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
@@ -23,7 +24,7 @@ from werkzeug.wrappers import Request, Response
 from serve_app.deploy.aws.calls import Calls
 
 HERE = Path(__file__).resolve().parent
-REGION = "us-west-2"
+REGION, ACCOUNT = "us-west-2", "123456789012"
 QUERIED = (["cloudformation"], ["iam"], ["ec2"], ["sts"])  # answer XML; the others JSON
 DENIALS = {
     "s3": "<Error><Code>AccessDenied</Code><Message>no</Message></Error>",
@@ -45,7 +46,7 @@ class Aws:
         self.kubernetes_url = kubernetes_url
         self.quotas = {"L-DB2E81BA": 512.0, "L-417A185B": 0.0}
         self.refused = []  # parts of requests that are answered with a denial
-        self.addons, self.identities = [], []
+        self.addons, self.failed_addons, self.identities = [], [], []
         self.requests = []
         self.policies = {}
         self.server = make_server("127.0.0.1", 0, self, threaded=True, request_handler=Quiet)
@@ -75,6 +76,9 @@ class Aws:
             return self.bucket_policy(request, body)
         if request.path.endswith("/addons"):
             return Response(json.dumps({"addons": self.addons}))
+        if "/addons/" in request.path and request.method == "GET":
+            status = "CREATE_FAILED" if request.path.rpartition("/")[2] in self.failed_addons else "ACTIVE"
+            return Response(json.dumps({"addon": {"status": status}}))
         if request.path.endswith("/pod-identity-associations"):
             return Response(json.dumps({"associations": self.identities}))
         return self.through(request, body)
@@ -101,7 +105,9 @@ class Aws:
 
     def with_endpoint(self, answer):
         described = json.loads(answer)
-        if "cluster" in described:
+        if "cluster" in described and described["cluster"]["status"] != "ACTIVE":
+            del described["cluster"]["endpoint"], described["cluster"]["certificateAuthority"]
+        elif "cluster" in described:
             described["cluster"]["endpoint"] = f"{self.url}/kubernetes"
             described["cluster"]["resourcesVpcConfig"]["vpcId"] = "vpc-1"  # EKS tells it, moto doesn't
         return json.dumps(described).encode()
@@ -114,12 +120,10 @@ class Aws:
         """What eksctl does of this command, as far as somebody looks at it later."""
         eks = boto3.client("eks", region_name=REGION)
         if verb == "delete":
-            for group in eks.list_nodegroups(clusterName=name)["nodegroups"]:
-                eks.delete_nodegroup(clusterName=name, nodegroupName=group)
-            eks.delete_cluster(name=name)
-            self.addons, self.identities = [], []
-            return Response("{}")
+            return self.eksctl_delete(eks, part, name)
         name = config["metadata"]["name"]
+        if part == "cluster" and not self.make_stack(f"eksctl-{name}-cluster"):
+            return Response("the stack is there", 409)
         subnets = [one["SubnetId"] for one in boto3.client("ec2", region_name=REGION).describe_subnets()["Subnets"]]
         role = "arn:aws:iam::123456789012:role/eks"
         if part == "cluster":
@@ -127,6 +131,8 @@ class Aws:
         if part in ("cluster", "nodegroup"):
             for group in config["managedNodeGroups"]:
                 eks.create_nodegroup(clusterName=name, nodegroupName=group["name"], nodeRole=role, subnets=subnets)
+        if part == "addon":
+            self.failed_addons = []
         if part in ("cluster", "addon"):
             self.addons += [one["name"] for one in config["addons"]]
         if part in ("cluster", "podidentityassociation"):
@@ -135,6 +141,38 @@ class Aws:
                 for one in config["iam"]["podIdentityAssociations"]
             ]
         return Response("{}")
+
+    def eksctl_delete(self, eks, part, name):
+        clusters = eks.list_clusters()["clusters"]
+        for cluster in clusters:
+            groups = eks.list_nodegroups(clusterName=cluster)["nodegroups"]
+            for group in groups:
+                if part == "cluster" or group == name:
+                    eks.delete_nodegroup(clusterName=cluster, nodegroupName=group)
+        if part == "cluster":
+            self.addons, self.identities = [], []
+            if name in clusters:
+                eks.delete_cluster(name=name)
+            boto3.client("cloudformation", region_name=REGION).delete_stack(StackName=f"eksctl-{name}-cluster")
+        return Response("{}")
+
+    def make_stack(self, name, status="CREATE_COMPLETE"):
+        """Whether there was none; moto's stacks never fail, so the status is set from behind."""
+        stacks = boto3.client("cloudformation", region_name=REGION)
+        template = {"Resources": {"Nothing": {"Type": "AWS::CloudFormation::WaitConditionHandle"}}}
+        try:
+            stacks.create_stack(StackName=name, TemplateBody=json.dumps(template))
+        except stacks.exceptions.AlreadyExistsException:
+            return False
+        self.behind("cloudformation").get_stack(name).status = status
+        return True
+
+    def behind(self, service):
+        return get_backend(service)[ACCOUNT][REGION]
+
+    def set_status(self, status, group=None):
+        cluster = self.behind("eks").clusters["serve-app-eks"]
+        (cluster.nodegroups[group] if group else cluster).status = status
 
     def kubernetes(self, request, body):
         """As EKS: the bearer token is a question to STS, signed for this cluster; whoever it names is let in."""
@@ -185,7 +223,7 @@ def aws(aws_server, monkeypatch, tmp_path):
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     aws_server.reset()
-    aws_server.__dict__.update(refused=[], addons=[], identities=[], requests=[])
+    aws_server.__dict__.update(refused=[], addons=[], failed_addons=[], identities=[], requests=[])
     aws_server.quotas = {"L-DB2E81BA": 512.0, "L-417A185B": 0.0}
     for name, value in {
         "AWS_ENDPOINT_URL": aws_server.url,
@@ -217,5 +255,5 @@ def kubernetes(kubernetes_process, tmp_path):
             raise AssertionError(problem.read()) from None
 
     yield request
-    for name in ("serve-app", "monitoring"):
+    for name in ("serve-app", "monitoring", "robots"):
         request("DELETE", f"/api/v1/namespaces/{name}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from serve_app.deploy.aws import installation
+from serve_app.deploy.aws import installation, services
 from serve_app.deploy.aws.command import cleanup, install
 
 HERE = Path(__file__).resolve().parent
@@ -57,7 +57,7 @@ def scripts(monkeypatch, tmp_path):
     (folder / "deploy").write_text(f"import sys\nopen({str(notes)!r}, 'a').write(' '.join(sys.argv[1:]) + chr(10))\n")
     (folder / "models").symlink_to(installation.SCRIPTS / "models")
     monkeypatch.setattr(installation, "SCRIPTS", folder)
-    monkeypatch.setattr(installation, "SITES", tmp_path / "sites")
+    monkeypatch.setattr(services, "SITES", tmp_path / "sites")
     return lambda: notes.read_text().splitlines() if notes.exists() else []
 
 
