@@ -85,6 +85,13 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{value} is no port: 0 to 65535")
+    return value
+
+
 def _add_offline(below: "Commands[argparse.ArgumentParser]") -> None:
     one = _add(below, "render", commands.render_manifests, "print a scenario's manifests", cluster=False)
     where = one.add_mutually_exclusive_group()
@@ -107,6 +114,13 @@ def _add_changing(below: "Commands[argparse.ArgumentParser]") -> None:
         each.add_argument("--no-wait", action="store_true", help="only apply")
         each.add_argument("--force-conflicts", action="store_true", help="take over fields that others have set")
         _add_pace(each, "what the scenario gives a cluster to start and an old one to end")
+        each.add_argument(
+            "--settle",
+            type=_seconds,
+            default=6.0,
+            metavar="SECONDS",
+            help="how long it must be seen to serve, as KubeRay tells of a change some seconds late; default: 6",
+        )
         each.set_defaults(changes=True)
     down = _add(below, "down", commands.down, "delete the service, in order, and say what remains and costs money")
     down.add_argument("--yes", action="store_true", help="don't ask")
@@ -131,6 +145,6 @@ def _add_looking(below: "Commands[argparse.ArgumentParser]") -> None:
     forward = _add(below, "port-forward", commands.port_forward, "lead local ports to the service's pods, until Ctrl-C")
     for title, port in (("http", HTTP_PORT), ("grpc", GRPC_PORT), ("dashboard", DASHBOARD_PORT)):
         forward.add_argument(
-            f"--{title}", type=int, default=port, metavar="PORT", help=f"default: {port}; 0: any free one"
+            f"--{title}", type=_port, default=port, metavar="PORT", help=f"default: {port}; 0: any free one"
         )
     forward.add_argument("--address", default="127.0.0.1", help="to listen at; default: 127.0.0.1")

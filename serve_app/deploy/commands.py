@@ -6,7 +6,9 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 from serve_app.deploy import manifests
 from serve_app.deploy.api.connection import connect
@@ -25,7 +27,7 @@ from serve_app.deploy.looking.telling import BUSY, TITLE, report
 from serve_app.deploy.looking.waiting import Pace
 from serve_app.deploy.scenarios import files
 from serve_app.deploy.scenarios.scenario import Scenario, read_scenario
-from serve_app.errors import ConfigurationError
+from serve_app.errors import ConfigurationError, UnavailableError
 
 DOWN_S = 900.0
 
@@ -76,7 +78,7 @@ def _job(options: argparse.Namespace, why: str) -> deploying.Job:
 
 
 def _deploy(options: argparse.Namespace, objects: Objects, job: deploying.Job) -> int:
-    pace = Pace(options.timeout or job.patience_s, options.every)
+    pace = Pace(options.timeout or job.patience_s, options.every, options.settle)
     return deploying.deploy(objects, job, new_screen(), pace)
 
 
@@ -97,7 +99,9 @@ def upgrade(options: argparse.Namespace) -> int:
 def rollback(options: argparse.Namespace) -> int:
     job, objects = _job(options, "rollback"), objects_of(options)
     revision = History(objects, job.target).to_return_to(options.to)
-    new_screen().say(f"to revision {revision.number}: {revision.scenario}, {revision.why} of {revision.at}", TITLE)
+    doubt = "" if revision.served else ", which wasn't seen to serve"
+    what = f"{revision.scenario}, {revision.why} of {revision.at}"
+    new_screen().say(f"to revision {revision.number}: {what}{doubt}", TITLE)
     job = dataclasses.replace(
         job, manifests=revision.manifests, why=f"rollback to {revision.number}", returns_to=revision.number
     )
@@ -124,16 +128,36 @@ def status(options: argparse.Namespace) -> int:
             screen.show(report(seen, () if seen.done else reasons_of(seen)))
         return 0 if seen.serving else 1
     with screen:
-        before = None
-        while True:
-            seen = with_replicas(objects, observe(objects, target))
-            if options.json:
-                if as_json(seen) != before:
-                    before = as_json(seen)
-                    print(before, flush=True)
-            else:
-                screen.update(seen, () if seen.done else reasons_of(seen))
-            time.sleep(options.every)
+        show = new_lines() if options.json else lambda seen: screen.update(seen, () if seen.done else reasons_of(seen))
+        return watch(lambda: with_replicas(objects, observe(objects, target)), show, options.every)
+
+
+def new_lines() -> Callable[[Observation], None]:
+    """Prints each that differs from the one before."""
+    before = ""
+
+    def show(seen: Observation) -> None:
+        nonlocal before
+        if (line := as_json(seen)) != before:
+            before = line
+            print(line, flush=True)
+
+    return show
+
+
+def watch(look: Callable[[], Observation], show: Callable[[Observation], None], every_s: float) -> NoReturn:
+    """The API may be away for a while once it was there."""
+    show(look())
+    away = False
+    while True:
+        time.sleep(every_s)
+        try:
+            show(look())
+            away = False
+        except UnavailableError as problem:
+            if not away:
+                print(f"{problem}; trying again", file=sys.stderr, flush=True)
+            away = True
 
 
 def as_json(seen: Observation) -> str:
@@ -176,7 +200,8 @@ def port_forward(options: argparse.Namespace) -> int:
 def down(options: argparse.Namespace) -> int:
     scenario, objects, screen = scenario_of(options), objects_of(options), new_screen()
     target = target_of(scenario)
-    found = removing.inventory(objects, target, manifests.render(scenario))
+    found = removing.inventory(objects, target, manifests.render(scenario), options.keep_namespace)
+    found = removing.without_namespaces_of_others(objects, target, found, screen)
     removing.require_rights(objects, found)
     for one in found:
         screen.say(f"to delete: {label(one)}")
@@ -184,7 +209,7 @@ def down(options: argparse.Namespace) -> int:
         screen.say("nothing was deleted")
         return 1
     pace = Pace(options.timeout or DOWN_S, options.every)
-    code = removing.remove(objects, target, found, screen, pace, options.keep_namespace)
+    code = removing.remove(objects, target, found, screen, pace)
     if left := removing.remains(objects, target):
         screen.say("remains:", TITLE)
         for one_left in left:

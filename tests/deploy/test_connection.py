@@ -30,6 +30,16 @@ def test_a_missing_kubeconfig_is_named_with_what_writes_one(tmp_path):
         connect(tmp_path / "nothing")
 
 
+def test_a_context_that_is_named_needs_no_current_one(kubeconfig):
+    path = kubeconfig(**{"current-context": ""})
+    connection = connect(path, "one")
+    assert (connection.context, connection.server) == ("one", "http://127.0.0.1:1")
+    with pytest.raises(ConfigurationError, match="has no current context: name one with --context; there are one"):
+        connect(path)
+    with pytest.raises(ConfigurationError, match="no context 'two'; there are one"):
+        connect(path, "two")
+
+
 @pytest.mark.parametrize("content", ["", "just text", "{a: [", "current-context: 1\n"])
 def test_a_file_that_is_no_kubeconfig_is_refused(tmp_path, content):
     path = tmp_path / "config"

@@ -65,6 +65,24 @@ def test_a_return_is_followed_by_one_further_back(history):
     assert history.to_return_to().number == 1
 
 
+def test_what_served_is_returned_to_before_what_was_only_applied(history):
+    history.mark(applied(history, "one"), "served")
+    applied(history, "two")
+    applied(history, "three")
+    assert history.to_return_to().number == 1
+    assert history.to_return_to(2).number == 2, "unless it is asked for"
+
+
+def test_the_last_that_served_is_kept_however_many_failed_since(history):
+    for word in ("one", "two"):
+        history.mark(applied(history, word), "served")
+    for number in range(12):
+        applied(history, f"failed {number}")
+    numbers = [one.number for one in history.revisions()]
+    assert numbers == [2, *range(6, 15)]
+    assert history.to_return_to().number == 2
+
+
 def test_a_config_map_that_is_no_revision_is_named(history):
     broken = config_map_of(applied(history, "one"), TARGET) | {"binaryData": {"manifests.json.gz": "AAAA"}}
     with pytest.raises(ConfigurationError, match="ConfigMap serve-app-revision-1 can't be read as a revision"):

@@ -98,6 +98,9 @@ def test_values_of_overrides_are_yaml():
 def test_a_number_is_what_its_key_takes_it_for():
     scenario = read_scenario("llm-gpu", ["images.tag=1.20", "head.cpu=1.5", "environment.tensor_parallel_size=2"])
     assert (scenario.images.tag, scenario.head.cpu) == ("1.20", 1.5)
+    for date in ("2026-01-15", "2026-01-15T10:00:00"):
+        assert read_scenario("llm-gpu", [f"environment.BUILT={date}"]).environment == {"BUILT": date}
+    assert read_scenario("llm-gpu", ["images.tag=2026-01-15"]).images.tag == "2026-01-15"
     assert scenario.environment == {"tensor_parallel_size": "2"}
     assert read_scenario("llm-gpu", ["changes.router.max_body_mib=8"]).changes["router"] == {"max_body_mib": 8}
 

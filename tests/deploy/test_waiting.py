@@ -51,7 +51,7 @@ class Clock:
         return self.time
 
 
-def waited(*steps, timeout_s=10.0):
+def waited(*steps, timeout_s=10.0, settle_s=0.0):
     """What comes of a wait that sees these one after the other, the last for ever; errors are raised."""
     remaining, clock = list(steps), Clock()
 
@@ -61,12 +61,27 @@ def waited(*steps, timeout_s=10.0):
             raise step
         return step
 
-    return wait(observe, lambda seen: seen.done, PlainScreen(), Pace(timeout_s), sleep=clock.sleep, now=clock.now)
+    pace = Pace(timeout_s, settle_s=settle_s)
+    return wait(observe, lambda seen: seen.done, PlainScreen(), pace, sleep=clock.sleep, now=clock.now)
 
 
 def test_a_wait_ends_when_it_is_reached(capsys):
     assert waited(STARTING, SERVING).reached
     assert "condition Ready: True (NonZeroServeEndpoints)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("between", [STARTING, UnavailableError("no answer")])
+def test_what_serves_must_be_seen_to_for_a_while_without_a_break(between):
+    """A status that is still of the moment before the change."""
+    assert not waited(SERVING, SERVING, STARTING, settle_s=6).reached
+    assert not waited(SERVING, SERVING, between, SERVING, SERVING, STARTING, settle_s=6).reached
+    assert waited(SERVING, SERVING, between, SERVING, settle_s=6).reached
+
+
+def test_what_serves_at_the_last_moment_is_looked_at_to_its_end():
+    late = [STARTING] * 4 + [SERVING]
+    assert waited(*late, settle_s=6).reached
+    assert not waited(*late, SERVING, STARTING, settle_s=6).reached
 
 
 def test_a_wait_ends_by_time_with_what_is_missing(capsys):

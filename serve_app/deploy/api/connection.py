@@ -9,7 +9,7 @@ from typing import Any
 import urllib3
 from kubernetes import client, config
 from kubernetes.client.rest import ApiException
-from kubernetes.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
+from kubernetes.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION, KubeConfigMerger
 from yaml import YAMLError
 
 from serve_app.errors import (
@@ -140,8 +140,7 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> Conne
     configuration.retries = False  # one that fails is told, and whoever waits asks again
     logging.getLogger("websocket").setLevel(logging.CRITICAL)
     try:
-        _, active = config.list_kube_config_contexts(config_file=location)
-        name = context or active["name"]
+        name = context or config.list_kube_config_contexts(config_file=location)[1]["name"]
         config.load_kube_config(config_file=location, context=name, client_configuration=configuration)
     except config.ConfigException as problem:
         raise ConfigurationError(f"{location}: {_context_problem(location, context) or _last_line(problem)}") from None
@@ -151,12 +150,17 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> Conne
 
 
 def _context_problem(location: str, context: str | None) -> str:
+    """Read without the client's loader, which wants a current context even to list them."""
     try:
-        names = [one["name"] for one in config.list_kube_config_contexts(config_file=location)[0]]
+        found = KubeConfigMerger(location).config
     except config.ConfigException:
         return ""
+    names = [one["name"] for one in found.value["contexts"]]
+    known = f"there are {', '.join(names) or 'none'}"
+    if context is None and not found.value.get("current-context"):
+        return f"has no current context: name one with --context; {known}"
     if context and context not in names:
-        return f"no context {context!r}; there are {', '.join(names) or 'none'}"
+        return f"no context {context!r}; {known}"
     return ""
 
 

@@ -10,7 +10,8 @@ from serve_app.deploy.api.target import Target
 from serve_app.deploy.changing.applying import Trial, apply_all, left_over, remove_all, try_all
 from serve_app.deploy.changing.differing import difference
 from serve_app.deploy.changing.history import History, Revision
-from serve_app.deploy.changing.preflight import Cleared, check
+from serve_app.deploy.changing.namespaces import with_maker
+from serve_app.deploy.changing.preflight import Cleared, check, leave_alone, require_open_namespace
 from serve_app.deploy.changing.upgrading import Change, Plan, has_given_up, plan_of, require_strategy, with_rollout
 from serve_app.deploy.looking.observation import Observation
 from serve_app.deploy.looking.observing import observe
@@ -84,13 +85,17 @@ def past(objects: Objects, target: Target) -> list[Revision]:
 
 
 def clear(objects: Objects, job: Job, revisions: Sequence[Revision]) -> Cleared:
-    applied = revisions[-1].manifests if revisions and revisions[-1].complete else ()
-    return check(objects, job.target, job.manifests, job.scenario.secrets, applied)
+    return check(objects, job.target, job.manifests, job.scenario.secrets, _applied(revisions))
+
+
+def _applied(revisions: Sequence[Revision]) -> Sequence[Manifest]:
+    """What the last revision left in the cluster."""
+    return revisions[-1].manifests if revisions and revisions[-1].complete else ()
 
 
 def _try(objects: Objects, job: Job, manifests: Sequence[Manifest], live: Manifest | None) -> tuple[list[Trial], Plan]:
     def marked(anew: bool) -> list[Manifest]:
-        return [with_rollout(one, live, anew) if one["kind"] == "RayService" else one for one in manifests]
+        return [_marked(objects, one, live, anew) for one in manifests]
 
     trials = try_all(objects, marked(False), job.force)
     plan = _plan_among(trials)
@@ -100,6 +105,13 @@ def _try(objects: Objects, job: Job, manifests: Sequence[Manifest], live: Manife
     if plan.change is not Change.CREATE:
         require_strategy(plan, job.strategy)
     return trials, plan
+
+
+def _marked(objects: Objects, manifest: Manifest, service: Manifest | None, anew: bool) -> Manifest:
+    """With what is known only beside the cluster."""
+    if manifest["kind"] == "Namespace":
+        return with_maker(manifest, objects.live(manifest))
+    return with_rollout(manifest, service, anew) if manifest["kind"] == "RayService" else manifest
 
 
 def _plan_among(trials: Sequence[Trial]) -> Plan:
@@ -170,6 +182,10 @@ def compare(objects: Objects, job: Job, screen: Screen) -> int:
             screen.say(f"note: the cluster has no {manifest['kind']} of {manifest['apiVersion']}", BUSY)
     if not any(one["kind"] == "RayService" for one in kept):
         raise NotFoundError("the cluster knows no RayService: KubeRay isn't installed")
+    there = require_open_namespace(objects, job.target)
+    kept, notes = leave_alone(objects, kept, _applied(revisions), there)
+    for note in notes:
+        screen.say(f"note: {note}", BUSY)
     trials, plan = _try(objects, job, kept, objects.live(service_among(kept)))
     going = [live for one in leftovers(revisions, job.manifests) if (live := objects.live(one))]
     lines = difference(trials, going)

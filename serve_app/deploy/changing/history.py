@@ -38,6 +38,10 @@ class Revision:
     def complete(self) -> bool:
         return self.state != "begun"
 
+    @property
+    def served(self) -> bool:
+        return self.state == "served"
+
 
 class History:
     def __init__(self, objects: Objects, target: Target) -> None:
@@ -60,19 +64,21 @@ class History:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         revision = Revision(number, scenario, why, now, "begun", sum_of(kept), kept, returns_to)
         self._write(revision)
-        for old in before[: max(0, len(before) + 1 - KEPT)]:
+        served = last_served(before)  # which a rollback may need, however many failed since
+        old_ones = [one for one in before if one is not served]
+        for old in old_ones[: max(0, len(before) + 1 - KEPT)]:
             self._objects.delete(config_map_of(old, self._target))
         return revision
 
     def mark(self, revision: Revision, state: str) -> None:
-        if state != revision.state and revision.state != "served":
+        if state != revision.state and not revision.served:
             self._write(replace(revision, state=state))
 
     def _write(self, revision: Revision) -> None:
         self._objects.apply(config_map_of(revision, self._target), force=True)
 
     def to_return_to(self, number: int | None = None) -> Revision:
-        """The one that is asked for, else the last complete one before what is there now."""
+        """The one that is asked for, else the last before what is there now that served, or at least is complete."""
         revisions = self.revisions()
         if not revisions:
             raise ConfigurationError(f"{self._target} has no history: nothing was applied by scripts/deploy yet")
@@ -88,7 +94,11 @@ class History:
         earlier = [one for one in revisions if one.number < before and one.complete and one.sum != latest.sum]
         if not earlier:
             raise ConfigurationError(f"{self._target} has no complete revision before {before}; there are {known}")
-        return earlier[-1]
+        return last_served(earlier) or earlier[-1]
+
+
+def last_served(revisions: Sequence[Revision]) -> Revision | None:
+    return next((one for one in reversed(revisions) if one.served), None)
 
 
 def sum_of(manifests: Sequence[Manifest]) -> str:

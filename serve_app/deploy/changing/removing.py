@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from serve_app.deploy.api.objects import Objects, label
-from serve_app.deploy.api.target import FIELD_MANAGER, MANAGER_LABEL, Target
+from serve_app.deploy.api.target import Target
 from serve_app.deploy.changing.applying import identity, remove_all
 from serve_app.deploy.changing.history import History, config_map_of
+from serve_app.deploy.changing.namespaces import reason_to_keep
 from serve_app.deploy.looking.explaining import Reason
 from serve_app.deploy.looking.observation import Observation
 from serve_app.deploy.looking.observing import machine_of, observe
@@ -16,37 +17,45 @@ from serve_app.deploy.looking.telling import BAD, BUSY, GOOD, doing_of
 from serve_app.deploy.looking.waiting import Pace, wait
 from serve_app.errors import ConfigurationError, ForbiddenError
 
-WORK = (
-    ("ray.io/v1", "RayService"),
-    ("ray.io/v1", "RayCluster"),
-    ("apps/v1", "Deployment"),
-    ("apps/v1", "StatefulSet"),
-    ("v1", "Pod"),
-    ("v1", "PersistentVolumeClaim"),
-)
-
 Manifest = dict[str, Any]
 
 
-def inventory(objects: Objects, target: Target, rendered: Sequence[Manifest]) -> list[Manifest]:
+def inventory(
+    objects: Objects, target: Target, rendered: Sequence[Manifest], keep_namespace: bool = False
+) -> list[Manifest]:
     """Everything that was ever applied and is still there, in the order in which it was applied."""
     found = {identity(one): one for one in rendered}
     for revision in History(objects, target).revisions():
         found |= {identity(one): one for one in revision.manifests if identity(one) not in found}
+    wanted = [one for one in found.values() if one["kind"] != "Namespace" or not keep_namespace]
     # whoever may not see an object of the rendering gets the error of deleting it
-    return [one for one in found.values() if objects.live(one) is not None]
+    return [one for one in wanted if objects.live(one) is not None]
+
+
+def without_namespaces_of_others(
+    objects: Objects, target: Target, found: Sequence[Manifest], screen: Screen
+) -> list[Manifest]:
+    going = []
+    for one in found:
+        why = reason_to_keep(objects, target, one) if one["kind"] == "Namespace" else ""
+        if why:
+            screen.say(f"{label(one)} stays: {why}", BUSY)
+        else:
+            going.append(one)
+    return going
 
 
 def require_rights(objects: Objects, manifests: Sequence[Manifest]) -> None:
     kinds = {(objects.kind(one["apiVersion"], one["kind"]), one["metadata"].get("namespace")) for one in manifests}
     refused = sorted(kind.plural for kind, namespace in kinds if not objects.allows("delete", kind, namespace))
     if refused:
-        raise ForbiddenError(f"you may not delete {', '.join(refused)}; nothing was deleted, ask for these rights")
+        advice = "; --keep-namespace leaves the namespace" if "namespaces" in refused else ""
+        raise ForbiddenError(
+            f"you may not delete {', '.join(refused)}; nothing was deleted, ask for these rights{advice}"
+        )
 
 
-def remove(
-    objects: Objects, target: Target, found: Sequence[Manifest], screen: Screen, pace: Pace, keep_namespace: bool
-) -> int:
+def remove(objects: Objects, target: Target, found: Sequence[Manifest], screen: Screen, pace: Pace) -> int:
     """0 once all is gone that should be; a second run finishes one that broke off."""
     services = [one for one in found if one["kind"] == "RayService"]
     rest = [one for one in reversed(found) if one["kind"] not in ("RayService", "Namespace")]
@@ -58,7 +67,8 @@ def remove(
         return 1
     history = [config_map_of(one, target) for one in History(objects, target).revisions()]
     remove_all(objects, history, screen.say)
-    spaces = [] if keep_namespace else _own_namespaces(objects, target, found, screen)
+    # looked at again: it took minutes
+    spaces = without_namespaces_of_others(objects, target, [one for one in found if one["kind"] == "Namespace"], screen)
     remove_all(objects, spaces, screen.say)
     if not _wait_gone(objects, spaces, screen, pace):
         return 1
@@ -99,32 +109,6 @@ def _wait_gone(objects: Objects, manifests: Sequence[Manifest], screen: Screen, 
     return True
 
 
-def _own_namespaces(objects: Objects, target: Target, found: Sequence[Manifest], screen: Screen) -> list[Manifest]:
-    """Only one that was made here, and with nobody else's in it."""
-    spaces = [one for one in found if one["kind"] == "Namespace"]
-    kept = []
-    for manifest in spaces:
-        live = objects.live(manifest) or {"metadata": {}}
-        others = _others(objects, target)
-        if (live["metadata"].get("labels") or {}).get(MANAGER_LABEL) != FIELD_MANAGER:
-            screen.say(f"{label(manifest)} stays: it wasn't made by scripts/deploy", BUSY)
-        elif others:
-            screen.say(f"{label(manifest)} stays: it also holds {', '.join(others[:5])}", BUSY)
-        else:
-            kept.append(manifest)
-    return kept
-
-
-def _others(objects: Objects, target: Target) -> list[str]:
-    """Work of other people: what runs, and what keeps data."""
-    found = []
-    for version, kind in WORK:
-        for one in objects.list(version, kind, target.namespace):
-            if not (target.owns(one) or target.owns_cluster(one["metadata"]["name"])):
-                found.append(f"{kind}/{one['metadata']['name']}")
-    return found
-
-
 def remains(objects: Objects, target: Target) -> list[str]:
     """What is still there and costs money, or may; what may not be listed is said to be unknown."""
     found: list[str] = []
@@ -148,9 +132,16 @@ def remains(objects: Objects, target: Target) -> list[str]:
     for one in each("Karpenter's nodes", "karpenter.sh/v1", "NodeClaim", None):
         machine = machine_of(one)
         found.append(f"node {machine.name} {machine.instance_type}".rstrip() + ": Karpenter ends it once it is empty")
-    if objects.get("v1", "Namespace", target.namespace):
+    if _may_be_there(objects, target.namespace):
         found.append(f"namespace {target.namespace} (free by itself)")
     return found
+
+
+def _may_be_there(objects: Objects, namespace: str) -> bool:
+    try:
+        return objects.get("v1", "Namespace", namespace) is not None
+    except ForbiddenError:
+        return True
 
 
 def require_consent(yes: bool, asks: bool, found: Sequence[Manifest], target: Target) -> bool:
@@ -159,5 +150,9 @@ def require_consent(yes: bool, asks: bool, found: Sequence[Manifest], target: Ta
         return True
     if not asks:
         raise ConfigurationError(f"down deletes {len(found)} objects of {target}; without a terminal say so with --yes")
-    answer = input(f"delete these {len(found)} objects of {target}? [y/N] ")
+    try:
+        answer = input(f"delete these {len(found)} objects of {target}? [y/N] ")
+    except EOFError:
+        print()
+        return False
     return answer.strip().lower() in ("y", "yes")

@@ -1,7 +1,9 @@
 """Byte streams to ports of pods, through the API server: what `kubectl port-forward` opens."""
 
 import socket
+import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any, Self
 
 from kubernetes.client.rest import ApiException
@@ -11,6 +13,8 @@ from serve_app.deploy.api.connection import Connection
 from serve_app.deploy.api.objects import Objects
 from serve_app.deploy.api.target import DASHBOARD_PORT, RAY_API, Target
 from serve_app.errors import UnavailableError
+
+OPEN_TIMEOUT_S = 15.0
 
 Content = dict[str, Any]
 
@@ -38,17 +42,37 @@ class Channel:
 
 
 def open_channel(connection: Connection, namespace: str, pod: str, port: int) -> Channel:
-    api = connection.new_core_api()
+    """In a thread of its own: the client waits for a websocket without end, and takes a Ctrl-C for a refusal."""
+    opened: Future[Any] = Future()
+
+    def open_it() -> None:
+        try:
+            api = connection.new_core_api()
+            opened.set_result(portforward(api.connect_get_namespaced_pod_portforward, pod, namespace, ports=str(port)))
+        except Exception as problem:
+            opened.set_exception(problem)
+
+    threading.Thread(target=open_it, daemon=True).start()
     try:
-        forward = portforward(api.connect_get_namespaced_pod_portforward, pod, namespace, ports=str(port))
+        return Channel(opened.result(OPEN_TIMEOUT_S), port)
     except ApiException as problem:
         raise UnavailableError(f"pod {pod} gives no way to its port {port}: {_reason(problem)}") from None
-    return Channel(forward, port)
+    except TimeoutError:
+        opened.add_done_callback(_close_late)
+        raise UnavailableError(
+            f"pod {pod} gives no way to its port {port}: no answer within {OPEN_TIMEOUT_S:g} s"
+        ) from None
+
+
+def _close_late(opened: Future[Any]) -> None:
+    if opened.exception() is None:
+        opened.result().close()
 
 
 def _reason(problem: ApiException) -> str:
     """The websocket library puts headers and body of the answer after the status."""
-    return str(problem.reason).split("-+-+-")[0].strip().splitlines()[0]
+    lines = str(problem.reason or "").split("-+-+-")[0].strip().splitlines()
+    return lines[0] if lines else "it isn't said why"
 
 
 def pods_for(objects: Objects, target: Target, port: int) -> list[str]:

@@ -17,6 +17,27 @@ CONFIRMATIONS = 5  # a status can be of the moment before a change
 class Pace:
     timeout_s: float
     every_s: float = 2.0
+    settle_s: float = 0.0  # how long it must be seen as it should be, look after look
+
+
+class Steady:
+    """Whether something has held for so long without a break."""
+
+    def __init__(self, needed_s: float) -> None:
+        self._needed_s = needed_s
+        self._since: float | None = None
+
+    @property
+    def begun(self) -> bool:
+        return self._since is not None
+
+    def enough(self, holds: bool, now: float) -> bool:
+        if not holds:
+            self._since = None
+            return False
+        if self._since is None:
+            self._since = now
+        return now - self._since >= self._needed_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +59,7 @@ def wait(
 ) -> Outcome:
     """The API may be away for a while; what is forbidden or wrong is raised."""
     deadline, hopeless, away = now() + pace.timeout_s, 0, False
+    steady = Steady(pace.settle_s)
     seen: Observation | None = None
     reasons: tuple[Reason, ...] = ()
     with screen:
@@ -46,14 +68,15 @@ def wait(
                 seen = observe()
                 reasons, away = explain(seen), False
                 screen.update(seen, reasons)
-                if reached(seen):
+                if steady.enough(reached(seen), now()):
                     return Outcome(True, seen)
                 hopeless = hopeless + 1 if any(one.hopeless for one in reasons) else 0
             except UnavailableError as problem:
                 if not away:
                     screen.say(f"{problem}; trying again", BUSY)
                 away = True
-            if hopeless >= CONFIRMATIONS or now() + pace.every_s > deadline:
+                steady.enough(False, now())
+            if hopeless >= CONFIRMATIONS or (not steady.begun and now() + pace.every_s > deadline):
                 return Outcome(False, seen, reasons, hopeless >= CONFIRMATIONS)
             sleep(pace.every_s)
 

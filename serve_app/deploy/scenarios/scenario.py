@@ -1,6 +1,7 @@
 """What a deployment to Kubernetes says: kuberay/scenarios/*.yaml, with overrides, checked whole."""
 
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -242,9 +243,9 @@ def parse_scenario(content: dict[str, Any], source: str) -> Scenario:
 
 
 def _set(content: dict[str, Any], override: str) -> None:
-    """`images.tag=1.20`: read as YAML, but a number stays as it was written, for the key's own type to read.
+    """`images.tag=1.20`: read as YAML, but a number or a date stays as it was written, for the key's own type to read.
 
-    What goes into the Serve configuration has no type here, so there numbers are YAML's.
+    What goes into the Serve configuration has no type here, so there numbers are YAML's; nothing takes a date.
     """
     path, equals, text = override.partition("=")
     *parents, last = path.split(".")
@@ -262,5 +263,6 @@ def _set(content: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigurationError(f"--set {override!r}: {text!r} is not YAML") from None
-    written = type(value) in (int, float) and path.split(".")[0] not in ("changes", "deployments")
+    untyped = path.split(".")[0] in ("changes", "deployments")
+    written = isinstance(value, date) or (type(value) in (int, float) and not untyped)
     target[last] = text if written else value

@@ -80,7 +80,9 @@ def deploy(kubernetes):
         where = [] if arguments[0] == "render" else ["--kubeconfig", kubeconfig or kubernetes.kubeconfig]
         pace = ["--every", "0.1"] if arguments[0] in ("up", "upgrade", "rollback", "down") else []
         timeout = ["--timeout", "30"] if pace and "--timeout" not in arguments else []
-        return [sys.executable, str(SCRIPT), *map(str, arguments), *where, *pace, *timeout]
+        waits = arguments[0] in ("up", "upgrade", "rollback") and "--settle" not in arguments
+        settle = ["--settle", "0.3"] if waits else []
+        return [sys.executable, str(SCRIPT), *map(str, arguments), *where, *pace, *timeout, *settle]
 
     def run(*arguments, kubeconfig=None):
         ended = subprocess.run(
@@ -162,6 +164,18 @@ def up(deploy):
     ended = deploy("up", "local-cpu")
     assert ended.status == 0, ended.out + ended.err
     return ended
+
+
+@pytest.fixture
+def deployer(kubernetes, up):
+    """A kubeconfig with no more than the deployers' role, which `up` brought."""
+    role = kubernetes.object("Role", "serve-app-deployer", "serve-app")
+    rules = [
+        {"verbs": one["verbs"], "groups": one["apiGroups"], "resources": one["resources"], "namespaces": ["serve-app"]}
+        for one in role["rules"]
+    ]
+    kubernetes.control(token={"token": "deployer", "user": "dora", "rules": rules})
+    return kubernetes.kubeconfig_for("deployer")
 
 
 REPLICAS = [

@@ -153,22 +153,14 @@ def test_a_right_that_the_cluster_refuses_only_at_the_trial_changes_nothing(depl
     assert changed() == [("POST", "/api/v1/namespaces")]
 
 
-def test_whoever_may_only_deploy_leaves_what_only_an_administrator_may_change(deploy, up, kubernetes):
-    """With the role that the manifests bring."""
-    role = kubernetes.object("Role", "serve-app-deployer", "serve-app")
-    rules = [
-        {"verbs": one["verbs"], "groups": one["apiGroups"], "resources": one["resources"], "namespaces": ["serve-app"]}
-        for one in role["rules"]
-    ]
-    kubernetes.control(token={"token": "deployer", "user": "dora", "rules": rules})
-    theirs = kubernetes.kubeconfig_for("deployer")
-    ended = deploy("upgrade", "local-cpu", "--set", "images.tag=0.2.0", kubeconfig=theirs)
+def test_whoever_may_only_deploy_leaves_what_only_an_administrator_may_change(deploy, up, deployer):
+    ended = deploy("upgrade", "local-cpu", "--set", "images.tag=0.2.0", kubeconfig=deployer)
     assert ended.status == 0, ended.out + ended.err
     assert "note: left Namespace serve-app as it is: you may not change it" in ended.out
     assert "note: left Role serve-app-deployer as it is: you may not change it" in ended.out
     assert "the KubeRay operator couldn't be checked" in ended.out
-    assert deploy("history", "local-cpu", kubeconfig=theirs).out.count("served") == 2
-    assert deploy("status", "local-cpu", kubeconfig=theirs).status == 0
+    assert deploy("history", "local-cpu", kubeconfig=deployer).out.count("served") == 2
+    assert deploy("status", "local-cpu", kubeconfig=deployer).status == 0
 
 
 def test_a_deployer_cannot_change_a_role(deploy, up, kubernetes):
@@ -244,6 +236,8 @@ def test_upgrade_and_rollback_need_something_to_begin_with(deploy, changed):
         ("upgrade", "local-cpu", "--strategy", "sideways"),
         ("render", "local-cpu", "--write", "--output", "x"),
         ("rollback", "local-cpu", "--to", "first"),
+        ("port-forward", "local-cpu", "--http", "99999"),
+        ("port-forward", "local-cpu", "--grpc", "-1"),
     ],
 )
 def test_a_command_line_that_means_nothing_is_refused_with_the_usage(deploy, arguments):

@@ -44,6 +44,14 @@ def test_what_would_be_removed_is_shown(deploy, up):
     assert "-kind: PodDisruptionBudget" in ended.out
 
 
+def test_whoever_may_only_deploy_sees_what_would_change(deploy, up, deployer):
+    ended = deploy("diff", "local-cpu", "--set", "images.tag=0.2.0", kubeconfig=deployer)
+    assert ended.status == 1, ended.err
+    assert "note: left Namespace serve-app as it is: you may not change it" in ended.out
+    assert "+++ wanted RayService/serve-app" in ended.out
+    assert "+++ wanted Role/" not in ended.out
+
+
 def test_a_terminal_gets_colours(deploy, up):
     ended = deploy.on_terminal("diff", "local-cpu", "--set", "images.tag=0.2.0")
     assert ended.status == 1

@@ -44,6 +44,83 @@ def test_a_namespace_can_be_kept_with_what_others_have_in_it(deploy, up, kuberne
     assert [one for one in ours(kubernetes) if one != "ServiceAccount/default"] == []
 
 
+def post(kubernetes, path, manifest):
+    status, body = kubernetes.request("POST", f"{path.format('/namespaces/serve-app')}", manifest)
+    assert status == 201, body
+
+
+POD = {"containers": [{"name": "main", "image": "other:1"}]}
+WORK = {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": POD}}
+JOB = {"template": {"spec": POD | {"restartPolicy": "Never"}}}
+CRON = {"schedule": "0 3 * * *", "jobTemplate": {"spec": JOB}}
+THEIRS = [
+    ("/api/v1{}/secrets", {"apiVersion": "v1", "kind": "Secret", "data": {"password": "eA=="}}),
+    ("/api/v1{}/configmaps", {"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}}),
+    ("/api/v1{}/services", {"apiVersion": "v1", "kind": "Service", "spec": {"ports": [{"port": 80}]}}),
+    ("/apis/batch/v1{}/jobs", {"apiVersion": "batch/v1", "kind": "Job", "spec": JOB}),
+    ("/apis/batch/v1{}/cronjobs", {"apiVersion": "batch/v1", "kind": "CronJob", "spec": CRON}),
+    ("/apis/apps/v1{}/daemonsets", {"apiVersion": "apps/v1", "kind": "DaemonSet", "spec": WORK}),
+    ("/apis/apps/v1{}/deployments", {"apiVersion": "apps/v1", "kind": "Deployment", "spec": WORK}),
+    ("/apis/apps/v1{}/statefulsets", {"apiVersion": "apps/v1", "kind": "StatefulSet", "spec": WORK}),
+]
+
+
+def test_a_namespace_that_up_made_goes_only_once_nobody_has_anything_in_it(deploy, up, kubernetes):
+    """Of each kind one, by names that are like those of KubeRay's clusters."""
+    root = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kube-root-ca.crt"}}
+    post(kubernetes, "/api/v1{}/configmaps", root)
+    for path, manifest in THEIRS:
+        post(kubernetes, path, manifest | {"metadata": {"name": "serve-app-redis"}})
+    assert deploy("up", "local-cpu", "--set", "images.tag=0.2.0").status == 0, "and it is still known who made it"
+    for path, manifest in THEIRS:
+        ended = deploy("down", "local-cpu", "--yes")
+        assert ended.status == 0, ended.err
+        assert "Namespace/serve-app stays: it also holds " in ended.out
+        assert f"{manifest['kind']}/serve-app-redis" in ended.out or ", …" in ended.out
+        assert "to delete: Namespace" not in ended.out
+        where = path.format("/namespaces/serve-app")
+        assert kubernetes.request("DELETE", f"{where}/serve-app-redis")[0] == 200, "it was still there"
+    ended = deploy("down", "local-cpu", "--yes")
+    assert ended.status == 0
+    assert "to delete: Namespace/serve-app" in ended.out
+    assert kubernetes.object("Namespace", "serve-app") is None
+
+
+def test_a_namespace_that_was_there_before_up_stays_with_its_secrets_and_up_works_again(deploy, kubernetes, secrets):
+    """As scripts/install makes them."""
+    secrets("yolo-gpu")
+    assert deploy("up", "yolo-gpu").status == 0
+    assert deploy("up", "yolo-gpu", "--set", "images.tag=0.2.0").status == 0
+    ended = deploy("down", "yolo-gpu", "--yes")
+    assert ended.status == 0, ended.out + ended.err
+    assert "Namespace/serve-app stays: it wasn't made by scripts/deploy" in ended.out
+    assert "to delete: Namespace" not in ended.out
+    assert kubernetes.object("Secret", "serve-app-keys", "serve-app")
+    assert kubernetes.object("RayService", "serve-app", "serve-app") is None
+    assert deploy("up", "yolo-gpu").status == 0
+
+
+def test_whoever_keeps_the_namespace_needs_no_right_to_it(deploy, up, kubernetes):
+    rules = [{"verbs": ["*"], "namespaces": ["serve-app"]}]
+    kubernetes.control(token={"token": "owner", "user": "olga", "rules": rules})
+    theirs = kubernetes.kubeconfig_for("owner")
+    ended = deploy("down", "local-cpu", "--yes", "--keep-namespace", kubeconfig=theirs)
+    assert ended.status == 0, ended.out + ended.err
+    assert "to delete: RayService/serve-app" in ended.out
+    assert "Namespace/serve-app" not in ended.out
+    assert kubernetes.object("Namespace", "serve-app")
+
+
+def test_without_the_right_to_delete_the_namespace_it_is_said_how_to_keep_it(deploy, up, kubernetes):
+    rules = [{"verbs": ["*"], "namespaces": ["serve-app"]}, {"verbs": ["get", "list"]}]
+    kubernetes.control(token={"token": "owner", "user": "olga", "rules": rules})
+    ended = deploy("down", "local-cpu", "--yes", kubeconfig=kubernetes.kubeconfig_for("owner"))
+    assert ended.status == 2
+    assert "you may not delete namespaces; nothing was deleted" in ended.err
+    assert "--keep-namespace leaves the namespace" in ended.err
+    assert kubernetes.object("RayService", "serve-app", "serve-app")
+
+
 def test_a_namespace_with_somebody_elses_work_stays(deploy, up, kubernetes):
     pod = {
         "apiVersion": "v1",
@@ -130,6 +207,10 @@ def test_on_a_terminal_a_person_is_asked(deploy, up, kubernetes):
     assert ended.status == 1
     assert "to delete: RayService/serve-app" in ended.out
     assert "objects of serve-app/serve-app? [y/N]" in ended.out
+    assert "nothing was deleted" in ended.out
+    assert kubernetes.object("RayService", "serve-app", "serve-app")
+    ended = deploy.on_terminal("down", "local-cpu", answer="\x04")
+    assert (ended.status, "Traceback" in ended.out) == (1, False), "Ctrl-D is no yes"
     assert "nothing was deleted" in ended.out
     assert kubernetes.object("RayService", "serve-app", "serve-app")
     assert deploy.on_terminal("down", "local-cpu", answer="y\n").status == 0

@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 
 def test_status_of_a_service_that_serves(deploy, up):
     ended = deploy("status", "local-cpu")
@@ -65,6 +67,19 @@ def test_watch_tells_each_change_until_it_is_interrupted(deploy, kubernetes):
     ended = running.interrupt()
     assert ended.status == 130
     assert ended.err == ""
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_watch_goes_on_where_the_api_is_away_for_a_while(deploy, up, kubernetes, more):
+    running = deploy.start("status", "local-cpu", "--watch", "--every", "0.1", *more)
+    running.wait_for("serve-app")
+    kubernetes.control(failing={"times": 3, "code": 503, "message": "apiserver starts", "path": "/apis/ray.io"})
+    kubernetes.until(lambda: kubernetes.control(failures_left=True)["failures_left"] == 0)
+    kubernetes.control(trouble="serve_unhealthy", deployment="vision")
+    running.wait_for("UNHEALTHY")
+    ended = running.interrupt()
+    assert ended.status == 130
+    assert ended.err.count("answers 503: apiserver starts; trying again") == 1
 
 
 def test_watch_for_programs_gives_a_line_a_change(deploy, up, kubernetes):

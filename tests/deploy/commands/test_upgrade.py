@@ -87,6 +87,28 @@ def test_a_new_cluster_that_fails_leaves_the_old_one_serving_until_a_rollback(de
     assert head["image"] == "serve-app/cpu:0.1.0"
 
 
+def test_what_kuberay_tells_while_it_submits_a_configuration_is_not_taken_for_what_became_of_it(deploy, up, kubernetes):
+    """For one turn its status is of the new generation, with what Serve said of the old configuration."""
+    kubernetes.control(trouble="serve_failed", deployment="vision", config="confidence: 0.4", message="no such file")
+    kubernetes.control(pace=0.5)
+    ended = deploy("upgrade", "local-cpu", *IN_PLACE, "--settle", "1.5", "--timeout", "6")
+    assert ended.status == 1, ended.out
+    assert "serve-app/serve-app doesn't serve what was applied" in ended.out
+    assert "application serve_app in" in ended.out
+    assert "DEPLOY_FAILED" in ended.out
+    kubernetes.control(pace=0.03, heal=True)
+    states = [line.split()[2] for line in deploy("history", "local-cpu").out.splitlines()]
+    assert states == ["served", "applied"]
+
+
+def test_a_return_to_what_never_served_says_so(deploy, kubernetes):
+    for tag in ("0.2.0", "0.3.0"):
+        assert deploy("up", "local-cpu", "--no-wait", "--set", f"images.tag={tag}").status == 0
+    ended = deploy("rollback", "local-cpu")
+    assert ended.status == 0, ended.out + ended.err
+    assert ended.out.splitlines()[0].endswith(", which wasn't seen to serve")
+
+
 def test_rollback_goes_to_the_revision_before_and_again_further_back(deploy, up, kubernetes):
     for confidence in (0.3, 0.4):
         assert deploy("upgrade", "local-cpu", "--set", f"changes.detection.confidence={confidence}").status == 0

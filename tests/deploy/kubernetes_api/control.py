@@ -55,6 +55,11 @@ async def failing(cluster, player, value):
     cluster.failing.append({"times": 1} | value)
 
 
+async def failures_left(cluster, player, value):
+    """How many answers that were asked to fail haven't been given yet."""
+    return sum(one["times"] for one in cluster.failing)
+
+
 async def requests(cluster, player, value):
     """The requests since the start or the last `{"requests": "clear"}`."""
     seen = list(cluster.requests)
@@ -108,6 +113,7 @@ ACTIONS = {
     "gone": gone,
     "drop_watches": drop_watches,
     "failing": failing,
+    "failures_left": failures_left,
     "requests": requests,
     "errors": errors,
     "token": token,

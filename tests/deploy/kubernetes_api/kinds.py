@@ -66,6 +66,7 @@ BUILTIN = (
     builtin("apps/v1", "ReplicaSet", "replicasets", short=("rs",), categories=("all",), **COUNTED),
     builtin("apps/v1", "DaemonSet", "daemonsets", short=("ds",), categories=("all",), **COUNTED),
     builtin("apps/v1", "StatefulSet", "statefulsets", short=("sts",), categories=("all",), **COUNTED),
+    builtin("batch/v1", "CronJob", "cronjobs", short=("cj",), categories=("all",), **COUNTED),
     builtin("batch/v1", "Job", "jobs", categories=("all",), **COUNTED),
     builtin("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", short=("pdb",), **COUNTED),
     builtin("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", short=("netpol",), counted=True),

@@ -132,7 +132,10 @@ class RayServices:
         )
 
     def serve(self, body, status, target, where):
-        """Serve in one cluster: submits what isn't yet, asks how it is, and moves the Services when all is well."""
+        """Serve in one cluster: asks how it is, submits what isn't yet, and moves the Services when all is well.
+
+        In this order, as KubeRay does: in the turn of a submission the status still tells of what was there before.
+        """
         if not is_true(target, "HeadPodReady"):
             return
         name = target["metadata"]["name"]
@@ -141,12 +144,15 @@ class RayServices:
         serving.turns += 1
         config = body["spec"].get("serveConfigV2", "")
         head = next(pod["metadata"]["uid"] for pod in pods if podstatus.is_ready(pod) and is_head(pod))
-        if serving.config != config or serving.is_lost(head, target["spec"].get("gcsFaultToleranceOptions")):
+        lost = serving.is_lost(head, target["spec"].get("gcsFaultToleranceOptions"))
+        if lost:
+            serving.submit("")
+        workers_run = all(podstatus.is_running(pod) for pod in pods if not is_head(pod))
+        applications = serving.statuses(workers_run, self.cluster.troubles.serving(name, serving.config))
+        if serving.config != config or lost:
             serving.submit(config)
             message = f"Updated serve applications to the RayCluster {target['metadata']['namespace']}/{name}"
             self.events.record(body, "UpdatedServeApplications", message)
-        workers_run = all(podstatus.is_running(pod) for pod in pods if not is_head(pod))
-        applications = serving.statuses(workers_run, self.cluster.troubles.serving(name))
         status[where]["applicationStatuses"] = applications
         deployed = [one for app in applications.values() for one in app["serveDeploymentStatuses"].values()]
         if any(one["status"] == "HEALTHY" for one in deployed):

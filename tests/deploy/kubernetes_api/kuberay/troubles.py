@@ -1,7 +1,8 @@
 """What a test has asked to go wrong.
 
 A trouble names whom it meets: `group` (a worker group, or `head`), `pod` (part of a pod's name), `cluster` (part of a
-RayCluster's name), `container`; without any of them it meets every pod of Ray.
+RayCluster's name), `container`; without any of them it meets every pod of Ray. What ails Serve
+may name a `config` too: part of the serveConfigV2.
 """
 
 PODS = ("unschedulable", "quota", "image_pull", "init_failed", "crash_loop", "oom_killed", "not_ready")
@@ -32,10 +33,11 @@ class Troubles:
     def named(self, name):
         return next((one for one in self.active if one["trouble"] == name), None)
 
-    def serving(self, cluster):
-        """What ails Serve in a RayCluster of that name."""
-        ailments = ("serve_failed", "serve_unhealthy")
-        return next((one for one in self.active if one["trouble"] in ailments and meets_cluster(one, cluster)), None)
+    def serving(self, cluster, config):
+        """What ails Serve in a RayCluster of that name, with that configuration."""
+        ailments = [one for one in self.active if one["trouble"] in ("serve_failed", "serve_unhealthy")]
+        met = (one for one in ailments if meets_cluster(one, cluster) and one.get("config", "") in config)
+        return next(met, None)
 
     def of_pod(self, pod):
         """What ails a pod; nothing ails those that aren't Ray's unless they are named."""
