@@ -6,8 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from serve_app.deploy import commands
-from serve_app.deploy.api.target import DASHBOARD_PORT, GRPC_PORT, HTTP_PORT
+from serve_app.deploy import commands, ports
 from serve_app.errors import ServeAppError
 
 STATUS = """exit status:
@@ -143,7 +142,7 @@ def _add_looking(below: "Commands[argparse.ArgumentParser]") -> None:
     logs.add_argument("--previous", action="store_true", help="of the run before a restart")
     logs.add_argument("--tail", type=int, default=100, metavar="LINES", help="of each log; default: 100")
     forward = _add(below, "port-forward", commands.port_forward, "lead local ports to the service's pods, until Ctrl-C")
-    for title, port in (("http", HTTP_PORT), ("grpc", GRPC_PORT), ("dashboard", DASHBOARD_PORT)):
+    for title, port in (("http", ports.HTTP), ("grpc", ports.GRPC), ("dashboard", ports.DASHBOARD)):
         forward.add_argument(
             f"--{title}", type=_port, default=port, metavar="PORT", help=f"default: {port}; 0: any free one"
         )

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-from serve_app.deploy import manifests
+from serve_app.deploy import manifests, ports
 from serve_app.deploy.api.connection import connect
 from serve_app.deploy.api.objects import Objects, label
-from serve_app.deploy.api.target import DASHBOARD_PORT, GRPC_PORT, HTTP_PORT, Target
+from serve_app.deploy.api.target import Target
 from serve_app.deploy.changing import deploying, removing
 from serve_app.deploy.changing.history import History
 from serve_app.deploy.looking.dashboard import with_replicas
@@ -186,9 +186,9 @@ def port_forward(options: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job would ignore the first
         signal.signal(number, end)
     routes = [
-        Route("http", options.http, HTTP_PORT),
-        Route("grpc", options.grpc, GRPC_PORT),
-        Route("dashboard", options.dashboard, DASHBOARD_PORT),
+        Route("http", options.http, ports.HTTP),
+        Route("grpc", options.grpc, ports.GRPC),
+        Route("dashboard", options.dashboard, ports.DASHBOARD),
     ]
     try:
         Forwarder(objects, target, say, options.address).serve(routes)

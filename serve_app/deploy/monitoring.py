@@ -1,10 +1,12 @@
 """What watches the service on Kubernetes, made of configs/monitoring: scrapes, alerts and dashboards as manifests."""
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from serve_app.deploy.api.objects import Manifest
+from serve_app.deploy.api.target import labels_of
+from serve_app.deploy.scenarios.files import to_yaml
 from serve_app.settings import PROJECT_ROOT
 
 SOURCE = PROJECT_ROOT / "configs" / "monitoring"
@@ -15,8 +17,6 @@ HEADER = """\
 # What watches the service: scrapes of Ray's pods, alerts, Grafana's dashboards. Prerequisite: kube-prometheus-stack.
 # Generated from configs/monitoring by `python -m serve_app.deploy.monitoring`, which a test compares; change it there.
 """
-
-Manifest = dict[str, Any]
 
 
 def monitoring_manifests(namespace: str, labels: dict[str, str]) -> list[Manifest]:
@@ -51,30 +51,9 @@ def _dashboard(path: Path, namespace: str, labels: dict[str, str]) -> Manifest:
     }
 
 
-class _Dumper(yaml.SafeDumper):
-    """Texts of many lines as they are, not as one quoted line."""
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_Dumper.add_representer(str, _text)
-
-
 def monitoring_document(namespace: str, labels: dict[str, str]) -> str:
-    manifests = monitoring_manifests(namespace, labels)
-    options: dict[str, Any] = {"sort_keys": False, "width": 120, "allow_unicode": True, "explicit_start": True}
-    return HEADER + str(yaml.dump_all(manifests, Dumper=_Dumper, **options))
-
-
-def default_labels(instance: str = "serve-app") -> dict[str, str]:
-    return {
-        "app.kubernetes.io/name": "serve-app",
-        "app.kubernetes.io/instance": instance,
-        "app.kubernetes.io/managed-by": "serve-app-deploy",
-    }
+    return HEADER + to_yaml(monitoring_manifests(namespace, labels))
 
 
 if __name__ == "__main__":
-    GENERATED.write_text(monitoring_document("serve-app", default_labels()))
+    GENERATED.write_text(monitoring_document("serve-app", labels_of("serve-app")))

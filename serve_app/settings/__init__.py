@@ -12,7 +12,9 @@ from serve_app.settings.detection import (
 )
 from serve_app.settings.languages import AdapterSettings, LanguageModelSettings
 from serve_app.settings.reading import (
+    application_of,
     filled_in,
+    mistakes,
     parse_settings,
     read_config,
     read_environment_file,
@@ -36,8 +38,10 @@ __all__ = [
     "Settings",
     "Size",
     "TritonSettings",
+    "application_of",
     "filled_in",
     "from_project_root",
+    "mistakes",
     "parse_settings",
     "read_config",
     "read_environment_file",

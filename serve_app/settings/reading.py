@@ -2,12 +2,13 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from serve_app.errors import ConfigurationError
 from serve_app.settings.application import Settings
@@ -45,11 +46,14 @@ def parse_settings(args: dict[str, Any], environment: Mapping[str, str] | None =
         errors = problem.errors()
         # a list that lost its only item to a mistake is not too short as well
         real = [error for error in errors if error["type"] != "too_short"] or errors
-        lines = [
-            f"{'.'.join(map(str, error['loc'])) or 'args'}: {error['msg'].removeprefix('Value error, ')}"
-            for error in real
-        ]
-        raise ConfigurationError("invalid configuration: " + "; ".join(lines)) from None
+        raise ConfigurationError(f"invalid configuration: {mistakes(real, 'args')}") from None
+
+
+def mistakes(errors: Iterable[ErrorDetails], whole: str) -> str:
+    """Each with its place; `whole` names what has none."""
+    return "; ".join(
+        f"{'.'.join(map(str, error['loc'])) or whole}: {error['msg'].removeprefix('Value error, ')}" for error in errors
+    )
 
 
 def traces_endpoint() -> str:
@@ -73,9 +77,14 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def settings_of(config: dict[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
     """The settings of the file's application that `serve_app.app:build` makes."""
+    return parse_settings(application_of(config).get("args") or {}, environment)
+
+
+def application_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The file's application that `serve_app.app:build` makes."""
     for application in config["applications"]:
         if application.get("import_path") == "serve_app.app:build":
-            return parse_settings(application.get("args") or {}, environment)
+            return application  # type: ignore[no-any-return]
     raise ConfigurationError("no application with import_path serve_app.app:build")
 
 

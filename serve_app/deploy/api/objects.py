@@ -7,6 +7,8 @@ from serve_app.deploy.api.connection import Connection
 from serve_app.deploy.api.target import FIELD_MANAGER
 from serve_app.errors import ConfigurationError, NotFoundError
 
+Manifest = dict[str, Any]
+
 APPLY = "application/apply-patch+yaml"
 
 

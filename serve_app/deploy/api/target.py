@@ -9,9 +9,10 @@ INSTANCE_LABEL = "app.kubernetes.io/instance"
 MANAGER_LABEL = "app.kubernetes.io/managed-by"
 FIELD_MANAGER = "serve-app-deploy"
 
-HTTP_PORT = 8000
-GRPC_PORT = 8001
-DASHBOARD_PORT = 8265
+
+def labels_of(instance: str) -> dict[str, str]:
+    """On everything that is applied for one service."""
+    return {"app.kubernetes.io/name": "serve-app", INSTANCE_LABEL: instance, MANAGER_LABEL: FIELD_MANAGER}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from serve_app.deploy.api.connection import connect
 from serve_app.deploy.api.objects import Objects
+from serve_app.deploy.api.target import labels_of
 from serve_app.deploy.aws import checks, leftovers
 from serve_app.deploy.aws.access import write_kubeconfig
 from serve_app.deploy.aws.addons import AddOns
@@ -21,7 +22,7 @@ from serve_app.deploy.aws.services import Service, keep, kept_path
 from serve_app.deploy.aws.site import Site
 from serve_app.deploy.aws.stack import delete_stack, make_stack
 from serve_app.deploy.aws.steps import Step
-from serve_app.deploy.monitoring import default_labels, monitoring_manifests
+from serve_app.deploy.monitoring import monitoring_manifests
 from serve_app.errors import ConfigurationError
 from serve_app.settings import PROJECT_ROOT
 
@@ -132,7 +133,7 @@ class Installation:
 
     def _apply_monitoring(self) -> None:
         scenario = self._scenario
-        self._kube().apply(monitoring_manifests(scenario.namespace, default_labels(scenario.name)))
+        self._kube().apply(monitoring_manifests(scenario.namespace, labels_of(scenario.name)))
 
     def _push_models(self) -> None:
         if self._scenario.models is None or self._choices.models is None:

@@ -1,15 +1,13 @@
 """The Kubernetes side of an installation: namespaces, Secrets and manifests, told and made as calls to AWS are."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import yaml
 
-from serve_app.deploy.api.objects import Objects, label
+from serve_app.deploy.api.objects import Manifest, Objects, label
 from serve_app.deploy.api.target import FIELD_MANAGER, MANAGER_LABEL, RAY_API
 
 MERGE = "application/merge-patch+json"
-Manifest = dict[str, Any]
 
 
 class Kube:

@@ -3,12 +3,10 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from serve_app.deploy.api.objects import Objects, label
+from serve_app.deploy.api.objects import Manifest, Objects, label
 from serve_app.errors import NotFoundError
 
-Manifest = dict[str, Any]
 KEPT = frozenset({"Namespace", "PersistentVolumeClaim"})  # which hold more than their manifests say
 # of the cluster's own making, and different at every look
 BOOKKEEPING = ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "selfLink")

@@ -3,9 +3,8 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from serve_app.deploy.api.objects import Objects
+from serve_app.deploy.api.objects import Manifest, Objects
 from serve_app.deploy.api.target import Target
 from serve_app.deploy.changing.applying import Trial, apply_all, left_over, remove_all, try_all
 from serve_app.deploy.changing.differing import difference
@@ -20,8 +19,6 @@ from serve_app.deploy.looking.telling import BUSY, TITLE, Line, address_lines, r
 from serve_app.deploy.looking.waiting import Pace, tell, wait
 from serve_app.deploy.scenarios.scenario import Scenario
 from serve_app.errors import ConfigurationError, ForbiddenError, NotFoundError
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

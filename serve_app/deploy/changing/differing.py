@@ -7,13 +7,11 @@ from typing import Any
 
 import yaml
 
-from serve_app.deploy.api.objects import label
+from serve_app.deploy.api.objects import Manifest, label
 from serve_app.deploy.changing.applying import Trial, content_of
 from serve_app.deploy.looking.telling import Line
 
 COLOURS = {"+++": "bold", "---": "bold", "+": "green", "-": "red", "@": "cyan"}
-
-Manifest = dict[str, Any]
 
 
 def difference(trials: Sequence[Trial], removed: Sequence[Manifest] = ()) -> list[Line]:

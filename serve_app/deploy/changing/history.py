@@ -7,9 +7,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
-from serve_app.deploy.api.objects import Objects
+from serve_app.deploy.api.objects import Manifest, Objects
 from serve_app.deploy.api.target import FIELD_MANAGER, INSTANCE_LABEL, MANAGER_LABEL, Target
 from serve_app.errors import ConfigurationError
 
@@ -17,8 +16,6 @@ KEPT = 10
 REVISION_LABEL = "serve-app/revision"
 NOTES = "serve-app/"
 CONTENT = "manifests.json.gz"
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,8 @@
 """Whose a namespace is: one that `up` made goes with the service, unless somebody else has something in it."""
 
 import copy
-from typing import Any
 
-from serve_app.deploy.api.objects import Objects
+from serve_app.deploy.api.objects import Manifest, Objects
 from serve_app.deploy.api.target import FIELD_MANAGER, INSTANCE_LABEL, MANAGER_LABEL, Target
 from serve_app.errors import ForbiddenError
 
@@ -27,8 +26,6 @@ HELD = (
 # which Kubernetes puts into every namespace
 ROOT_CERTIFICATE = "kube-root-ca.crt"
 ACCOUNT_TOKEN = "kubernetes.io/service-account-token"
-
-Manifest = dict[str, Any]
 
 
 def with_maker(namespace: Manifest, live: Manifest | None) -> Manifest:

@@ -3,9 +3,8 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from serve_app.deploy.api.objects import Kind, Objects
+from serve_app.deploy.api.objects import Kind, Manifest, Objects
 from serve_app.deploy.api.target import RAY_API, Target
 from serve_app.deploy.scenarios.scenario import SecretKey
 from serve_app.errors import ConfigurationError, ForbiddenError
@@ -19,8 +18,6 @@ INSTALL = (
 )
 MONITORING = "monitoring.coreos.com"
 APPLYING = ("get", "create", "patch")
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
-from serve_app.deploy.api.objects import Objects, label
+from serve_app.deploy.api.objects import Manifest, Objects, label
 from serve_app.deploy.api.target import Target
 from serve_app.deploy.changing.applying import identity, remove_all
 from serve_app.deploy.changing.history import History, config_map_of
@@ -16,8 +15,6 @@ from serve_app.deploy.looking.screen import Screen
 from serve_app.deploy.looking.telling import BAD, BUSY, GOOD, doing_of
 from serve_app.deploy.looking.waiting import Pace, wait
 from serve_app.errors import ConfigurationError, ForbiddenError
-
-Manifest = dict[str, Any]
 
 
 def inventory(

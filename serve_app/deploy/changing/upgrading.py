@@ -7,14 +7,13 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
+from serve_app.deploy.api.objects import Manifest
 from serve_app.deploy.changing.applying import Trial
 from serve_app.errors import ConfigurationError
 
 ROLLOUT = "serve-app/rollout"  # an annotation of the head's template: another value is another cluster
 # what KubeRay leaves out when it compares clusters, because its autoscaler changes it
 SCALED = ("replicas", "minReplicas", "maxReplicas")
-
-Manifest = dict[str, Any]
 
 
 class Change(Enum):

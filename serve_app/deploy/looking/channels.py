@@ -9,9 +9,10 @@ from typing import Any, Self
 from kubernetes.client.rest import ApiException
 from kubernetes.stream import portforward
 
+from serve_app.deploy import ports
 from serve_app.deploy.api.connection import Connection
 from serve_app.deploy.api.objects import Objects
-from serve_app.deploy.api.target import DASHBOARD_PORT, RAY_API, Target
+from serve_app.deploy.api.target import RAY_API, Target
 from serve_app.errors import UnavailableError
 
 OPEN_TIMEOUT_S = 15.0
@@ -81,7 +82,7 @@ def pods_for(objects: Objects, target: Target, port: int) -> list[str]:
     active = ((service.get("status") or {}).get("activeServiceStatus") or {}).get("rayClusterName")
     if not active:
         return []
-    labels = "ray.io/node-type=head" if port == DASHBOARD_PORT else "ray.io/serve=true"
+    labels = "ray.io/node-type=head" if port == ports.DASHBOARD else "ray.io/serve=true"
     pods = objects.list("v1", "Pod", target.namespace, f"ray.io/cluster={active},{labels}")
     return [one["metadata"]["name"] for one in ready_ones(pods)]
 

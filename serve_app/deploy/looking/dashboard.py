@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
+from serve_app.deploy import ports
 from serve_app.deploy.api.objects import Objects
-from serve_app.deploy.api.target import DASHBOARD_PORT, Target
+from serve_app.deploy.api.target import Target
 from serve_app.deploy.looking.channels import open_channel, pods_for
 from serve_app.deploy.looking.observation import Application, Deployment, Observation
 from serve_app.errors import ForbiddenError, NotFoundError, ServeAppError, UnavailableError
@@ -32,12 +33,12 @@ class Dashboard:
 
     def read(self, path: str, timeout_s: float | None = TIMEOUT_S) -> Iterator[bytes]:
         """The answer as it comes; an endless one ends with whoever reads it."""
-        pods = pods_for(self._objects, self._target, DASHBOARD_PORT)
+        pods = pods_for(self._objects, self._target, ports.DASHBOARD)
         if not pods:
             raise UnavailableError("Ray's dashboard: no head pod is ready")
-        channel = open_channel(self._objects.connection, self._target.namespace, pods[0], DASHBOARD_PORT)
+        channel = open_channel(self._objects.connection, self._target.namespace, pods[0], ports.DASHBOARD)
         channel.socket.settimeout(timeout_s)
-        connection = http.client.HTTPConnection("localhost", DASHBOARD_PORT)
+        connection = http.client.HTTPConnection("localhost", ports.DASHBOARD)
         connection.sock = channel.socket
         try:
             connection.request("GET", path, headers=self._authorization())

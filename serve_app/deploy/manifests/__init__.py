@@ -1,7 +1,7 @@
 """A scenario as Kubernetes' objects, in the order in which they are applied."""
 
+from serve_app.deploy.api.objects import Manifest
 from serve_app.deploy.manifests import access, network, service, storage
-from serve_app.deploy.manifests.pods import Manifest
 from serve_app.deploy.scenarios.scenario import Scenario
 
 __all__ = ["Manifest", "render"]

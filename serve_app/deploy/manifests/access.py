@@ -1,6 +1,7 @@
 """Who may do what: the namespace and its pod security, accounts of pods, roles of people, disruptions of pods."""
 
-from serve_app.deploy.manifests.pods import Manifest, labels
+from serve_app.deploy.api.objects import Manifest
+from serve_app.deploy.manifests.pods import labels
 from serve_app.deploy.scenarios.scenario import Scenario
 
 ALL = ["get", "list", "watch", "create", "update", "patch", "delete"]

@@ -1,7 +1,8 @@
 """The Ray cluster of a service: head, groups of workers, autoscaler, and what guards and remembers its state."""
 
-from serve_app.deploy.manifests import ports
-from serve_app.deploy.manifests.pods import CONFINED, WRITABLE, Manifest, pod, ray_container
+from serve_app.deploy import ports
+from serve_app.deploy.api.objects import Manifest
+from serve_app.deploy.manifests.pods import CONFINED, WRITABLE, pod, ray_container
 from serve_app.deploy.manifests.storage import REDIS
 from serve_app.deploy.scenarios.scenario import HeadGroup, Scenario, WorkerGroup
 from serve_app.deploy.scenarios.serving import ROLE_LABEL, ROOM

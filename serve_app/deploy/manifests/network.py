@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from serve_app.deploy.manifests import ports
-from serve_app.deploy.manifests.pods import Manifest, labels
+from serve_app.deploy import ports
+from serve_app.deploy.api.objects import Manifest
+from serve_app.deploy.manifests.pods import labels
 from serve_app.deploy.manifests.storage import REDIS
 from serve_app.deploy.scenarios.scenario import HeadStore, Scenario
 

@@ -1,14 +1,13 @@
 """Pods: one Ray container, what it may do, what it may write to, and the copy of the model repository beside it."""
 
 import math
-from typing import Any
 
-from serve_app.deploy.manifests import ports
+from serve_app.deploy import ports
+from serve_app.deploy.api.objects import Manifest
+from serve_app.deploy.api.target import labels_of
 from serve_app.deploy.scenarios.scenario import Group, ModelStore, Scenario
 from serve_app.deploy.scenarios.serving import KEYS, MODELS, PLANS
 from serve_app.settings import PROJECT_ROOT, read_environment_file
-
-Manifest = dict[str, Any]
 
 NOT_ROOT = {
     "runAsNonRoot": True,
@@ -77,11 +76,7 @@ def reads_models(scenario: Scenario, role: str) -> bool:
 
 
 def labels(scenario: Scenario) -> dict[str, str]:
-    return {
-        "app.kubernetes.io/name": "serve-app",
-        "app.kubernetes.io/instance": scenario.name,
-        "app.kubernetes.io/managed-by": "serve-app-deploy",
-    }
+    return labels_of(scenario.name)
 
 
 def pod_labels(scenario: Scenario) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """The RayService: the Serve configuration, the cluster it runs on, how it is reached and how it is replaced."""
 
-from serve_app.deploy.manifests import ports
+from serve_app.deploy import ports
+from serve_app.deploy.api.objects import Manifest
 from serve_app.deploy.manifests.cluster import cluster
-from serve_app.deploy.manifests.pods import Manifest, labels
+from serve_app.deploy.manifests.pods import labels
 from serve_app.deploy.scenarios.scenario import LoadBalancer, Scenario, Upgrade
 from serve_app.deploy.scenarios.serving import serve_config_text
 

@@ -4,13 +4,13 @@ import hashlib
 import json
 from pathlib import PurePosixPath
 
-from serve_app.deploy.manifests import ports
+from serve_app.deploy import ports
+from serve_app.deploy.api.objects import Manifest
 from serve_app.deploy.manifests.pods import (
     CONFINED,
     NOT_ROOT,
     UNMOVED,
     WRITABLE,
-    Manifest,
     labels,
     machine,
     models_sidecar,
@@ -96,8 +96,9 @@ def plans(scenario: Scenario, store: PlanStore) -> list[Manifest]:
     } | machine(group)
     if scenario.models:
         spec["initContainers"] = [models_sidecar(scenario, scenario.models, group)]
+    config = serve_config_text(scenario)
     # a Job can't be changed: another image or configuration makes another one
-    digest = hashlib.sha256(json.dumps([spec, serve_config_text(scenario)]).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps([spec, config]).encode()).hexdigest()[:8]
     job = {
         "backoffLimit": 2,
         "ttlSecondsAfterFinished": 86400,
@@ -109,7 +110,7 @@ def plans(scenario: Scenario, store: PlanStore) -> list[Manifest]:
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": name} | mine,
-            "data": {"serve.yaml": serve_config_text(scenario)},
+            "data": {"serve.yaml": config},
         },
         {
             "apiVersion": "batch/v1",

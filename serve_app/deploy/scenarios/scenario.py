@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from serve_app.errors import ConfigurationError
 from serve_app.nearest import near_miss
-from serve_app.settings import PROJECT_ROOT, Section
+from serve_app.settings import PROJECT_ROOT, Section, mistakes
 
 SCENARIOS = PROJECT_ROOT / "kuberay" / "scenarios"
 
@@ -235,11 +235,7 @@ def parse_scenario(content: dict[str, Any], source: str) -> Scenario:
     try:
         return Scenario.model_validate(content)
     except ValidationError as problem:
-        lines = [
-            f"{'.'.join(map(str, error['loc'])) or 'scenario'}: {error['msg'].removeprefix('Value error, ')}"
-            for error in problem.errors()
-        ]
-        raise ConfigurationError(f"{source}: " + "; ".join(lines)) from None
+        raise ConfigurationError(f"{source}: {mistakes(problem.errors(), 'scenario')}") from None
 
 
 def _set(content: dict[str, Any], override: str) -> None:

@@ -10,7 +10,7 @@ from serve_app.deploy.scenarios.fitting import require_fit, wishes_of
 from serve_app.deploy.scenarios.scenario import Role, Scenario
 from serve_app.errors import ConfigurationError
 from serve_app.nearest import near_miss
-from serve_app.settings import Settings, from_project_root, read_config, settings_of
+from serve_app.settings import Settings, application_of, from_project_root, read_config, settings_of
 
 MODELS = Path("/models/current")  # where a pod's copy of the model repository lies
 PLANS = Path("/plans")
@@ -22,7 +22,7 @@ ROOM = 1000  # of the resource that places a role's replicas, on each of its pod
 def serve_config(scenario: Scenario) -> dict[str, Any]:
     """What `serve run` would be given, checked as it checks it."""
     config = read_config(from_project_root(scenario.config))
-    application = application_of(config, scenario.config)
+    application = application_of(config)
     before = roles_of(settings_of(config, scenario.environment))
     arguments = application.setdefault("args", {})
     merge(arguments, located(scenario), "changes")
@@ -40,13 +40,6 @@ def serve_config(scenario: Scenario) -> dict[str, Any]:
     application["deployments"] = list(deployments.values())
     require_fit(scenario, roles, wishes_of(deployments, settings))
     return config
-
-
-def application_of(config: dict[str, Any], path: Path) -> dict[str, Any]:
-    for application in config["applications"]:
-        if application.get("import_path") == "serve_app.app:build":
-            return application  # type: ignore[no-any-return]
-    raise ConfigurationError(f"{path}: no application with import_path serve_app.app:build")
 
 
 def located(scenario: Scenario) -> dict[str, Any]:
