@@ -21,6 +21,9 @@ ServeAppError                     500  anything below
 Errors cross process borders by pickle, so a constructor takes the message and nothing else.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class ServeAppError(Exception):
     status = 500
@@ -95,3 +98,10 @@ class ModelError(EngineError):
 
 class ModelLoadError(EngineError):
     pass
+
+
+def near_miss(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """The end of an error message about a name that doesn't exist: the nearest one, or `otherwise`."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else otherwise
+    return f"; {hint}" if hint else ""

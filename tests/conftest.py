@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from ray.util import metrics
 
+pytest_plugins = ["tests.language_model_server"]
+
 
 @dataclass
 class Comparison:

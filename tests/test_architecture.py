@@ -10,17 +10,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "serve_app").rglob("*.py"))
-GROUND = {"settings", "errors", "types", "tensors", "changes", "deadlines", "telemetry", "nearest"}
+GROUND = {"settings", "errors", "types", "telemetry"}
+SERVICE = GROUND | {"app", "router", "triton", "detection", "llm", "ui"}  # what runs in a replica
 ENVIRONMENT_READERS = {
     "serve_app/settings/reading.py",
     "serve_app/triton/embedded/library.py",
     # commands and what starts processes hand the environment on
-    "serve_app/bench/peers/processes.py",
-    "serve_app/bench/peers/gateway.py",
-    "serve_app/launch/command.py",
-    "serve_app/launch/monitor.py",
-    "serve_app/export/command.py",
-    "serve_app/deploy/aws/command.py",
+    "serve_app/tools/bench/peers/processes.py",
+    "serve_app/tools/bench/peers/gateway.py",
+    "serve_app/tools/launch/command.py",
+    "serve_app/tools/launch/monitor.py",
+    "serve_app/tools/export/command.py",
+    "serve_app/tools/deploy/aws/command.py",
 }
 
 
@@ -95,6 +96,15 @@ def test_modules_import_each_other_without_a_circle_when_they_are_loaded():
 @pytest.mark.parametrize("part", sorted(GROUND))
 def test_the_ground_imports_nothing_above_it(part):
     assert set(parts_imported_by(part)) <= GROUND
+
+
+def test_the_service_imports_no_tool():
+    for part in sorted(SERVICE | {"clients"}):
+        assert "tools" not in parts_imported_by(part), parts_imported_by(part)["tools"]
+
+
+def test_a_room_of_the_service_or_the_tools_is_all_there_is():
+    assert {part_of(module) for module in GRAPH} - {None} == SERVICE | {"clients", "tools"}
 
 
 def test_only_app_composes():

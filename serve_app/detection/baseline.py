@@ -11,15 +11,15 @@ from typing import Any
 
 import cv2
 
-from serve_app.deadlines import left_s
 from serve_app.detection.preprocess import decode
 from serve_app.detection.samples import require_answer, sample_picture
 from serve_app.detection.weights import find_weights
 from serve_app.errors import ModelLoadError, NotFoundError, ServeAppError
 from serve_app.settings import BaselineSettings, DetectionSettings
 from serve_app.telemetry.logging import keep_contents_out
+from serve_app.telemetry.warmup import WarmUp
 from serve_app.types import Detection, ModelCard, PictureResult, Pixels, StageTimes, Thresholds, TrackAnswer
-from serve_app.warming import Warming
+from serve_app.types.deadlines import left_s
 
 
 class TorchPredictor:
@@ -92,7 +92,7 @@ class TorchBaseline:
             self._predictors[size] = TorchPredictor(
                 size, weights.path, detection.image_size, source.nms, settings.threads
             )
-        self._warming = Warming({p.card.name: partial(self._probe, size) for size, p in self._predictors.items()})
+        self._warming = WarmUp({p.card.name: partial(self._probe, size) for size, p in self._predictors.items()})
         await self._warming.run()
 
     async def _probe(self, size: str) -> None:

@@ -13,7 +13,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 
-from serve_app.nearest import near_miss
+from serve_app.errors import near_miss
 from serve_app.settings import LanguageModelSettings, from_project_root
 from serve_app.telemetry.autoscaling import require_policy
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from serve_app.errors import InvalidRequestError
 from serve_app.llm.sampling import parse_parameters
-from serve_app.tensors import LENGTH_BYTES, InferRequest, Tensor, pack_elements
+from serve_app.types.tensors import LENGTH_BYTES, InferRequest, Tensor, pack_elements
 
 FLAG, TEXT = "BOOL", "BYTES"
 # Triton's vLLM backend gives these on demand: the flag that asks, and the output with its type.

@@ -17,8 +17,7 @@ from ray.serve.llm.openai_api_models import (
 )
 from vllm.exceptions import VLLMClientError
 
-from serve_app.errors import InvalidRequestError
-from serve_app.nearest import near_miss
+from serve_app.errors import InvalidRequestError, near_miss
 
 EVENT = "data: "
 ERROR_EVENT = EVENT + '{"error"'

@@ -15,7 +15,6 @@ from ray.serve._private.tracing_utils import is_tracing_enabled
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 
-from serve_app.deadlines import left_s, until
 from serve_app.errors import (
     InvalidRequestError,
     ModelLoadError,
@@ -34,8 +33,9 @@ from serve_app.settings import traces_endpoint
 from serve_app.telemetry import tracing
 from serve_app.telemetry.identity import request_id
 from serve_app.telemetry.logging import keep_contents_out
-from serve_app.tensors import InferAnswer, InferRequest
-from serve_app.warming import Warming
+from serve_app.telemetry.warmup import WarmUp
+from serve_app.types.deadlines import left_s, until
+from serve_app.types.tensors import InferAnswer, InferRequest
 
 logger = logging.getLogger("ray.serve")
 WATCH_INTERVAL_S = 0.2
@@ -57,7 +57,7 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
         except Exception as problem:
             logger.error(f"{self._name} can't be loaded", exc_info=problem)
             raise ModelLoadError(f"{self._name} can't be loaded: {reason_of(problem, position)}") from None
-        self._warming = Warming({self._name: self._probe})
+        self._warming = WarmUp({self._name: self._probe})
         await self._warming.run()
         self._watching = asyncio.create_task(self._watch())
         logger.info(f"{self._name}: ready in {time.monotonic() - began:.1f} s")

@@ -9,8 +9,7 @@ from vllm import SamplingParams
 from vllm.exceptions import VLLMClientError
 from vllm.sampling_params import RequestOutputKind
 
-from serve_app.errors import InvalidRequestError
-from serve_app.nearest import near_miss
+from serve_app.errors import InvalidRequestError, near_miss
 
 # How outputs are cut and cleaned is this server's business, and vLLM's own fields are nobody's.
 INTERNAL = ("output_kind", "skip_clone", "stream_interval", "output_text_buffer_length", "detokenize", "flat_logprobs")

@@ -8,7 +8,7 @@ from vllm import RequestOutput
 from vllm.outputs import CompletionOutput
 
 from serve_app.llm.contracts import EXTRAS, Generation, pack_numbers, pack_texts
-from serve_app.tensors import InferAnswer, InferRequest, Tensor
+from serve_app.types.tensors import InferAnswer, InferRequest, Tensor
 
 LEAST = -9999.0
 # What each output on demand says of one of the sequences.

@@ -6,12 +6,12 @@ import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any
 
-from serve_app.changes import ModelChange
 from serve_app.errors import DeadlineExceededError, InvalidRequestError, NotFoundError, UnavailableError
 from serve_app.router.statistics import merge_indexes, merge_statistics
 from serve_app.router.upstream import Upstream, needed
 from serve_app.telemetry.observation import observed
-from serve_app.tensors import InferAnswer, InferRequest
+from serve_app.types.changes import ModelChange
+from serve_app.types.tensors import InferAnswer, InferRequest
 
 VERSION = importlib.metadata.version("serve_app")
 PATIENCE_S = 5.0

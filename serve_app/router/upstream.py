@@ -8,10 +8,10 @@ from typing import Any
 import grpc
 from ray.exceptions import RayActorError
 
-from serve_app.deadlines import left_s, until
 from serve_app.errors import DeadlineExceededError, ServeAppError, UnavailableError
 from serve_app.router.errors import as_known_error
 from serve_app.telemetry.observation import observed
+from serve_app.types.deadlines import left_s, until
 
 logger = logging.getLogger("ray.serve")
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from serve_app.nearest import near_miss
+from serve_app.errors import near_miss
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 

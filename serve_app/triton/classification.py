@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serve_app.errors import InvalidRequestError
-from serve_app.tensors import NUMPY_TYPES, Tensor, pack_elements
+from serve_app.types.tensors import NUMPY_TYPES, Tensor, pack_elements
 
 
 def classify(tensor: Tensor, count: int, labels: Sequence[str], batched: bool) -> Tensor:

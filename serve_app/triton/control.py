@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 from ray.experimental import internal_kv
 
-from serve_app.changes import ModelChange
 from serve_app.errors import ForbiddenError, ModelLoadError, NotFoundError, ServeAppError
 from serve_app.settings import DetectionSettings, TritonSettings
 from serve_app.triton.engine import Engine
+from serve_app.types.changes import ModelChange
 
 logger = logging.getLogger("ray.serve")
 RETRY_INTERVAL_S = 60.0  # a load that fails may cost minutes of work each time

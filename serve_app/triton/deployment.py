@@ -12,14 +12,12 @@ from typing import Any
 from ray import serve
 from ray.serve._private.logging_utils import get_serve_logs_dir
 
-from serve_app.changes import ModelChange
-from serve_app.deadlines import left_s
 from serve_app.detection.samples import require_answer, sample_picture
 from serve_app.detection.tracks import Track, tracks_of
 from serve_app.errors import NotFoundError, ServeAppError
 from serve_app.settings import DetectionSettings, TritonSettings
 from serve_app.telemetry.logging import keep_contents_out
-from serve_app.tensors import InferAnswer, InferRequest
+from serve_app.telemetry.warmup import WarmUp
 from serve_app.triton.control import ClusterStore, ModelControl
 from serve_app.triton.detector import Detector
 from serve_app.triton.engine import Engine
@@ -28,7 +26,9 @@ from serve_app.triton.overlay import Preparation
 from serve_app.triton.protocol import Protocol
 from serve_app.triton.repository import ModelRepository
 from serve_app.types import PictureResult, Thresholds, TrackAnswer
-from serve_app.warming import Warming
+from serve_app.types.changes import ModelChange
+from serve_app.types.deadlines import left_s
+from serve_app.types.tensors import InferAnswer, InferRequest
 
 logger = logging.getLogger("ray.serve")
 # How soon a replica that started in the middle of a load or unload takes part in it.
@@ -57,7 +57,7 @@ class TritonReplica:
         self._detector = Detector(self._engine, self._cards, detection.max_pixels, settings.picture_threads)
         self._stopped = False
         await self._control.catch_up()
-        self._warming = Warming({track.model: partial(self._probe, track) for track in self._tracks.values()})
+        self._warming = WarmUp({track.model: partial(self._probe, track) for track in self._tracks.values()})
         await self._warming.run()
         self._measuring = Measuring(self._engine, self._protocol)
         self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._publish())]

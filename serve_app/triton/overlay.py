@@ -10,8 +10,8 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serve_app.errors import ModelLoadError
-from serve_app.export.plans import LocalPlans, Report
 from serve_app.settings import DetectionSettings, TritonSettings
+from serve_app.triton.plans import LocalPlans, Report
 from serve_app.triton.repository import ModelRepository, RepositoryModel
 
 PLAN, GRAPH = "model.plan", "model.onnx"

@@ -4,15 +4,15 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from serve_app.deadlines import left_s, until
 from serve_app.errors import EngineError, ModelError, ServeAppError, UnsupportedError
 from serve_app.telemetry.identity import request_id
 from serve_app.telemetry.tracing import is_traced
-from serve_app.tensors import InferAnswer, InferRequest
 from serve_app.triton.binding import translated
 from serve_app.triton.engine import Engine
 from serve_app.triton.requests import create_request, read_answer
 from serve_app.triton.timing import Timing, tell_spans
+from serve_app.types.deadlines import left_s, until
+from serve_app.types.tensors import InferAnswer, InferRequest
 
 BATCHED = 2  # the C API's flag for a first dimension that is the batch
 DECOUPLED = 2

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from serve_app.errors import InvalidRequestError
-from serve_app.tensors import ELEMENT_BYTES, InferAnswer, InferRequest, RequestedOutput, Tensor
 from serve_app.triton.binding import find_tritonserver
 from serve_app.triton.classification import classify
+from serve_app.types.tensors import ELEMENT_BYTES, InferAnswer, InferRequest, RequestedOutput, Tensor
 
 # The flags of the C API; NVIDIA's Python API has no names for them.
 SEQUENCE_START, SEQUENCE_END = 1, 2

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from serve_app.clients.llm.answers import Answer, spread_of
 from serve_app.clients.llm.messages import Question
-from serve_app.clients.llm.report import Reporter, line_of, results_of, summary_of, verdict_of
+from serve_app.tools.prompts.report import Reporter, line_of, results_of, summary_of, verdict_of
 
 STREAMED, WHOLE = Question("demo-llm", True, {}), Question("demo-llm", False, {})
 

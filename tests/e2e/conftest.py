@@ -20,10 +20,10 @@ import yaml
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from serve_app.bench.peers.processes import free_port
-from serve_app.launch.leftovers import processes_of
-from serve_app.launch.watch import read_progress, read_status
 from serve_app.settings import PROJECT_ROOT
+from serve_app.tools.bench.peers.processes import free_port
+from serve_app.tools.launch.leftovers import processes_of
+from serve_app.tools.launch.watch import read_progress, read_status
 
 START_PATIENCE_S = 600  # twelve times what it takes on an idle machine
 LABORATORY = PROJECT_ROOT / "tests" / "triton" / "embedded" / "models"

@@ -15,8 +15,8 @@ import tritonclient.http as httpclient
 from PIL import Image
 from ultralytics import YOLO
 
-from serve_app.export.demo.scenes import draw_scene
 from serve_app.settings import PROJECT_ROOT
+from serve_app.tools.export.demo.scenes import draw_scene
 
 pytestmark = pytest.mark.e2e
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from ultralytics import ASSETS, YOLO
 
-from serve_app.export.demo.scenes import draw_scene
 from serve_app.settings import PROJECT_ROOT
+from serve_app.tools.export.demo.scenes import draw_scene
 
 pytestmark = pytest.mark.e2e
 

@@ -9,10 +9,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from serve_app.deploy.manifests import render
-from serve_app.deploy.scenarios.scenario import read_scenario, scenario_names
+from serve_app.tools.deploy.manifests import render
+from serve_app.tools.deploy.scenarios.scenario import read_scenario, scenario_names
 
-CRDS = Path(__file__).parent.parent / "deploy" / "crds"
+CRDS = Path(__file__).parent.parent / "tools" / "deploy" / "crds"
 KUBERNETES = "1.36"  # what kuberay/cluster/eksctl.yaml makes
 # Renderings that aren't committed: what may be chosen beside the scenarios.
 CHOICES = {

@@ -8,12 +8,12 @@ import yaml
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
-from serve_app.deploy.api.target import labels_of
-from serve_app.deploy.aws.charts import CHARTS
-from serve_app.deploy.aws.cluster import cluster_config
-from serve_app.deploy.aws.site import ACCOUNT, CLUSTER, FILES, REGION, Site, bucket_of
-from serve_app.deploy.monitoring import GENERATED, monitoring_document, monitoring_manifests
-from serve_app.deploy.scenarios.scenario import read_scenario, scenario_names
+from serve_app.tools.deploy.api.target import labels_of
+from serve_app.tools.deploy.aws.charts import CHARTS
+from serve_app.tools.deploy.aws.cluster import cluster_config
+from serve_app.tools.deploy.aws.site import ACCOUNT, CLUSTER, FILES, REGION, Site, bucket_of
+from serve_app.tools.deploy.monitoring import GENERATED, monitoring_document, monitoring_manifests
+from serve_app.tools.deploy.scenarios.scenario import read_scenario, scenario_names
 
 APPLIED = ("karpenter.nodepools.yaml", "karpenter.nodeclasses.yaml", "storageclass.gp3.yaml", "monitoring.yaml")
 POLICIES = sorted(FILES.glob("iam.*.json"))
@@ -294,5 +294,5 @@ def test_a_service_in_another_namespace_reads_models_there():
 
 def test_monitoring_is_equal_to_its_source():
     assert GENERATED.read_text() == monitoring_document("serve-app", labels_of("serve-app")), (
-        "configs/monitoring has changed: python -m serve_app.deploy.monitoring"
+        "configs/monitoring has changed: python -m serve_app.tools.deploy.monitoring"
     )

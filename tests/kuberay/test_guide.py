@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from serve_app.deploy.manifests import render
-from serve_app.deploy.scenarios.scenario import read_scenario, scenario_names
 from serve_app.errors import ConfigurationError
 from serve_app.settings import PROJECT_ROOT
+from serve_app.tools.deploy.manifests import render
+from serve_app.tools.deploy.scenarios.scenario import read_scenario, scenario_names
 
 GUIDE = (PROJECT_ROOT / "kuberay" / "README.md").read_text()
 BLOCKS = re.findall(r"(?ms)^```\n(.*?)^```$", GUIDE)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.deploy.scenarios.scenario import Images
+from serve_app.tools.deploy.scenarios.scenario import Images
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "kuberay" / "images"
@@ -126,10 +126,21 @@ def test_a_pinned_set_is_what_its_requirements_give(name, tmp_path):
 
 # Where a replica of an image begins, and the parts whose functions it may call.
 PARTS = {
-    "cpu": {"app", "router", "ui", "triton", "detection", "export", "llm", "telemetry", "bucket", "launch"},
-    "head": {"app", "router", "ui", "telemetry", "bucket"},
-    "vision": {"app", "router", "triton", "detection", "export", "telemetry", "bucket"},
-    "llm": {"app", "router", "ui", "llm", "telemetry", "bucket"},
+    "cpu": {
+        "app",
+        "router",
+        "ui",
+        "triton",
+        "detection",
+        "tools/export",
+        "llm",
+        "telemetry",
+        "tools/models",
+        "tools/launch",
+    },
+    "head": {"app", "router", "ui", "telemetry", "tools/models"},
+    "vision": {"app", "router", "triton", "detection", "tools/export", "telemetry", "tools/models"},
+    "llm": {"app", "router", "ui", "llm", "telemetry", "tools/models"},
 }
 # Modules that no set has to bring: the server's own, and what another engine or a person's training needs.
 ELSEWHERE = {
@@ -138,7 +149,7 @@ ELSEWHERE = {
     "vision": {"triton_python_backend_utils", "tritonserver", "tensorrt", "openvino", "nncf"},
     "llm": set(),
 }
-NOT_RUN = {"serve_app.export.demo"}
+NOT_RUN = {"serve_app.tools.export.demo"}
 
 
 def imports_of(path, nested):
@@ -172,7 +183,7 @@ def packages_imported_in(name):
     waiting, seen, found = list(starts), set(), defaultdict(set)
     while waiting:
         path = waiting.pop()
-        part = path.relative_to(ROOT / "serve_app").parts[0].removesuffix(".py")
+        part = part_of(path)
         if path in seen or (part == "llm" and part not in PARTS[name]):  # imported where language models are configured
             continue
         seen.add(path)
@@ -183,6 +194,12 @@ def packages_imported_in(name):
             elif top not in sys.stdlib_module_names:
                 found[top].add(str(path.relative_to(ROOT)))
     return found
+
+
+def part_of(path):
+    """`app`, `triton` or, where a person runs it, `tools/export`."""
+    parts = path.relative_to(ROOT / "serve_app").with_suffix("").parts
+    return "/".join(parts[:2]) if parts[0] == "tools" else parts[0]
 
 
 def part_files(part):

@@ -11,7 +11,7 @@ import hcl2
 import pytest
 import yaml
 
-from serve_app.deploy.scenarios.scenario import Images
+from serve_app.tools.deploy.scenarios.scenario import Images
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "kuberay" / "images"

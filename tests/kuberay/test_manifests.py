@@ -9,10 +9,10 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from serve_app.app import build
-from serve_app.deploy.manifests import render
-from serve_app.deploy.scenarios.files import file_of, text_of
-from serve_app.deploy.scenarios.scenario import read_scenario, scenario_names
 from serve_app.settings import PROJECT_ROOT, read_config, read_environment_file, settings_of
+from serve_app.tools.deploy.manifests import render
+from serve_app.tools.deploy.scenarios.files import file_of, text_of
+from serve_app.tools.deploy.scenarios.scenario import read_scenario, scenario_names
 
 
 def containers_of(spec):

@@ -5,9 +5,9 @@ import math
 import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
-from serve_app.deploy.manifests import render
-from serve_app.deploy.scenarios.scenario import read_scenario
 from serve_app.settings import settings_of
+from serve_app.tools.deploy.manifests import render
+from serve_app.tools.deploy.scenarios.scenario import read_scenario
 
 EMPTY = {"nodeSelectorTerms": [{"matchExpressions": []}]}
 

@@ -6,7 +6,7 @@ import pytest
 
 from serve_app.errors import InvalidRequestError
 from serve_app.llm.contracts import PROMPT, TEXT_INPUT, config_of, metadata_of, pack_texts, read_generation
-from serve_app.tensors import InferRequest, RequestedOutput, Tensor
+from serve_app.types.tensors import InferRequest, RequestedOutput, Tensor
 
 
 def flag(name, value):

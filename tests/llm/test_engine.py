@@ -9,7 +9,6 @@ from ray.serve.llm.deployment import LLMServer
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.stats import SchedulerStats
 
-from serve_app.changes import ModelChange
 from serve_app.errors import ModelLoadError, UnavailableError, UnsupportedError
 from serve_app.llm import reasons
 from serve_app.llm import replica as module
@@ -17,7 +16,8 @@ from serve_app.llm.engine import Engine
 from serve_app.llm.load import Load
 from serve_app.llm.replica import LanguageModel
 from serve_app.llm.statistics import Statistics
-from serve_app.warming import Warming
+from serve_app.telemetry.warmup import WarmUp
+from serve_app.types.changes import ModelChange
 
 TIMES = SimpleNamespace(queued_ts=1.0, scheduled_ts=1.5, first_token_ts=2.5, last_token_ts=4.5)
 LAST = SimpleNamespace(finished=True, metrics=TIMES)
@@ -73,7 +73,7 @@ def serving(start, monkeypatch):
     def begin(*steps, **more):
         model = object.__new__(LanguageModel)
         model._name, model.engine = "demo-llm", start(Client(*steps), **more)
-        model._warming = Warming({"demo-llm": model._probe})
+        model._warming = WarmUp({"demo-llm": model._probe})
         return model
 
     return begin

@@ -22,8 +22,8 @@ from serve_app.llm.contracts import pack_texts
 from serve_app.llm.engine import Engine
 from serve_app.llm.replica import LanguageModel
 from serve_app.llm.statistics import Statistics
-from serve_app.tensors import InferRequest, Tensor
-from serve_app.warming import Warming
+from serve_app.telemetry.warmup import WarmUp
+from serve_app.types.tensors import InferRequest, Tensor
 
 TIMES = SimpleNamespace(queued_ts=1.0, scheduled_ts=1.5, first_token_ts=2.5, last_token_ts=4.5)
 
@@ -61,7 +61,7 @@ def over(client, adapters=(), generates=True):
     engine._oai_models = SimpleNamespace(lora_requests={name: f"lora {name}" for name in adapters})
     engine._oai_serving_completion = object() if generates else None
     model = object.__new__(LanguageModel)
-    model._name, model.engine, model._warming = "demo-llm", engine, Warming({"demo-llm": model._probe})
+    model._name, model.engine, model._warming = "demo-llm", engine, WarmUp({"demo-llm": model._probe})
     return model
 
 

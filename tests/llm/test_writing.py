@@ -11,7 +11,7 @@ from vllm.outputs import CompletionOutput
 
 from serve_app.llm.contracts import EXTRAS, PROMPT, TEXT_INPUT, Generation
 from serve_app.llm.writing import Writing
-from serve_app.tensors import InferRequest, RequestedOutput
+from serve_app.types.tensors import InferRequest, RequestedOutput
 
 
 def one(text="", index=0, tokens=(), total=None, logprobs=None, reason=None):

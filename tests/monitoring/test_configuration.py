@@ -10,8 +10,8 @@ import jsonschema
 import pytest
 import yaml
 
-from serve_app.launch.monitor import MONITORING, find
 from serve_app.settings import PROJECT_ROOT
+from serve_app.tools.launch.monitor import MONITORING, find
 
 DASHBOARDS = sorted((MONITORING / "grafana" / "dashboards").glob("*.json"))
 CRDS = PROJECT_ROOT.parent / "shared" / "crds"

@@ -10,7 +10,7 @@ from ray.exceptions import ActorDiedError
 from serve_app.errors import InvalidRequestError, UnsupportedError
 from serve_app.router.deployment import Router
 from serve_app.settings import LanguageModelSettings, Settings, TritonSettings
-from serve_app.tensors import InferAnswer
+from serve_app.types.tensors import InferAnswer
 
 
 def replica(model, **methods):

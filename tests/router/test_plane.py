@@ -13,7 +13,7 @@ from serve_app.errors import (
     UnavailableError,
 )
 from serve_app.router.plane import EXTENSIONS, DataPlane
-from serve_app.tensors import InferAnswer, InferRequest, Sequence
+from serve_app.types.tensors import InferAnswer, InferRequest, Sequence
 
 
 def ready(name, state="READY"):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from serve_app.errors import DeadlineExceededError, EngineError, InvalidRequestError, UnsupportedError
-from serve_app.tensors import InferRequest, Tensor
 from serve_app.triton import binding, requests
 from serve_app.triton.protocol import Protocol
+from serve_app.types.tensors import InferRequest, Tensor
 
 
 class TritonError(Exception):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from serve_app.errors import InvalidRequestError
-from serve_app.tensors import Tensor, pack_elements
 from serve_app.triton.classification import classify
+from serve_app.types.tensors import Tensor, pack_elements
 
 INTEGERS = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64")
 

@@ -6,10 +6,10 @@ import logging
 import numpy as np
 import pytest
 
-from serve_app.changes import ModelChange
 from serve_app.errors import ForbiddenError, ModelLoadError, NotFoundError
 from serve_app.triton import control
 from serve_app.triton.control import ModelControl
+from serve_app.types.changes import ModelChange
 
 BROKEN = "raise ValueError('no engine')"
 NAMES = ("apart", "again", "fixed", "kept", "later", "rivals", "shared", "whole_folder")

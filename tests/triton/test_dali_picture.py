@@ -9,9 +9,9 @@ from PIL import Image
 
 from serve_app.detection.preprocess import decode, letterbox
 from serve_app.errors import InvalidRequestError, ModelLoadError
-from serve_app.export.dali_pipeline import build_pipeline
-from serve_app.tensors import InferRequest, Tensor
 from serve_app.triton.protocol import Protocol
+from serve_app.triton.python_models.dali_pipeline import build_pipeline
+from serve_app.types.tensors import InferRequest, Tensor
 
 SIDE = 320
 LIMIT = 1_000_000

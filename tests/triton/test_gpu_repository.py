@@ -12,9 +12,9 @@ import pytest
 from ultralytics import ASSETS, YOLO
 
 from serve_app.detection.tracks import tracks_of
-from serve_app.export.demo.scenes import draw_scene
-from serve_app.export.repository import build_repository
 from serve_app.settings import PROJECT_ROOT, DetectionSettings, TritonSettings
+from serve_app.tools.export.demo.scenes import draw_scene
+from serve_app.tools.export.repository import build_repository
 from serve_app.triton.detector import Detector
 from serve_app.triton.engine import Engine
 from serve_app.triton.overlay import Preparation

@@ -7,9 +7,9 @@ import pytest
 
 from serve_app.errors import QueueFullError
 from serve_app.telemetry.pressure import PENDING, QUEUE_MS, REJECTED_PER_S, SERVED_PER_S, STALLED
-from serve_app.tensors import InferRequest, Tensor
 from serve_app.triton.measuring import WAITING, Measuring
 from serve_app.triton.protocol import Protocol
+from serve_app.types.tensors import InferRequest, Tensor
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 
 from serve_app.errors import InvalidRequestError, UnavailableError, UnsupportedError
-from serve_app.tensors import ELEMENT_BYTES, NUMPY_TYPES, InferRequest, RequestedOutput, Sequence, Tensor, pack_elements
 from serve_app.triton.protocol import Protocol
+from serve_app.types.tensors import (
+    ELEMENT_BYTES,
+    NUMPY_TYPES,
+    InferRequest,
+    RequestedOutput,
+    Sequence,
+    Tensor,
+    pack_elements,
+)
 
 SCORES_CONFIG = """
 backend: "python"

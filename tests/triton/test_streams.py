@@ -14,8 +14,8 @@ from serve_app.errors import (
     ServeAppError,
     UnavailableError,
 )
-from serve_app.tensors import InferRequest, RequestedOutput, Tensor, pack_elements
 from serve_app.triton.protocol import Protocol
+from serve_app.types.tensors import InferRequest, RequestedOutput, Tensor, pack_elements
 
 SERVED = ("decoupled", "failing", "identity", "slow")
 # Longer than the suite lets a test take: who waits for the end of it fails.

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from serve_app.detection.postprocess import suppress
-from serve_app.export.demo.scenes import draw_scene
 from serve_app.settings import PROJECT_ROOT
+from serve_app.tools.export.demo.scenes import draw_scene
 from serve_app.triton.python_models.torch_runner import TorchRunner, suppressed
 from serve_app.types import Thresholds
 

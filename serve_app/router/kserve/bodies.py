@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from serve_app.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedError
 from serve_app.router.kserve.values import unpack_values
-from serve_app.tensors import InferAnswer
+from serve_app.types.tensors import InferAnswer
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_MEMBERS = 64  # each costs a copy of all that follows it

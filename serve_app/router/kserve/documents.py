@@ -7,7 +7,7 @@ from typing import Any
 
 from serve_app.errors import InvalidRequestError, UnsupportedError
 from serve_app.router.kserve.values import pack_values
-from serve_app.tensors import (
+from serve_app.types.tensors import (
     ELEMENT_BYTES,
     InferRequest,
     ParameterValue,

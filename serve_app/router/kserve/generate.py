@@ -17,7 +17,7 @@ from serve_app.router.kserve.signatures import signature_of
 from serve_app.router.kserve.values import pack_values, unpack_values
 from serve_app.router.plane import DataPlane
 from serve_app.settings import RouterSettings
-from serve_app.tensors import InferAnswer, InferRequest, Tensor
+from serve_app.types.tensors import InferAnswer, InferRequest, Tensor
 
 NOT_ONE = (
     "generate expects model to produce exactly 1 response, "

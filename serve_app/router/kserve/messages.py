@@ -17,7 +17,7 @@ from serve_app.router.kserve.documents import (
     with_timeout,
 )  # fmt: skip
 from serve_app.router.kserve.paths import read_version
-from serve_app.tensors import (
+from serve_app.types.tensors import (
     ELEMENT_BYTES,
     NUMPY_TYPES,
     InferAnswer,

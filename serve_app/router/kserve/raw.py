@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serve_app.errors import InvalidRequestError
-from serve_app.tensors import ELEMENT_BYTES, LENGTH_BYTES, InferRequest, Tensor
+from serve_app.types.tensors import ELEMENT_BYTES, LENGTH_BYTES, InferRequest, Tensor
 
 
 def raw_request(

@@ -13,7 +13,7 @@ from serve_app.router.observing import GRPC
 from serve_app.router.plane import DataPlane
 from serve_app.telemetry.metrics import RequestMetrics
 from serve_app.telemetry.observation import observed
-from serve_app.tensors import InferRequest
+from serve_app.types.tensors import InferRequest
 
 FINAL = "triton_final_response"
 # How many requests of one stream are worked on at once; the client's next waits, and with it its TCP window.

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from serve_app.errors import InvalidRequestError
-from serve_app.tensors import ELEMENT_BYTES, NUMPY_TYPES, Tensor, pack_elements
+from serve_app.types.tensors import ELEMENT_BYTES, NUMPY_TYPES, Tensor, pack_elements
 
 # Triton refuses these in JSON too: their values would be rounded on the way.
 BINARY_ONLY = ("FP16", "BF16")

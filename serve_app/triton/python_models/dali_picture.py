@@ -11,8 +11,8 @@ import triton_python_backend_utils as pb_utils
 from nvidia.dali.pipeline import Pipeline
 
 from serve_app.detection.preprocess import is_for_dali
-from serve_app.export.dali_pipeline import build_pipeline
 from serve_app.triton.python_models import picture
+from serve_app.triton.python_models.dali_pipeline import build_pipeline
 
 
 class TritonPythonModel(picture.TritonPythonModel):

@@ -11,10 +11,10 @@ import cv2
 import pytest
 import yaml
 
-from serve_app.batch.places import Place
-from serve_app.batch.tables import rows_of
-from serve_app.export.demo.scenes import draw_scene
 from serve_app.settings import PROJECT_ROOT
+from serve_app.tools.batch.places import Place
+from serve_app.tools.batch.tables import rows_of
+from serve_app.tools.export.demo.scenes import draw_scene
 
 pytestmark = pytest.mark.e2e
 START_S = 8  # about what the engines take; a kill before finds nothing done, which must do no harm either

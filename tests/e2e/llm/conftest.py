@@ -13,8 +13,8 @@ import yaml
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from safetensors.torch import save_file
 
-from serve_app.export.demo.questions import read_questions
 from serve_app.settings import PROJECT_ROOT
+from serve_app.tools.export.demo.questions import read_questions
 
 DEMO = PROJECT_ROOT / "model_repository" / "weights" / "demo-llm"
 TOKEN = "hf_neverToBeSeenAnywhere"

@@ -15,8 +15,8 @@ import httpx
 import pytest
 import yaml
 
-from serve_app.launch.monitor import MONITORING
 from serve_app.settings import PROJECT_ROOT
+from serve_app.tools.launch.monitor import MONITORING
 
 pytestmark = pytest.mark.e2e
 PICTURE = (PROJECT_ROOT / "docs" / "shapes.jpg").read_bytes()

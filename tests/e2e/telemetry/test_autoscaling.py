@@ -5,9 +5,17 @@ import asyncio
 import pytest
 import yaml
 
-from serve_app.bench.ratio.comparisons import paced as with_paced
-from serve_app.bench.ratio.step import BUSY_S, LOAD_PER_S, MOST_REPLICAS, QUIET_S, TARGET_QUEUE_MS, draw, run_course
 from serve_app.settings import PROJECT_ROOT
+from serve_app.tools.bench.ratio.comparisons import paced as with_paced
+from serve_app.tools.bench.ratio.step import (
+    BUSY_S,
+    LOAD_PER_S,
+    MOST_REPLICAS,
+    QUIET_S,
+    TARGET_QUEUE_MS,
+    draw,
+    run_course,
+)
 
 pytestmark = pytest.mark.e2e
 CHART = PROJECT_ROOT / "runs" / "autoscaling.png"

@@ -8,8 +8,8 @@ import httpx
 import numpy as np
 import pytest
 
-from serve_app.export.demo.scenes import draw_scene
 from serve_app.settings import PROJECT_ROOT
+from serve_app.tools.export.demo.scenes import draw_scene
 from serve_app.ui.detection import SAMPLES
 
 pytestmark = pytest.mark.e2e

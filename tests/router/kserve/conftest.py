@@ -14,7 +14,7 @@ from serve_app.router.kserve.http import KserveHttp
 from serve_app.router.kserve.service import messages as pb
 from serve_app.settings import RouterSettings
 from serve_app.telemetry.metrics import RequestMetrics
-from serve_app.tensors import InferAnswer, Tensor
+from serve_app.types.tensors import InferAnswer, Tensor
 
 
 class Plane:

@@ -20,7 +20,7 @@ from serve_app.router.kserve.bodies import (
     split_body,
     write_json,
 )  # fmt: skip
-from serve_app.tensors import InferAnswer, Tensor
+from serve_app.types.tensors import InferAnswer, Tensor
 
 LIMIT = 1000
 COMPRESS = {"gzip": gzip.compress, "deflate": zlib.compress}

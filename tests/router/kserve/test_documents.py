@@ -8,7 +8,7 @@ import pytest
 
 from serve_app.errors import InvalidRequestError, UnsupportedError
 from serve_app.router.kserve.documents import parse_object, parse_request, with_timeout
-from serve_app.tensors import RequestedOutput, Sequence
+from serve_app.types.tensors import RequestedOutput, Sequence
 
 
 def tensor(name="x", **changes):

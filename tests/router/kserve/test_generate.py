@@ -5,7 +5,7 @@ import json
 import pytest
 
 from serve_app.errors import ModelError, UnavailableError
-from serve_app.tensors import InferAnswer, Tensor
+from serve_app.types.tensors import InferAnswer, Tensor
 
 ECHO = "/v2/models/echo"
 TEXT = {"name": "text", "datatype": "BYTES", "shape": [1]}

@@ -18,7 +18,7 @@ from serve_app.errors import (
     UnavailableError,
 )
 from serve_app.router.kserve.absent import MEMORY, PATHS, SETTINGS
-from serve_app.tensors import InferAnswer
+from serve_app.types.tensors import InferAnswer
 
 ECHO = "/v2/models/echo"
 INPUT = {"name": "x", "datatype": "INT32", "shape": [2], "data": [1, 2]}

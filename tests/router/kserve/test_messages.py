@@ -8,7 +8,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from serve_app.errors import InvalidRequestError, UnsupportedError
 from serve_app.router.kserve.messages import EMPTY_FINAL, parse_message, parse_version, write_message
-from serve_app.tensors import InferAnswer, RequestedOutput, Sequence, Tensor
+from serve_app.types.tensors import InferAnswer, RequestedOutput, Sequence, Tensor
 
 TYPED = {
     "BOOL": ("bool_contents", [True, False], b"\1\0"),

@@ -11,7 +11,7 @@ from serve_app.router.kserve import streams
 from serve_app.router.kserve.messages import EMPTY_FINAL
 from serve_app.router.kserve.streams import FINAL, MAX_AT_ONCE
 from serve_app.telemetry.metrics import RequestMetrics
-from serve_app.tensors import InferAnswer, Tensor
+from serve_app.types.tensors import InferAnswer, Tensor
 
 
 def answer_stream(plane, requests, deadline):

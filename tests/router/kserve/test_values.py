@@ -9,7 +9,7 @@ import pytest
 
 from serve_app.errors import InvalidRequestError
 from serve_app.router.kserve.values import pack_values, unpack_values
-from serve_app.tensors import Tensor
+from serve_app.types.tensors import Tensor
 
 CASES = {
     "BOOL": ([True, False, True], b"\x01\x00\x01"),

@@ -1,0 +1,86 @@
+"""The service itself, as `scripts/serve` starts it, with the configuration that a comparison needs."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from serve_app.settings import PROJECT_ROOT, read_config
+from serve_app.tools.bench.peers.processes import LOGS, free_port, log_of, running
+
+MODELS = PROJECT_ROOT / "model_repository" / "bench"
+Config = dict[str, Any]
+Change = Callable[[Config], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    url: str
+    pid: int
+
+
+def pictures_only(config: Config) -> None:
+    """And the identity model, in a deployment of its own."""
+    without(config, "playground")
+    (application,) = config["applications"]
+    application["args"]["llms"] = []
+    add_model(config, {"name": "identity", "max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0.1}})
+
+
+def languages_only(config: Config) -> None:
+    without(config, "playground", "baseline", "vision")
+    (application,) = config["applications"]
+    application["args"]["triton"] = []
+
+
+def without(config: Config, *names: str) -> None:
+    """Take these deployments out."""
+    (application,) = config["applications"]
+    application["args"] |= {name: None for name in names if name in application["args"]}
+    application["deployments"] = [one for one in application["deployments"] if one["name"] not in names]
+
+
+def add_model(config: Config, deployment: dict[str, Any]) -> None:
+    """One of model_repository/bench, in a deployment of its name."""
+    (application,) = config["applications"]
+    name = deployment["name"]
+    application["args"]["triton"].append({"name": name, "model_repository": str(MODELS), "models": [name]})
+    application["deployments"].append(deployment)
+
+
+def write_config(source: Path, name: str, change: Change | None = None) -> tuple[Path, str]:
+    """The configuration on free ports, and its address."""
+    config = read_config(source)
+    http_port = free_port()
+    config["http_options"] = {"host": "127.0.0.1", "port": http_port}
+    config["grpc_options"]["port"] = free_port()
+    for application in config["applications"]:
+        if application["args"].get("playground"):
+            application["args"]["playground"]["service_url"] = f"http://127.0.0.1:{http_port}"
+    config["logging_config"] = {"enable_access_log": False}  # nor do the others write a line for each request
+    if change:
+        change(config)
+    LOGS.mkdir(parents=True, exist_ok=True)
+    path = LOGS / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path, f"http://127.0.0.1:{http_port}"
+
+
+@contextmanager
+def service(
+    source: Path, name: str, change: Change | None = None, ready: Callable[[str], bool] | None = None
+) -> Iterator[Run]:
+    """Once all of it is up, or once `ready` says of its address that it is."""
+    path, url = write_config(source, name, change)
+    command = [sys.executable, str(PROJECT_ROOT / "scripts" / "serve"), str(path)]
+    with running(name, command, lambda: ready(url) if ready else is_up(log_of(name))) as pid:
+        yield Run(url, pid)
+
+
+def is_up(log: Path) -> bool:
+    """Not by a port that is already in use."""
+    return log.is_file() and any(line.startswith("ready in ") for line in log.read_text(errors="replace").splitlines())

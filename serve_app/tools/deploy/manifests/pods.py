@@ -1,0 +1,206 @@
+"""Pods: one Ray container, what it may do, what it may write to, and the copy of the model repository beside it."""
+
+import math
+
+from serve_app.settings import PROJECT_ROOT, read_environment_file
+from serve_app.tools.deploy import ports
+from serve_app.tools.deploy.api.objects import Manifest
+from serve_app.tools.deploy.api.target import labels_of
+from serve_app.tools.deploy.scenarios.scenario import Group, ModelStore, Scenario
+from serve_app.tools.deploy.scenarios.serving import KEYS, MODELS, PLANS
+
+NOT_ROOT = {
+    "runAsNonRoot": True,
+    "runAsUser": 1000,
+    "runAsGroup": 100,
+    "fsGroup": 100,
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONFINED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+# Karpenter moves pods to save machines; with a model in memory that costs minutes.
+UNMOVED = {"karpenter.sh/do-not-disrupt": "true"}
+# Everything that libraries would write below a home folder that can't be written to.
+WRITABLE = {
+    "HOME": "/tmp",
+    "XDG_CACHE_HOME": "/tmp/cache",
+    "HF_HOME": "/tmp/cache/huggingface",
+    "VLLM_CACHE_ROOT": "/tmp/cache/vllm",
+    "TORCHINDUCTOR_CACHE_DIR": "/tmp/cache/inductor",
+    "TRITON_CACHE_DIR": "/tmp/cache/triton",
+    "MPLCONFIGDIR": "/tmp/cache/matplotlib",
+    "YOLO_CONFIG_DIR": "/tmp/cache",
+}
+# A load balancer takes this long to see that a pod is going.
+DRAINING_S = 30
+SIDECAR = {"cpu": "100m", "memory": "256Mi"}
+LEAVING = """\
+ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "the pod stops" \
+--deadline-remaining-seconds {seconds} || true
+sleep {least}
+for _ in $(seq {rest}); do pgrep -f '^ray::ServeReplica' > /dev/null || break; sleep 1; done
+ray stop
+"""
+
+
+def pod(scenario: Scenario, group: Group, role: str, container: Manifest) -> Manifest:
+    """A pod template; KubeRay adds probes, `ray start`, /dev/shm and its own labels."""
+    spec: Manifest = {
+        "automountServiceAccountToken": False,
+        "serviceAccountName": scenario.name,
+        "securityContext": NOT_ROOT,
+        "terminationGracePeriodSeconds": scenario.drain_s + 60,
+        "enableServiceLinks": False,
+        "containers": [container],
+        "volumes": volumes(scenario, role),
+    }
+    if scenario.models and reads_models(scenario, role):
+        spec["initContainers"] = [models_sidecar(scenario, scenario.models, group)]
+    spec |= machine(group)
+    if role == "head" and scenario.autoscales:
+        # the autoscaler beside it asks for pods
+        spec |= {"automountServiceAccountToken": True, "serviceAccountName": f"{scenario.name}-head"}
+    metadata = {
+        "labels": pod_labels(scenario) | {"app.kubernetes.io/component": role},
+        "annotations": UNMOVED,
+    }
+    return {"metadata": metadata, "spec": spec}
+
+
+def reads_models(scenario: Scenario, role: str) -> bool:
+    return role == "vision" or (role == "head" and scenario.head.works and "vision" not in scenario.workers)
+
+
+def labels(scenario: Scenario) -> dict[str, str]:
+    return labels_of(scenario.name)
+
+
+def pod_labels(scenario: Scenario) -> dict[str, str]:
+    """Without app.kubernetes.io/name, by which KubeRay's head Service finds its pod."""
+    return {key: value for key, value in labels(scenario).items() if key != "app.kubernetes.io/name"}
+
+
+def has_routers(scenario: Scenario, role: str) -> bool:
+    return role == "routers" or (role == "head" and "routers" not in scenario.workers)
+
+
+def ray_container(scenario: Scenario, group: Group, role: str) -> Manifest:
+    amounts = {"memory": group.memory, "ephemeral-storage": group.disk}
+    gpus = {"nvidia.com/gpu": str(group.gpus)} if group.gpus else {}
+    container: Manifest = {
+        "name": f"ray-{'head' if role == 'head' else 'worker'}",
+        "image": scenario.images.name(group.image),
+        "imagePullPolicy": scenario.images.pull_policy,
+        "env": environment(scenario, group, role),
+        "ports": container_ports(role),
+        # no limit on the processor: a throttled raylet misses its own heartbeats
+        "resources": {"requests": {"cpu": cores(group.cpu)} | amounts | gpus, "limits": amounts | gpus},
+        "securityContext": CONFINED,
+        "volumeMounts": mounts(scenario, role),
+    }
+    if role != "head":
+        container["lifecycle"] = {"preStop": {"exec": {"command": ["bash", "-lc", leaving(scenario.drain_s)]}}}
+    return container
+
+
+def leaving(drain_s: int) -> str:
+    """Ray hears that the node goes, Serve moves its replicas, load balancers look away, and only then Ray ends."""
+    least = min(DRAINING_S, drain_s)
+    return LEAVING.format(seconds=drain_s, least=least, rest=drain_s - least)
+
+
+def environment(scenario: Scenario, group: Group, role: str) -> list[Manifest]:
+    values = read_environment_file(PROJECT_ROOT / "configs" / "ray.env")
+    values |= {
+        # images differ in the last part of Python's version
+        "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAINING_S),
+        **WRITABLE,
+        **scenario.environment,
+    }
+    if role == "head":
+        prometheus = f"http://kube-prometheus-stack-prometheus.{scenario.monitoring_namespace}.svc:9090"
+        grafana = f"http://kube-prometheus-stack-grafana.{scenario.monitoring_namespace}.svc:80"
+        values |= {"RAY_PROMETHEUS_HOST": prometheus, "RAY_GRAFANA_HOST": grafana}
+    variables: list[Manifest] = [{"name": name, "value": value} for name, value in sorted(values.items())]
+    if scenario.hub_token and (role == "llm" or (role == "head" and scenario.head.works)):
+        reference = {"name": scenario.hub_token.secret, "key": scenario.hub_token.key}
+        variables.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
+    return variables
+
+
+def container_ports(role: str) -> list[Manifest]:
+    served = {"serve": ports.HTTP, "serve-grpc": ports.GRPC, "metrics": ports.METRICS}
+    if role == "head":
+        served |= {"gcs-server": ports.GCS, "dashboard": ports.DASHBOARD, "client": ports.CLIENT}
+    return [{"name": name, "containerPort": port} for name, port in served.items()]
+
+
+def volumes(scenario: Scenario, role: str) -> list[Manifest]:
+    found: list[Manifest] = [{"name": "tmp", "emptyDir": {}}]
+    if scenario.models and reads_models(scenario, role):
+        found.append({"name": "models", "emptyDir": {"sizeLimit": scenario.models.room}})
+        plans: Manifest = {"emptyDir": {}}
+        if scenario.plans:
+            plans = {"persistentVolumeClaim": {"claimName": scenario.plans.claim}}
+        found.append({"name": "plans"} | plans)
+    if scenario.admin_key and has_routers(scenario, role):
+        items = [{"key": scenario.admin_key.key, "path": scenario.admin_key.key}]
+        secret = {"secretName": scenario.admin_key.secret, "defaultMode": 0o440, "items": items}
+        found.append({"name": "keys", "secret": secret})
+    return found
+
+
+def mounts(scenario: Scenario, role: str) -> list[Manifest]:
+    found: list[Manifest] = [{"name": "tmp", "mountPath": "/tmp"}]
+    if scenario.models and reads_models(scenario, role):
+        found.append({"name": "models", "mountPath": str(MODELS.parent), "readOnly": True})
+        found.append({"name": "plans", "mountPath": str(PLANS)})
+    if scenario.admin_key and has_routers(scenario, role):
+        found.append({"name": "keys", "mountPath": str(KEYS), "readOnly": True})
+    return found
+
+
+def models_sidecar(scenario: Scenario, store: ModelStore, group: Group) -> Manifest:
+    """A container that runs before Ray's and beside it: pulls the repository, then follows it."""
+    folder = str(MODELS.parent)
+    return {
+        "name": "models",
+        "image": scenario.images.name(group.image),
+        "imagePullPolicy": scenario.images.pull_policy,
+        "restartPolicy": "Always",
+        "command": ["python", "scripts/models", "pull", store.url, folder, "--follow", "--every", str(store.poll_s)],
+        "env": [{"name": name, "value": value} for name, value in sorted(WRITABLE.items())],
+        # Ray starts when the first pull is whole, however long that takes
+        "startupProbe": {
+            "exec": {"command": ["test", "-e", str(MODELS)]},
+            "periodSeconds": 2,
+            "failureThreshold": math.ceil(scenario.initializing_timeout_s / 2),
+        },
+        "resources": {"requests": SIDECAR, "limits": {"memory": SIDECAR["memory"]}},
+        "securityContext": CONFINED,
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, {"name": "models", "mountPath": folder}],
+    }
+
+
+def machine(group: Group) -> Manifest:
+    """Where it may run: the pools it names, and GPU machines only for who asks for a GPU."""
+    wanted = [{"key": "serve-app/pool", "operator": "In", "values": list(group.pools)}] if group.pools else []
+    if group.gpus and group.pools:
+        # of the machine's size: Karpenter would put two pods that wait together on one larger and dearer one
+        wanted.append({"key": "karpenter.k8s.aws/instance-gpu-count", "operator": "In", "values": [str(group.gpus)]})
+    found: Manifest = {}
+    if wanted:
+        terms = {"nodeSelectorTerms": [{"matchExpressions": wanted}]}
+        found["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+    if group.gpus:
+        found["tolerations"] = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    return found
+
+
+def cores(cpu: float) -> str:
+    return f"{cpu:g}" if cpu == int(cpu) else f"{int(cpu * 1000)}m"

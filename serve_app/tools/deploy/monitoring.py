@@ -1,0 +1,59 @@
+"""What watches the service on Kubernetes, made of configs/monitoring: scrapes, alerts and dashboards as manifests."""
+
+from pathlib import Path
+
+import yaml
+
+from serve_app.settings import PROJECT_ROOT
+from serve_app.tools.deploy.api.objects import Manifest
+from serve_app.tools.deploy.api.target import labels_of
+from serve_app.tools.deploy.scenarios.files import to_yaml
+
+SOURCE = PROJECT_ROOT / "configs" / "monitoring"
+GENERATED = PROJECT_ROOT / "kuberay" / "cluster" / "monitoring.yaml"
+DASHBOARD = {"grafana_dashboard": "1"}  # Grafana's sidecar loads what carries it
+RELEASE = {"release": "kube-prometheus-stack"}
+HEADER = """\
+# What watches the service: scrapes of Ray's pods, alerts, Grafana's dashboards. Prerequisite: kube-prometheus-stack.
+# Generated from configs/monitoring by `python -m serve_app.tools.deploy.monitoring`; change it there.
+"""
+
+
+def monitoring_manifests(namespace: str, labels: dict[str, str]) -> list[Manifest]:
+    return [
+        _pod_monitor(namespace, labels),
+        _rules(namespace, labels),
+        *(_dashboard(path, namespace, labels) for path in sorted((SOURCE / "grafana" / "dashboards").glob("*.json"))),
+    ]
+
+
+def _pod_monitor(namespace: str, labels: dict[str, str]) -> Manifest:
+    manifest: Manifest = yaml.safe_load((SOURCE / "podmonitor.yaml").read_text())
+    manifest["metadata"] |= {"namespace": namespace, "labels": labels | manifest["metadata"]["labels"]}
+    return manifest
+
+
+def _rules(namespace: str, labels: dict[str, str]) -> Manifest:
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "serve-app", "namespace": namespace, "labels": labels | RELEASE},
+        "spec": yaml.safe_load((SOURCE / "alerts.yaml").read_text()),
+    }
+
+
+def _dashboard(path: Path, namespace: str, labels: dict[str, str]) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": f"serve-app-dashboard-{path.stem}", "namespace": namespace, "labels": labels | DASHBOARD},
+        "data": {f"serve-app-{path.name}": path.read_text()},
+    }
+
+
+def monitoring_document(namespace: str, labels: dict[str, str]) -> str:
+    return HEADER + to_yaml(monitoring_manifests(namespace, labels))
+
+
+if __name__ == "__main__":
+    GENERATED.write_text(monitoring_document("serve-app", labels_of("serve-app")))

@@ -1,0 +1,1 @@
+"""`scripts/detect`: a folder of pictures through the service."""

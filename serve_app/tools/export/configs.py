@@ -1,0 +1,121 @@
+"""The config.pbtxt of every model in a repository; what is committed was written by this."""
+
+from collections.abc import Mapping
+
+from serve_app.detection.onnx_nms import MAX_DETECTIONS
+from serve_app.tools.export.backings import CACHED, Backing
+from serve_app.tools.export.tiers import PREPROCESS, Tier, tier_engine_name
+
+# How engines and requests are told what a model is for.
+RAW, END2END, TIER = "raw", "end2end", "tier"
+
+END2END_OUTPUTS = (
+    ("num_dets", "TYPE_INT32", "1"),
+    ("det_boxes", "TYPE_FP32", f"{MAX_DETECTIONS}, 4"),
+    ("det_scores", "TYPE_FP32", f"{MAX_DETECTIONS}"),
+    ("det_classes", "TYPE_INT32", f"{MAX_DETECTIONS}"),
+)
+RAW_OUTPUTS = (("output0", "TYPE_FP32", "-1, -1"),)
+ENGINE_MAX_BATCH = 64
+PREPROCESS_MAX_BATCH = 128
+
+HEADER = """\
+# {purpose}
+name: "{name}"
+{engine}
+max_batch_size: {max_batch}
+"""
+
+WARM_UP = """
+  {{
+    name: "zeros{of}"
+    batch_size: {batch}
+    inputs {{ key: "images" value {{ data_type: {kind} dims: [ {dims} ] zero_data: true }} }}
+  }}"""
+
+BATCHING = """
+dynamic_batching {{
+{preferred}  max_queue_delay_microseconds: {window_us}
+  preserve_ordering: {order}
+  default_queue_policy {{
+    timeout_action: REJECT
+    default_timeout_microseconds: {timeout_us}
+    max_queue_size: 128
+  }}
+}}
+"""
+
+
+def _tensors(kind: str, tensors: tuple[tuple[str, str, str], ...]) -> str:
+    rows = ",\n".join(f'  {{ name: "{name}" data_type: {dtype} dims: [ {dims} ] }}' for name, dtype, dims in tensors)
+    return f"{kind} [\n{rows}\n]\n"
+
+
+def _batching(backing: Backing, window_us: int, order: bool, preferred: str = "") -> str:
+    line = f"  preferred_batch_size: [ {preferred} ]\n" if preferred else ""
+    return BATCHING.format(
+        preferred=line, window_us=window_us, order=str(order).lower(), timeout_us=backing.queue_timeout_us
+    )
+
+
+def engine_config(backing: Backing, name: str, purpose: str, kind: str, side: int, tier: Tier | None = None) -> str:
+    """A model that runs an engine on `images`."""
+    images = ("TYPE_UINT8", f"{side}, {side}, 3") if kind == TIER else ("TYPE_FP32", f"3, {side}, {side}")
+    max_batch = tier.max_batch if tier else ENGINE_MAX_BATCH
+    window, order, preferred = (tier.window_us, tier.keeps_order, "") if tier else (5000, False, "4, 8, 16, 32")
+    batching = _batching(backing, window, order, preferred)
+    outputs = RAW_OUTPUTS if kind == RAW else END2END_OUTPUTS
+    return (
+        HEADER.format(purpose=purpose, name=name, engine=backing.engine, max_batch=max_batch)
+        + _tensors("input", (("images", *images),))
+        + _tensors("output", outputs)
+        + batching
+        + backing.engine_tail(tier)
+        + "version_policy { latest { num_versions: 1 } }\n"
+        + _warm_up(images, (1, max_batch) if backing.warms_largest else (1,))
+    )
+
+
+def _warm_up(images: tuple[str, str], batches: tuple[int, ...]) -> str:
+    kind, dims = images
+    rounds = (
+        WARM_UP.format(of=f" of {batch}" if len(batches) > 1 else "", batch=batch, kind=kind, dims=dims)
+        for batch in batches
+    )
+    return f"model_warmup [{','.join(rounds)}\n]\n"
+
+
+def preprocess_config(backing: Backing, side: int) -> str:
+    """The first step of track D: a picture's bytes to the engine's square."""
+    text = HEADER.format(
+        purpose="Decodes and letterboxes pictures for every tier of track D.",
+        name=PREPROCESS, engine=backing.reader, max_batch=PREPROCESS_MAX_BATCH,
+    )  # fmt: skip
+    text += 'input [\n  { name: "encoded" data_type: TYPE_UINT8 dims: [ -1 ] allow_ragged_batch: true }\n]\n'
+    outputs = (("images", "TYPE_UINT8", f"{side}, {side}, 3"), ("original_size", "TYPE_INT32", "2"))
+    text += _tensors("output", outputs)
+    # no window: waiting is the engine's business, where batches form
+    text += _batching(backing, 0, True)
+    cached = CACHED if backing.caches_pictures else ""
+    return text + backing.reader_tail + cached + "version_policy { latest { num_versions: 1 } }\n"
+
+
+def pipeline_config(size: str, tier: Tier) -> str:
+    """Track D: preprocessing and engine in one request."""
+    outputs = (*END2END_OUTPUTS, ("original_size", "TYPE_INT32", "2"))
+    text = HEADER.format(
+        purpose=f"Track D, {tier.name}: bytes of a picture in, detections out.",
+        name=f"yolo_{size}{tier.suffix}", engine='platform: "ensemble"', max_batch=tier.max_batch,
+    )  # fmt: skip
+    text += _tensors("input", (("encoded", "TYPE_UINT8", "-1"),)) + _tensors("output", outputs)
+    first = _step(PREPROCESS, {"encoded": "encoded"}, {"images": "letterboxed", "original_size": "original_size"})
+    names = {name: name for name, _, _ in END2END_OUTPUTS}
+    second = _step(tier_engine_name(size, tier), {"images": "letterboxed"}, names)
+    return text + f"ensemble_scheduling {{\n  step [\n{first},\n{second}\n  ]\n}}\n"
+
+
+def _step(model: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> str:
+    maps = [("input_map", key, value) for key, value in inputs.items()]
+    maps += [("output_map", key, value) for key, value in outputs.items()]
+    lines = "\n".join(f'      {kind} {{ key: "{key}" value: "{value}" }}' for kind, key, value in maps)
+    return f'    {{\n      model_name: "{model}"\n      model_version: -1\n{lines}\n    }}'

@@ -1,0 +1,1 @@
+"""`scripts/llm_client`: a file of prompts through a language model."""

@@ -1,0 +1,75 @@
+"""The command line of the process that builds one plan."""
+
+import argparse
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from serve_app.errors import ConfigurationError, ServeAppError
+from serve_app.triton.plans.builder import WORKSPACE_MIB, Profile, build_plan
+from serve_app.triton.plans.files import write_whole
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    # Python's own handlers wait until TensorRT returns, which takes minutes: Ctrl-C ends it at once, and so does the
+    # first line that nobody is left to read. Else a builder outlives who started it, with the GPU in its hands.
+    for number in (signal.SIGINT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        _build(_parser().parse_args(arguments))
+    except (ServeAppError, OSError) as problem:
+        sys.exit(f"error: {' '.join(str(problem).split())}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m serve_app.triton.plans", description="Builds a TensorRT plan for the GPU of this machine."
+    )
+    parser.add_argument("graph", type=Path, help="the ONNX graph; its types and Q/DQ nodes decide the precision")
+    parser.add_argument("target", type=Path, help="where the plan goes; written whole or not at all")
+    parser.add_argument("--name", help="what lines of progress call it; default: the graph's file name")
+    parser.add_argument("--min", type=int, default=1, help="the smallest batch; default: %(default)s")
+    parser.add_argument("--opt", type=int, required=True, help="the batch that the plan is fastest at")
+    parser.add_argument("--max", type=int, required=True, help="the largest batch")
+    parser.add_argument("--timing-cache", type=Path, help="a file of timings that builds share; made if there is none")
+    parser.add_argument(
+        "--workspace-mib", type=int, default=WORKSPACE_MIB, help="GPU memory a kernel may use; default: %(default)s"
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print TensorRT's version and end")
+    return parser
+
+
+class _Version(argparse.Action):
+    """Ends before argparse misses the positionals."""
+
+    def __call__(self, *_: Any) -> None:
+        print(_tensorrt().__version__)
+        sys.exit(0)
+
+
+def _tensorrt() -> ModuleType:
+    try:
+        return importlib.import_module("tensorrt")
+    except ImportError as problem:
+        raise ConfigurationError(f"TensorRT's Python package can't be loaded: {problem}") from None
+
+
+def _build(options: argparse.Namespace) -> None:
+    def report(line: str) -> None:
+        print(f"{options.name or options.graph.name}: {line}", flush=True)
+
+    timing = options.timing_cache
+    profile = Profile(options.min, options.opt, options.max)
+    known = timing.read_bytes() if timing and timing.exists() else b""
+    graph = options.graph.read_bytes()
+    plan, learned = build_plan(_tensorrt(), graph, profile, known, report, workspace_mib=options.workspace_mib)
+    write_whole(options.target, plan)
+    if timing:
+        try:
+            write_whole(timing, learned)
+        except OSError as problem:  # the next build takes longer, and that is all
+            report(f"the timing cache can't be kept: {problem}")
