@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from serve_app.detection.weights import Weights, find_weights
 from serve_app.errors import ConfigurationError
 from serve_app.settings import DetectionSettings
+from serve_app.tools.export.calibration import calibration_key, calibration_squares
 from serve_app.tools.export.layout import ModelFolder
 from serve_app.types import ModelCard, Pixels, Thresholds
 
@@ -49,7 +50,7 @@ class SizeRecipe:
         digest.update(f"{RECIPE} {self.settings.image_size} {self.source.precision} {self.source.nms}".encode())
         digest.update(f"{self.settings.engine} {self.settings.runs_on} {self.fixed}".encode())
         if self.source.precision in ("int8", "fp8"):
-            digest.update(str(self.settings.calibration).encode())
+            digest.update(calibration_key(self.settings.calibration).encode())
         return digest.hexdigest()[:16]
 
     def is_current(self, target: Path) -> bool:
@@ -96,8 +97,6 @@ class SizeRecipe:
         return {RAW: raw, END2END: end2end, TIER: accept_uint8(end2end)}
 
     def _calibration(self) -> Iterator[Pixels]:
-        from serve_app.tools.export.calibration import calibration_squares
-
         return calibration_squares(self.settings.calibration, self.settings.image_size)
 
     def build(self, target: Path, folder: ModelFolder) -> None:
