@@ -1,9 +1,8 @@
-"""A fake language model behind a real gRPC server, which answers a stream as a test's script says."""
+"""A fake language model behind a real gRPC server; a test's script writes the responses of its stream."""
 
 import socket
 import struct
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -26,7 +25,7 @@ def text_of(raw):
 
 
 class FakeModel(GRPCInferenceServiceServicer):
-    """`script(requests, context)` is one stream: an iterable of responses. `messages` is all that came."""
+    """`script(requests, context)` is one stream: an iterable of responses. `messages` are the requests that arrived."""
 
     def __init__(self):
         self.messages, self.streams = [], 0
@@ -38,7 +37,7 @@ class FakeModel(GRPCInferenceServiceServicer):
 
     @staticmethod
     def answer(message, *texts, final=True):
-        """`final` None: a server that marks no end."""
+        """`final` None: the server does not mark the last response."""
         response = pb.ModelInferResponse(id=message.id, model_name=message.model_name)
         if texts:
             response.outputs.add(name="TEXT", datatype="BYTES", shape=[len(texts)])
@@ -50,17 +49,15 @@ class FakeModel(GRPCInferenceServiceServicer):
 
     @staticmethod
     def failure(message, error):
-        """As Triton and serve_app send it: the id of the request that failed, and its error."""
+        """The error of a request, with its id, as Triton and serve_app send it."""
         response = pb.ModelInferResponse(id=message.id)
         response.parameters[FINAL].bool_param = True
         return pb.ModelStreamInferResponse(error_message=error, infer_response=response)
 
-    def grow(self, message, *words, pause_s=0.0, final="empty"):
-        """Whole texts so far, word by word; the end is an `empty` response, `with` the last text, or not marked."""
+    def grow(self, message, *words, final="empty"):
+        """The text so far, word by word; the end is an `empty` response, marked `with` the last text, or not marked (None)."""
         text = self.prompt(message)
         for position, word in enumerate(words):
-            if position:
-                time.sleep(pause_s)
             text += word
             last = position == len(words) - 1
             yield self.answer(message, text, final=None if final is None else last and final == "with")
@@ -84,7 +81,7 @@ class FakeModel(GRPCInferenceServiceServicer):
 
 @pytest.fixture
 def fake():
-    """The fake model, whose `url` answers."""
+    """A fake model that is served at its `url`."""
     model = FakeModel()
     server = grpc.server(ThreadPoolExecutor(4))
     add_GRPCInferenceServiceServicer_to_server(model, server)
@@ -96,7 +93,7 @@ def fake():
 
 
 class Wire:
-    """A connection to the fake model that can be cut under both, in the middle of a stream."""
+    """A proxy to the fake model whose connections can be cut."""
 
     def __init__(self, port):
         self._port = port
@@ -127,7 +124,7 @@ class Wire:
     def cut(self):
         self._listener.close()
         for end in self._ends:
-            with suppress(OSError):  # whose other side is gone already
+            with suppress(OSError):  # the other side has closed it
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
         self._ends.clear()
@@ -142,7 +139,7 @@ def wire(fake):
 
 @pytest.fixture
 def unreachable():
-    """An address where nobody listens, and nobody can while it is held."""
+    """An address where nothing listens; the bound socket keeps others from using it."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{held.getsockname()[1]}"
@@ -150,6 +147,6 @@ def unreachable():
 
 @pytest.fixture
 def silent():
-    """An address that takes connections and says nothing on them."""
+    """An address that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"127.0.0.1:{listener.getsockname()[1]}"

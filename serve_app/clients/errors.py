@@ -1,4 +1,4 @@
-"""What a server's refusal is here: the same error that it was there."""
+"""Server errors as this project's exceptions: a client raises the class that the server raised."""
 
 from serve_app import errors
 from serve_app.errors import ServeAppError, UnavailableError
@@ -19,7 +19,7 @@ BY_STATUS: dict[int, type[ServeAppError]] = {
         errors.DeadlineExceededError,
     )
 }
-# gRPC has fewer words; the rest are failures of the server.
+# gRPC has fewer codes than HTTP; any other one is a failure of the server.
 GRPC_STATUS = {
     "INVALID_ARGUMENT": 400,
     "UNAUTHENTICATED": 401,

@@ -1,23 +1,23 @@
-"""The pictures that a person points at: one, or those of a folder."""
+"""The pictures at a path: one file, or those of a folder."""
 
 from pathlib import Path
 
 from serve_app.detection.preprocess import ENDINGS
 from serve_app.errors import InvalidRequestError
 
-MOST_IN_MEMORY = 1000
+MAX_IN_MEMORY = 1000
 
 
-def picture_paths(place: Path) -> list[Path]:
-    if place.is_file():
-        return [place]
-    if not place.is_dir():
-        raise InvalidRequestError(f"{place}: there is no such file or folder")
-    found = sorted(path for path in place.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
+def picture_paths(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InvalidRequestError(f"{path}: there is no such file or folder")
+    found = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in ENDINGS and entry.is_file())
     if not found:
-        raise InvalidRequestError(f"{place} has no pictures ({', '.join(ENDINGS)})")
+        raise InvalidRequestError(f"{path} has no pictures ({', '.join(ENDINGS)})")
     return found
 
 
-def pictures_in(place: Path) -> list[bytes]:
-    return [path.read_bytes() for path in picture_paths(place)[:MOST_IN_MEMORY]]
+def read_pictures(path: Path) -> list[bytes]:
+    return [picture.read_bytes() for picture in picture_paths(path)[:MAX_IN_MEMORY]]

@@ -1,4 +1,4 @@
-"""What the command lines of clients have in common: how values are read, mistakes told, and the status at the end."""
+"""Command-line arguments of the tools: parsers for values, one-line errors, and exit statuses."""
 
 import argparse
 import math
@@ -17,17 +17,19 @@ FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line, without the options before it."""
+        """One line, without argparse's usage."""
         self.exit(WRONG_USAGE, f"error: {message}\n")
 
 
 class Defaults(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        """No default is none to tell of."""
+        """Without "(default: None)"."""
         return action.help if action.default is None else super()._get_help_string(action)
 
 
 def number(kind: Callable[[str], float], least: float, most: float = math.inf) -> Callable[[str], float]:
+    """A parser for numbers from `least` to `most`."""
+
     def read(text: str) -> float:
         value = kind(text)
         if not least <= value <= most or math.isinf(value):
@@ -35,12 +37,12 @@ def number(kind: Callable[[str], float], least: float, most: float = math.inf) -
             raise argparse.ArgumentTypeError(f"{text} is not {limits}")
         return value
 
-    read.__name__ = kind.__name__  # argparse names it: "invalid int value: 'x'"
+    read.__name__ = kind.__name__  # argparse prints it: "invalid int value: 'x'"
     return read
 
 
 def list_of(kind: Callable[[str], Value]) -> Callable[[str], list[Value]]:
-    """Several, with commas."""
+    """A parser for values separated by commas."""
 
     def read(text: str) -> list[Value]:
         return [kind(part) for part in text.split(",")]
@@ -57,7 +59,7 @@ def address(text: str) -> str:
 
 
 def end_with(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> NoReturn:
-    """The process ends with what `run` answers, or with what kept it from that."""
+    """Run a command and exit with its status; an expected error is printed in one line."""
     try:
         sys.exit(run(options))
     except KeyboardInterrupt:

@@ -101,7 +101,7 @@ def test_many_at_once_are_answered_in_the_folders_order(service, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (("/nowhere",), 2, "error: /nowhere is no folder"),
+        (("/nowhere",), 2, "error: /nowhere is not a folder"),
         (("EMPTY",), 2, "error: EMPTY has no pictures (.jpg, .jpeg, .png, .webp, .bmp)"),
         (("FOLDER", "--track", "huge"), 1, "error: no track at /predict/huge; there is: "),
         (("FOLDER", "--protocol", "kserve-http", "--model", "huge"), 1, "error: Request for unknown model: 'huge'"),

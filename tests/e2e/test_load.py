@@ -41,10 +41,16 @@ def test_a_service_that_refuses_makes_the_run_fail(service):
     assert rows["/predict/huge"]["num_failures"] == rows["/predict/huge"]["num_requests"] > 0
 
 
+def test_a_service_that_is_not_there_ends_the_run_before_any_request():
+    ran, rows = load("--host", "http://127.0.0.1:9", "-u", 1, "-t", "60s")
+    assert (ran.returncode, rows) == (1, {})
+    assert ran.stderr.splitlines()[-1].startswith("error: http://127.0.0.1:9 can't be reached: [Errno 111]"), ran.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--what", "video"), "--what: 'video' is none of rest, kserve, chat"),
+        (("--what", "video"), "--what: 'video' is not one of rest, kserve, chat"),
         (("--pictures", "/nowhere"), "/nowhere: there is no such file or folder"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Detection as a program asks for it: one class a protocol, the same answers from each."""
+"""Detection clients: one class for each protocol, all with the same results."""

@@ -1,4 +1,4 @@
-"""What every way to ask for detections has in common."""
+"""The interface of detection clients."""
 
 from abc import ABC, abstractmethod
 from typing import Any, Self
@@ -9,21 +9,21 @@ DEFAULTS = Thresholds()
 
 
 class Detector(ABC):
-    """A connection; closed at the end of a `with`."""
+    """A connection to the service; a `with` statement closes it."""
 
-    model: str  # which one answers, as soon as that is known
+    model: str  # name of the model that answers; empty until it is known
 
     @abstractmethod
     def detect(self, picture: bytes, thresholds: Thresholds = DEFAULTS) -> PictureResult:
-        """The answer, or the error that the server says."""
+        """Detect objects; raises the error that the server reports."""
 
     @abstractmethod
     def statistics(self) -> dict[str, Any]:
-        """Triton's, of the model that answered."""
+        """Triton's statistics of the model."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""Detection over KServe v2, for this service or any Triton server: `images` → `output0`, or whole pictures → boxes."""
+"""Detection over KServe v2, on this service or any Triton server."""
 
 import time
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from serve_app.errors import InvalidRequestError, UnreadableImageError
 from serve_app.settings import MAX_PIXELS
 from serve_app.types import PictureResult, StageTimes, Thresholds
 
-SIDE = 640  # of the square that whole-picture models letterbox to, where they don't tell
+SIDE = 640  # pixels of the letterboxed square, unless the model's metadata gives another size
 
 
 class KserveDetector(Detector):
-    """A model that takes a letterboxed square is given one, and its head is read here; others do all of it."""
+    """For models that take letterboxed squares (`images` → `output0`, decoded here) or whole pictures (→ boxes)."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class KserveDetector(Detector):
         limits = {"score_threshold": repr(thresholds.confidence), "iou_threshold": repr(thresholds.iou)}
         try:
             outputs = self._infer("encoded", np.frombuffer(picture, np.uint8)[None], limits)
-        except InvalidRequestError as problem:  # the tensor is right, so it is about the picture
+        except InvalidRequestError as problem:  # the tensor is valid, so the picture is not
             raise UnreadableImageError(problem.message) from None
         answered = time.perf_counter()
         width, height = (int(size) for size in outputs["original_size"][0])

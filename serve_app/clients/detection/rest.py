@@ -1,4 +1,4 @@
-"""Detection over REST."""
+"""Detection over this service's REST endpoints."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ FIELDS = ("x1", "y1", "x2", "y2", "confidence", "class", "class_name")
 
 
 class RestDetector(Detector):
-    """A track: what stands behind /predict/, such as `nano`, or a whole path, such as /pytorch/predict/nano."""
+    """`track` is the last part of /predict/{track}, such as `nano`, or a whole path, such as /pytorch/predict/nano."""
 
     def __init__(self, url: str = "http://localhost:8000", track: str = "nano", timeout_s: float = 60.0) -> None:
-        self.model = ""  # told by the first answer
+        self.model = ""  # known after the first answer
         self._path = track if track.startswith("/") else f"/predict/{track}"
         self._client = httpx.Client(base_url=url, timeout=timeout_s)
 
     def detect(self, picture: bytes, thresholds: Thresholds = DEFAULTS) -> PictureResult:
-        answer = self._ask("POST", self._path, content=picture, params=_query(thresholds))
+        answer = self._request("POST", self._path, content=picture, params=_query(thresholds))
         self.model = answer["model"]["name"]
         size = answer["image"]
         found = tuple(Detection(*(one[name] for name in FIELDS)) for one in answer["detections"])
@@ -28,9 +28,9 @@ class RestDetector(Detector):
         return PictureResult(size["width"], size["height"], found, StageTimes(**times))
 
     def statistics(self) -> dict[str, Any]:
-        return self._ask("GET", f"/v2/models/{self.model}/stats")
+        return self._request("GET", f"/v2/models/{self.model}/stats")
 
-    def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+    def _request(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         try:
             answer = self._client.request(method, path, **options)
         except httpx.HTTPError as problem:
@@ -38,7 +38,7 @@ class RestDetector(Detector):
         try:
             document: dict[str, Any] = answer.json()
         except ValueError:
-            raise error_of(answer.status_code, f"no answer of this service: {answer.text[:80]!r}") from None
+            raise error_of(answer.status_code, f"not an answer of this service: {answer.text[:80]!r}") from None
         if not answer.is_success:
             raise error_of(answer.status_code, str(document.get("error", document)))
         return document

@@ -1,1 +1,1 @@
-"""Prompts to a language model over Triton's gRPC stream, with the times that were really measured."""
+"""Prompts to a language model over Triton's gRPC stream."""

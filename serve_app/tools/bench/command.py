@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from serve_app.clients.errors import unreachable
-from serve_app.clients.pictures import pictures_in
+from serve_app.clients.pictures import read_pictures
 from serve_app.errors import InvalidRequestError
 from serve_app.settings import PROJECT_ROOT
 from serve_app.tools.arguments import FAILED, Defaults, Parser, end_with, list_of, number
@@ -78,7 +78,7 @@ def check_fidelity(service: Service, targets: Sequence[Target], picture: bytes, 
 def measure_all(
     service: Service, options: argparse.Namespace, targets: Sequence[Target], console: Console
 ) -> list[Row]:
-    pictures = pictures_in(options.pictures)
+    pictures = read_pictures(options.pictures)
     loads = [(1, rate) for rate in options.rate] if options.rate else [(clients, None) for clients in options.clients]
     plan = [(target, *load) for _ in range(options.rounds) for load in loads for target in targets]
     rows = []
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     service = Service(options.url)
     try:
         targets = chosen(service, options.track, options.size)
-        same = check_fidelity(service, targets, pictures_in(options.pictures)[0], console)
+        same = check_fidelity(service, targets, read_pictures(options.pictures)[0], console)
         rows = measure_all(service, options, targets, console)
     except httpx.HTTPError as problem:
         raise unreachable(options.url, problem) from None

@@ -1,1 +1,1 @@
-"""`scripts/detect`: a folder of pictures through the service."""
+"""`scripts/detect`: the pictures of a folder through the service."""

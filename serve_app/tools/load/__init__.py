@@ -1,1 +1,1 @@
-"""Load for Locust, which patches sockets for the whole process: nothing else imports this."""
+"""`scripts/load`: endurance load by Locust, with a web page. Locust patches sockets, so nothing else imports this."""

@@ -1,11 +1,13 @@
-"""What users do, as Locust asks for it: pictures over REST and over KServe v2, and chats with token metrics."""
+"""The Locust users: pictures over REST and over KServe v2, and chats with token metrics."""
 
 import json
+import socket
 import sys
 import time
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import gevent  # type: ignore[import-untyped]
 from locust import FastHttpUser, HttpUser, User, between, constant, events, task
@@ -13,44 +15,64 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.exception import RescheduleTask
 
-from serve_app.clients.pictures import pictures_in
-from serve_app.errors import InvalidRequestError
+from serve_app.clients.pictures import read_pictures
+from serve_app.errors import InvalidRequestError, UnavailableError
 from serve_app.tools.load.requests import Request, chat_request, kserve_request, require_choice
 
 KINDS = ("rest", "kserve", "chat")
-HOST = "http://localhost:8000"  # unless --host says otherwise
+HOST = "http://localhost:8000"  # unless --host is given
+CONNECT_TIMEOUT_S = 5.0
 PROJECT_PICTURE = Path(__file__).parents[3] / "docs" / "shapes.jpg"
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def add_options(parser: LocustArgumentParser) -> None:
-    """Each may stand in the environment too, under the name that is given."""
+    """Each can also be set by the environment variable that is named."""
     add = parser.add_argument_group("serve_app").add_argument
-    add("--what", default="rest", env_var="WHAT", help=f"what users do: {', '.join(KINDS)}, or several with commas")
+    add("--what", default="rest", env_var="WHAT", help=f"kinds of users, separated by commas: {', '.join(KINDS)}")
     add("--pictures", default=str(PROJECT_PICTURE), env_var="IMAGES_PATH", help="a picture, or a folder of them")
-    add("--track", default="nano", env_var="TRACK", help="for rest: what stands behind /predict/, or a whole path")
-    add("--model", default="yolo_nano_gpu_e2e", env_var="MODEL", help="for kserve: takes pictures, or squares of 640")
+    add("--track", default="nano", env_var="TRACK", help="for rest: the last part of /predict/{track}, or a path")
+    add(
+        "--model",
+        default="yolo_nano_gpu_e2e",
+        env_var="MODEL",
+        help="for kserve: takes whole pictures or squares of 640 pixels",
+    )
     add("--chat-model", default="demo-llm", env_var="CHAT_MODEL", help="for chat")
     add("--prompt", default="What is a replica?", env_var="PROMPT", help="for chat")
     add("--max-tokens", type=int, default=64, env_var="MAX_TOKENS", help="for chat")
-    add("--pause", type=float, default=0.0, env_var="PAUSE", help="seconds that a user rests after each answer")
+    add("--pause", type=float, default=0.0, env_var="PAUSE", help="mean seconds between a user's requests")
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def prepare(environment: Environment, **_: Any) -> None:
-    """Reads the pictures once, and leaves only the users that were asked for."""
-    if environment.parsed_options is not None:
-        try:
-            _prepare(environment, environment.parsed_options)
-        except InvalidRequestError as problem:
-            sys.exit(f"error: {problem}")
+    """Build the requests once and keep the users that were chosen; a wrong option or a missing service ends the run."""
+    options = environment.parsed_options
+    if options is None:
+        return
+    try:
+        _prepare(environment, options)
+        if options.headless and not options.worker:  # on the web page the address can still be changed
+            require_service(options.host or HOST)
+    except (InvalidRequestError, UnavailableError) as problem:
+        sys.exit(f"error: {problem}")
+
+
+def require_service(url: str) -> None:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "localhost", port), CONNECT_TIMEOUT_S).close()
+    except OSError as problem:
+        hint = "start the service with `make serve`, or pass its address with --host"
+        raise UnavailableError(f"{url} can't be reached: {problem}; {hint}") from None
 
 
 def _prepare(environment: Environment, options: Any) -> None:
     kinds = require_choice(options.what, KINDS)
     classes: dict[str, type[User]] = {"rest": RestUser, "kserve": KserveUser, "chat": ChatUser}
     environment.user_classes = [classes[kind] for kind in kinds]
-    pictures = pictures_in(Path(options.pictures)) if {"rest", "kserve"} & set(kinds) else []
+    pictures = read_pictures(Path(options.pictures)) if {"rest", "kserve"} & set(kinds) else []
     path = options.track if options.track.startswith("/") else f"/predict/{options.track}"
     RestUser.requests = [(path, picture, {}) for picture in pictures]
     if "kserve" in kinds:
@@ -59,11 +81,11 @@ def _prepare(environment: Environment, options: Any) -> None:
     pause = between(options.pause / 2, options.pause * 1.5) if options.pause else constant(0)
     for user in environment.user_classes:
         user.wait_time = pause
-    gevent.get_hub().loop.update_now()  # its clock stood still meanwhile, and --run-time would end so much earlier
+    gevent.get_hub().loop.update_now()  # its clock stood still, which would shorten --run-time
 
 
 class _Prepared:
-    """Sends what was prepared, in turn."""
+    """Sends the prepared requests round robin."""
 
     requests: ClassVar[list[Request]] = []
     numbers = count()
@@ -91,7 +113,7 @@ class KserveUser(_Prepared, FastHttpUser):
 
 
 class ChatUser(_Prepared, HttpUser):
-    """Beside the whole answer's time: to the first token, and between tokens. Locust's fast client reads no lines."""
+    """Also measures time to first token and between tokens. Uses HttpUser because FastHttpUser can't read lines."""
 
     host = HOST
 
@@ -104,13 +126,13 @@ class ChatUser(_Prepared, HttpUser):
                 answer.failure(f"{answer.status_code}: {answer.text[:200]}")
                 raise RescheduleTask
             moments = [time.perf_counter() for piece in self._pieces(answer) if piece]
-            answer.request_meta["response_time"] = (time.perf_counter() - began) * 1e3  # Locust's own ends at the head
+            answer.request_meta["response_time"] = (time.perf_counter() - began) * 1e3  # Locust's ends with the headers
             if not moments:
-                answer.failure("no token came")
+                answer.failure("no token received")
                 raise RescheduleTask
-        self._tell("first token", (moments[0] - began) * 1e3, len(moments))
+        self._report("first token", (moments[0] - began) * 1e3, len(moments))
         if len(moments) > 1:
-            self._tell("between tokens", (moments[-1] - moments[0]) / (len(moments) - 1) * 1e3, len(moments))
+            self._report("between tokens", (moments[-1] - moments[0]) / (len(moments) - 1) * 1e3, len(moments))
 
     def _pieces(self, answer: Any) -> Any:
         for line in answer.iter_lines():
@@ -122,7 +144,7 @@ class ChatUser(_Prepared, HttpUser):
                     return
                 yield document["choices"][0]["delta"].get("content")
 
-    def _tell(self, name: str, ms: float, tokens: int) -> None:
+    def _report(self, name: str, ms: float, tokens: int) -> None:
         self.environment.events.request.fire(
             request_type="TOKEN", name=name, response_time=ms, response_length=tokens, exception=None, context={}
         )

@@ -1,4 +1,4 @@
-"""What load sends, made before it starts."""
+"""Requests of the Locust users, built before the load starts."""
 
 import json
 from collections.abc import Sequence
@@ -12,36 +12,36 @@ from serve_app.settings import MAX_PIXELS
 
 Request = tuple[str, bytes, dict[str, str]]  # path, body, headers
 SQUARE_PX = 640
-PIPELINE = "_gpu_e2e"  # in the names of models that take whole pictures
+PIPELINE = "_gpu_e2e"  # in the name of a model that takes whole pictures
 
 
 def require_choice(text: str, known: Sequence[str]) -> list[str]:
     chosen = [name.strip() for name in text.split(",")]
     for name in chosen:
         if name not in known:
-            raise InvalidRequestError(f"--what: {name!r} is none of {', '.join(known)}")
+            raise InvalidRequestError(f"--what: {name!r} is not one of {', '.join(known)}")
     return chosen
 
 
 def kserve_request(model: str, picture: bytes) -> Request:
-    """Binary, as Triton's own client writes it."""
-    given = _whole(picture) if PIPELINE in model else _square(picture)
-    body, header_bytes = InferenceServerClient.generate_request_body([given])
+    """A binary request, as tritonclient builds it."""
+    tensor = _whole(picture) if PIPELINE in model else _square(picture)
+    body, header_bytes = InferenceServerClient.generate_request_body([tensor])
     headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(header_bytes)}
     return f"/v2/models/{model}/infer", bytes(body), headers
 
 
 def _whole(picture: bytes) -> InferInput:
-    given = InferInput("encoded", [1, len(picture)], "UINT8")
-    given.set_data_from_numpy(np.frombuffer(picture, np.uint8)[None])
-    return given
+    tensor = InferInput("encoded", [1, len(picture)], "UINT8")
+    tensor.set_data_from_numpy(np.frombuffer(picture, np.uint8)[None])
+    return tensor
 
 
 def _square(picture: bytes) -> InferInput:
     square, _ = letterbox(decode(picture, MAX_PIXELS), SQUARE_PX)
-    given = InferInput("images", [1, 3, SQUARE_PX, SQUARE_PX], "FP32")
-    given.set_data_from_numpy(as_unit_planes(square))
-    return given
+    tensor = InferInput("images", [1, 3, SQUARE_PX, SQUARE_PX], "FP32")
+    tensor.set_data_from_numpy(as_unit_planes(square))
+    return tensor
 
 
 def chat_request(model: str, prompt: str, max_tokens: int) -> Request:

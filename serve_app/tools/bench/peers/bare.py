@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import openvino as ov
 
-from serve_app.clients.pictures import pictures_in
+from serve_app.clients.pictures import read_pictures
 from serve_app.detection.postprocess import keep_wanted, to_detections
 from serve_app.detection.preprocess import Letterbox, decode, letterbox
 from serve_app.settings import MAX_PIXELS
@@ -61,7 +61,7 @@ def main() -> None:
     options = parser.parse_args()
     card = json.loads((options.engine / "model.json").read_text())
     loop = Loop(options.engine, tuple(card["labels"]), int(card["image_size"]), Thresholds())
-    pictures = pictures_in(options.pictures)
+    pictures = read_pictures(options.pictures)
     loop.run(pictures, options.warmup)
     rate = loop.run(pictures, options.seconds)
     print(json.dumps({"images/s": rate, "detections": as_rows(loop.detections[0])}))

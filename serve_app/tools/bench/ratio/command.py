@@ -11,7 +11,7 @@ import httpx
 import psutil
 from rich.console import Console
 
-from serve_app.clients.pictures import pictures_in
+from serve_app.clients.pictures import read_pictures
 from serve_app.errors import UnavailableError
 from serve_app.settings import PROJECT_ROOT
 from serve_app.tools.arguments import FAILED, Parser, end_with, number
@@ -54,7 +54,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> int:
     console = open_console()
-    pictures_in(options.pictures)  # told before anything starts
+    read_pictures(options.pictures)  # told before anything starts
     results: dict[str, Result] = {}
     try:
         measure_all(options, results, console)

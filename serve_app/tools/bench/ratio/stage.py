@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serve_app.clients.pictures import pictures_in
+from serve_app.clients.pictures import read_pictures
 from serve_app.errors import ConfigurationError
 from serve_app.settings import LanguageModelSettings, Settings, read_config, settings_of
 from serve_app.tools.bench.contest import Contender
@@ -43,7 +43,7 @@ class Stage:
 
     @property
     def first_picture(self) -> bytes:
-        return pictures_in(self.pictures)[0]
+        return read_pictures(self.pictures)[0]
 
     def targets(self) -> list[Target]:
         return Service(self.url).targets()
@@ -59,5 +59,5 @@ class Stage:
         return Service(self.url).detect(path, self.first_picture)
 
     def pictures_to(self, target: Target, name: str = "", url: str = "") -> Contender:
-        pictures = pictures_in(self.pictures)
+        pictures = read_pictures(self.pictures)
         return Contender(name or target.track, lambda: picture_turn(url or self.url, target.path, pictures, self.load))

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from serve_app.clients.pictures import pictures_in
+from serve_app.clients.pictures import read_pictures
 from serve_app.errors import InvalidRequestError, ServeAppError
 from serve_app.settings import PROJECT_ROOT, read_config, settings_of
 from serve_app.tools.arguments import FAILED, Defaults, Parser, end_with, list_of, number
@@ -109,7 +109,7 @@ def trial_of(options: argparse.Namespace) -> Trial:
         raise InvalidRequestError(f"{options.model} is an ensemble; sweep one of its models, {steps}, --through it")
     if options.model not in (through, *repository.all[through].steps):
         raise InvalidRequestError(f"--through: {options.model} is no step of {through}")
-    picture = pictures_in(options.picture)[0]
+    picture = read_pictures(options.picture)[0]
     inputs = inputs_of(repository.all[through].config, picture, dict(options.shape))
     preparation = Preparation(device=detection.runs_on, plan_for=LocalPlans(detection.plans, print).plan_for)
     return Trial(repository, options.model, through, inputs, options.duration, options.warmup, preparation)

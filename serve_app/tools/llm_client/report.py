@@ -1,36 +1,35 @@
-"""What a person reads of a run: a line a request, the results file, the summary and the verdict."""
+"""What `scripts/llm_client` prints and stores: a line for each request, the results file, the summary, the verdict."""
 
 from collections import Counter
 from collections.abc import Sequence
-from types import TracebackType
 
+from rich import progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from serve_app.clients.llm.answers import Answer, Spread, spread_of
-from serve_app.clients.llm.messages import Question
+from serve_app.clients.llm.answer import Answer, Latency
+from serve_app.clients.llm.stream import StreamOptions
 
 SEPARATOR = "\n=========\n\n"
 REASONS_SHOWN = 3
 
 
-def line_of(question: Question, answer: Answer) -> str:
-    return f"Model {question.model} - Request {answer.number}: {_measured(question, answer)}"
+def format_line(request: StreamOptions, answer: Answer) -> str:
+    return f"Model {request.model} - Request {answer.number}: {_measured(request, answer)}"
 
 
-def _measured(question: Question, answer: Answer) -> str:
+def _measured(request: StreamOptions, answer: Answer) -> str:
     if answer.error is not None:
         return f"ERROR: {answer.error}"
     last_s = answer.to_last_s or 0.0
     if answer.to_first_s is None:
         return f"no new text, after {_ms(last_s)}"
-    if question.streaming:
+    if request.streaming:
         return f"first token {_ms(answer.to_first_s)}, last token {_ms(last_s)}, {_count(answer.chunks, 'chunk')}"
     return f"whole answer {_ms(last_s)}, {_rate(answer.characters, 'character', last_s)}"
 
 
-def results_of(answers: Sequence[Answer]) -> str:
-    """Each text once, in the order of the prompts; of a failed one its error, and what had come of it."""
+def format_results(answers: Sequence[Answer]) -> str:
+    """Answers in the order of their prompts; a failed one has its error and the text it got."""
     return "".join(f"{_result(answer)}\n{SEPARATOR}" for answer in answers)
 
 
@@ -40,7 +39,7 @@ def _result(answer: Answer) -> str:
     return f"ERROR: {answer.error}" + (f"\n{answer.text}" if answer.text else "")
 
 
-def summary_of(question: Question, answers: Sequence[Answer], wall_s: float) -> list[str]:
+def format_summary(request: StreamOptions, answers: Sequence[Answer], wall_s: float) -> list[str]:
     good = [answer for answer in answers if answer.error is None]
     rows = [
         ("requests", str(len(answers))),
@@ -48,21 +47,21 @@ def summary_of(question: Question, answers: Sequence[Answer], wall_s: float) -> 
         ("wall time", f"{wall_s:.2f} s"),
     ]
     characters = _rate(sum(answer.characters for answer in good), "character", wall_s)
-    to_last = _spread(spread_of(answer.to_last_s for answer in good))
-    if question.streaming:
+    to_last = _latency(Latency.of(answer.to_last_s for answer in good))
+    if request.streaming:
         chunks = _rate(sum(answer.chunks for answer in good), "chunk", wall_s)
-        rows.append(("time to first token", _spread(spread_of(answer.to_first_s for answer in good))))
+        rows.append(("time to first token", _latency(Latency.of(answer.to_first_s for answer in good))))
         rows.append(("time to last token", to_last))
-        rows.append(("received", f"{chunks}; responses with new text, one a generation step"))
+        rows.append(("received", f"{chunks}; responses with new text, one per generation step"))
         rows.append(("generated", characters))
     else:
         rows.append(("time to whole answer", to_last))
-        rows.append(("generated", f"{characters}; tokens show in --streaming-mode only"))
+        rows.append(("generated", f"{characters}; tokens are counted only with --streaming-mode"))
     return [f"  {name:<22}{value}" for name, value in rows]
 
 
-def verdict_of(answers: Sequence[Answer]) -> list[str]:
-    """One line, and under a failure the first reasons."""
+def format_verdict(answers: Sequence[Answer]) -> list[str]:
+    """PASS, or FAIL with the first reasons."""
     reasons = Counter(answer.error for answer in answers if answer.error is not None)
     if not reasons:
         return ["PASS: vLLM example"]
@@ -73,10 +72,10 @@ def verdict_of(answers: Sequence[Answer]) -> list[str]:
     return lines
 
 
-def _spread(spread: Spread | None) -> str:
-    if spread is None:
+def _latency(latency: Latency | None) -> str:
+    if latency is None:
         return "-"
-    return f"p50 {_ms(spread.p50_s)}, p95 {_ms(spread.p95_s)}, max {_ms(spread.max_s)}"
+    return f"p50 {_ms(latency.p50_s)}, p95 {_ms(latency.p95_s)}, max {_ms(latency.max_s)}"
 
 
 def _rate(count: int, name: str, time_s: float) -> str:
@@ -91,30 +90,30 @@ def _ms(time_s: float) -> str:
     return f"{time_s * 1000:.1f} ms"
 
 
-class Reporter:
-    """Lines while it happens, over a bar where a person looks at a terminal."""
+class Progress:
+    """A line for each answer, above a progress bar if the output is a terminal."""
 
-    def __init__(self, question: Question, total: int, console: Console, verbose: bool = False) -> None:
-        self._question = question
+    def __init__(self, request: StreamOptions, total: int, console: Console, verbose: bool = False) -> None:
+        self._request = request
         self._console = console
         self._verbose = verbose
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._progress.add_task(question.model, total=total)
+        columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn())
+        self._bar = progress.Progress(
+            *columns, progress.TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
+        )
+        self._task = self._bar.add_task(request.model, total=total)
 
-    def __enter__(self) -> "Reporter":
-        self._progress.start()
+    def __enter__(self) -> "Progress":
+        self._bar.start()
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _problem: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
 
     def on_text(self, answer: Answer, new: str) -> None:
         if self._verbose:
             self._console.print(f"Request {answer.number} + {new!r}")
 
     def on_end(self, answer: Answer) -> None:
-        self._progress.advance(self._task)
-        self._console.print(line_of(self._question, answer))
+        self._bar.advance(self._task)
+        self._console.print(format_line(self._request, answer))

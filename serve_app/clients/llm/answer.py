@@ -1,4 +1,4 @@
-"""What is known of each request: its text so far, when that came, and how it ended."""
+"""The answer to one prompt: its text so far, when its parts arrived, and how it ended."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,22 +8,20 @@ import numpy as np
 
 @dataclass(slots=True)
 class Answer:
-    """One request as it grows; moments (`…_at_s`) are `time.perf_counter`'s."""
+    """Grows while responses arrive; `…_at_s` are values of time.perf_counter()."""
 
     number: int
     prompt: str
-    text: str = ""
-    # Responses that brought new text. A server sends one for each step of generation, which is mostly one token,
-    # but the contract counts no tokens: so neither does this.
-    chunks: int = 0
+    text: str = ""  # begins with the prompt
+    chunks: int = 0  # responses with new text: usually one token each, but the contract does not count tokens
     sent_at_s: float | None = None
     first_at_s: float | None = None
     last_at_s: float | None = None
     error: str | None = None
     ended: bool = False
 
-    def take(self, text: str, now_s: float) -> str:
-        """Keep the whole text so far; gives what is new in it."""
+    def update(self, text: str, now_s: float) -> str:
+        """Store the whole text so far and return the part that is new."""
         known = self.text or self.prompt
         if not text or text == known:
             self.text = self.text or text
@@ -38,7 +36,7 @@ class Answer:
     def end(self, now_s: float, error: str | None = None) -> None:
         self.ended = True
         self.error = error
-        if self.last_at_s is None:  # an answer that adds nothing to its prompt
+        if self.last_at_s is None:  # no text was added to the prompt
             self.last_at_s = now_s
 
     @property
@@ -51,26 +49,26 @@ class Answer:
 
     @property
     def characters(self) -> int:
-        """Of what was generated: the text without its prompt."""
+        """Length of the generated text, without the prompt."""
         return len(self.text.removeprefix(self.prompt))
 
-    def _since_sent(self, moment_s: float | None) -> float | None:
-        return None if moment_s is None or self.sent_at_s is None else moment_s - self.sent_at_s
+    def _since_sent(self, at_s: float | None) -> float | None:
+        return None if at_s is None or self.sent_at_s is None else at_s - self.sent_at_s
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
-    """How measured times are spread."""
+class Latency:
+    """Percentiles of measured times."""
 
     p50_s: float
     p95_s: float
     max_s: float
 
-
-def spread_of(times_s: Iterable[float | None]) -> Spread | None:
-    """None where nothing was measured."""
-    known = [time_s for time_s in times_s if time_s is not None]
-    if not known:
-        return None
-    p50_s, p95_s = np.percentile(known, [50, 95])
-    return Spread(float(p50_s), float(p95_s), max(known))
+    @classmethod
+    def of(cls, times_s: Iterable[float | None]) -> "Latency | None":
+        """None if nothing was measured."""
+        known = [time_s for time_s in times_s if time_s is not None]
+        if not known:
+            return None
+        p50_s, p95_s = np.percentile(known, [50, 95])
+        return cls(float(p50_s), float(p95_s), max(known))

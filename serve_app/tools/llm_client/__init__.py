@@ -1,0 +1,1 @@
+"""`scripts/llm_client`: the prompts of a file through a language model."""

@@ -1,1 +1,0 @@
-"""`scripts/llm_client`: a file of prompts through a language model."""
