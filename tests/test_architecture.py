@@ -16,8 +16,8 @@ ENVIRONMENT_READERS = {
     "serve_app/settings/reading.py",
     "serve_app/triton/embedded/library.py",
     # commands and what starts processes hand the environment on
-    "serve_app/tools/bench/peers/processes.py",
-    "serve_app/tools/bench/peers/gateway.py",
+    "serve_app/tools/bench/baselines/processes.py",
+    "serve_app/tools/bench/baselines/gateway.py",
     "serve_app/tools/launch/command.py",
     "serve_app/tools/launch/monitor.py",
     "serve_app/tools/export/command.py",

@@ -21,7 +21,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from serve_app.settings import PROJECT_ROOT
-from serve_app.tools.bench.peers.processes import free_port
+from serve_app.tools.bench.baselines.processes import free_port
 from serve_app.tools.launch.leftovers import processes_of
 from serve_app.tools.launch.watch import read_progress, read_status
 

@@ -12,7 +12,7 @@ from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
-from serve_app.tools.bench.peers.tritonserver import tritonserver
+from serve_app.tools.bench.baselines.servers import tritonserver
 
 pytestmark = pytest.mark.e2e
 HEADER = "Inference-Header-Content-Length"

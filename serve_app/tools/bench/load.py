@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from serve_app.tools.bench.wire import Answer, Connection
+from serve_app.tools.bench.connection import Answer, Connection
 
 TIMEOUT_S = 60.0
 

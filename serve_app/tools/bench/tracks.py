@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 
 from serve_app.clients.detection.rest import FIELDS
+from serve_app.tools.bench.connection import post
 from serve_app.tools.bench.load import Generator, Outcome, Plan
-from serve_app.tools.bench.wire import post
 from serve_app.types import Detection
 
 SAME_IOU, SAME_SCORE = 0.99, 0.01

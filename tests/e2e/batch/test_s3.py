@@ -11,7 +11,7 @@ import pytest
 from pyarrow.fs import FileSelector, S3FileSystem
 
 from serve_app.settings import PROJECT_ROOT
-from serve_app.tools.bench.peers.processes import answers, free_port, running
+from serve_app.tools.bench.baselines.processes import answers, free_port, running
 
 pytestmark = pytest.mark.e2e
 PICTURE = (PROJECT_ROOT / "docs" / "shapes.jpg").read_bytes()

@@ -6,8 +6,7 @@ import pytest
 import yaml
 
 from serve_app.settings import PROJECT_ROOT
-from serve_app.tools.bench.ratio.comparisons import paced as with_paced
-from serve_app.tools.bench.ratio.step import (
+from serve_app.tools.bench.ratio.autoscaling import (
     BUSY_S,
     LOAD_PER_S,
     MOST_REPLICAS,
@@ -16,6 +15,7 @@ from serve_app.tools.bench.ratio.step import (
     draw,
     run_course,
 )
+from serve_app.tools.bench.ratio.comparisons import paced as with_paced
 
 pytestmark = pytest.mark.e2e
 CHART = PROJECT_ROOT / "runs" / "autoscaling.png"

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from serve_app.tools.bench.connection import Connection, post
 from serve_app.tools.bench.load import Generator, Plan
-from serve_app.tools.bench.wire import Connection, post
 
 
 class Server:

@@ -13,16 +13,16 @@ from rich.console import Console
 
 from serve_app.errors import ServeAppError, UnavailableError
 from serve_app.settings import PROJECT_ROOT, read_config, settings_of
-from serve_app.tools.bench.contest import Contender, Goal, Measured, Result, contest
-from serve_app.tools.bench.peers.bare import Loop
-from serve_app.tools.bench.peers.ours import is_up
-from serve_app.tools.bench.peers.processes import answers, free_port, running
-from serve_app.tools.bench.ratio.command import parse
+from serve_app.tools.bench.baselines.openvino_loop import Loop
+from serve_app.tools.bench.baselines.processes import answers, free_port, running
+from serve_app.tools.bench.baselines.service import is_up
+from serve_app.tools.bench.ratio.autoscaling import Course, Sample
+from serve_app.tools.bench.ratio.cli import parse
 from serve_app.tools.bench.ratio.comparisons import COMPARISONS
-from serve_app.tools.bench.ratio.contenders import require_equal
 from serve_app.tools.bench.ratio.report import as_json, draw, show
+from serve_app.tools.bench.ratio.rounds import Contender, Goal, Measured, Result, contest
+from serve_app.tools.bench.ratio.sides import require_equal
 from serve_app.tools.bench.ratio.soak import Footprint
-from serve_app.tools.bench.ratio.step import Course, Sample
 from serve_app.types import Thresholds
 
 

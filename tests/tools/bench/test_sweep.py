@@ -11,7 +11,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serve_app.errors import InvalidRequestError
 from serve_app.settings import PROJECT_ROOT
-from serve_app.tools.bench.sweep.command import batches_of, parse, trial_of
+from serve_app.tools.bench.sweep.cli import batches_of, parse, trial_of
 from serve_app.tools.bench.sweep.inputs import inputs_of
 from serve_app.tools.bench.sweep.report import draw, show
 from serve_app.tools.bench.sweep.search import Objective, Search, frontier

@@ -6,7 +6,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from serve_app.tools.bench.gpu_check.child import Work, in_child
 from serve_app.tools.bench.gpu_check.probes import (
     DALI_ROWS,
     ONNXRUNTIME_ROWS,
@@ -20,6 +19,7 @@ from serve_app.tools.bench.gpu_check.probes import (
     look_at_torch,
     look_at_triton,
 )
+from serve_app.tools.bench.gpu_check.worker import Work, in_child
 from serve_app.triton.plans import Gpu, driver_version, find_gpu
 
 GIB = 1 << 30

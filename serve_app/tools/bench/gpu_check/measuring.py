@@ -8,9 +8,9 @@ from itertools import cycle, islice
 
 from serve_app.detection.tracks import Track
 from serve_app.errors import QueueFullError, ServeAppError
-from serve_app.tools.bench.gpu_check.contestants import Contestant
 from serve_app.tools.bench.gpu_check.fidelity import Difference, Expected, limits_of
 from serve_app.tools.bench.gpu_check.parts import Fidelity, Job, Part, Rung
+from serve_app.tools.bench.gpu_check.runners import Contestant
 from serve_app.tools.bench.load import Outcome
 from serve_app.tools.bench.tracks import Row
 from serve_app.types import PictureResult

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from serve_app.settings.detection import EngineKind
-from serve_app.tools.bench.gpu_check.choice import LEFT_OUT, Choice, Device
+from serve_app.tools.bench.gpu_check.engines import LEFT_OUT, Choice, Device
 from serve_app.tools.bench.gpu_check.fidelity import Expected
 from serve_app.tools.bench.gpu_check.parts import BASELINE, Fidelity, Part, Reference, Rung
 from serve_app.tools.bench.gpu_check.probes import Finding

@@ -8,7 +8,7 @@ from serve_app.detection.tracks import Track, tracks_of
 from serve_app.detection.weights import find_weights
 from serve_app.errors import ConfigurationError
 from serve_app.settings import BaselineSettings, DetectionSettings, Settings, TritonSettings
-from serve_app.tools.bench.gpu_check.choice import Choice, Device, computed_in
+from serve_app.tools.bench.gpu_check.engines import Choice, Device, computed_in
 from serve_app.tools.bench.gpu_check.parts import BASELINE, Job, Load
 
 NAME = "gpu_check"

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from serve_app.errors import ConfigurationError, UnavailableError
-from serve_app.tools.bench.gpu_check.child import Tell
+from serve_app.tools.bench.gpu_check.worker import Tell
 
 TRITON_ROWS = (
     ("triton", "Triton"),

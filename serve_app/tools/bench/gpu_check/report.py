@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from serve_app.tools.bench.charts import chart
-from serve_app.tools.bench.gpu_check.choice import Choice
+from serve_app.tools.bench.gpu_check.engines import Choice
 from serve_app.tools.bench.gpu_check.outcome import Check, problems_of
 from serve_app.tools.bench.gpu_check.parts import Fidelity, Rung
 from serve_app.tools.bench.gpu_check.probes import Finding

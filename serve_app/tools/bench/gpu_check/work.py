@@ -11,11 +11,11 @@ import numpy as np
 
 from serve_app.detection.weights import find_weights
 from serve_app.settings import DetectionSettings
-from serve_app.tools.bench.gpu_check.child import Tell
-from serve_app.tools.bench.gpu_check.contestants import Contestant, TorchContestant, TritonContestant
 from serve_app.tools.bench.gpu_check.fidelity import Expected
 from serve_app.tools.bench.gpu_check.measuring import check_fidelity, measure_rung
 from serve_app.tools.bench.gpu_check.parts import Job, Reference, Said
+from serve_app.tools.bench.gpu_check.runners import Contestant, TorchContestant, TritonContestant
+from serve_app.tools.bench.gpu_check.worker import Tell
 from serve_app.tools.export.layout import kind_of, repository_layout
 from serve_app.tools.export.repository import build_repository
 from serve_app.types import Detection

@@ -6,14 +6,14 @@ import time
 import httpx
 
 from serve_app.errors import UnavailableError
-from serve_app.tools.bench.contest import Contender, Measured
+from serve_app.tools.bench.baselines import service as ours
+from serve_app.tools.bench.connection import post
 from serve_app.tools.bench.load import Generator, Plan
-from serve_app.tools.bench.peers import ours
+from serve_app.tools.bench.ratio.autoscaling import run_course
+from serve_app.tools.bench.ratio.measurements import identity_request
+from serve_app.tools.bench.ratio.rounds import Contender, Measured
+from serve_app.tools.bench.ratio.setup import Stage
 from serve_app.tools.bench.ratio.soak import Footprint
-from serve_app.tools.bench.ratio.stage import Stage
-from serve_app.tools.bench.ratio.step import run_course
-from serve_app.tools.bench.ratio.turns import identity_request
-from serve_app.tools.bench.wire import post
 
 TOKEN_PATIENCE_S = 300.0
 SLICE_S = 10.0

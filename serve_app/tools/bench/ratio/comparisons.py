@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from serve_app.tools.bench.contest import Contender, Goal
-from serve_app.tools.bench.peers import ours
-from serve_app.tools.bench.ratio import alone, contenders
+from serve_app.tools.bench.baselines import service as ours
+from serve_app.tools.bench.ratio import alone
+from serve_app.tools.bench.ratio import sides as contenders
+from serve_app.tools.bench.ratio.autoscaling import DEPLOYMENT, LOOK_BACK_S
+from serve_app.tools.bench.ratio.measurements import TOKENS
+from serve_app.tools.bench.ratio.rounds import Contender, Goal
+from serve_app.tools.bench.ratio.setup import Stage
 from serve_app.tools.bench.ratio.soak import Footprint
-from serve_app.tools.bench.ratio.stage import Stage
-from serve_app.tools.bench.ratio.step import DEPLOYMENT, LOOK_BACK_S
-from serve_app.tools.bench.ratio.turns import TOKENS
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from serve_app.tools.bench.charts import chart
-from serve_app.tools.bench.contest import Goal, Measured, Result
 from serve_app.tools.bench.ratio.comparisons import COMPARISONS
+from serve_app.tools.bench.ratio.rounds import Goal, Measured, Result
 from serve_app.tools.bench.report import as_document, machine_line
 
 

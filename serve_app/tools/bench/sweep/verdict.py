@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from serve_app.tools.bench.contest import Contender, Measured, contest
+from serve_app.tools.bench.ratio.rounds import Contender, Measured, contest
 from serve_app.tools.bench.sweep.report import as_json, config_text, draw
 from serve_app.tools.bench.sweep.search import Objective
 from serve_app.tools.bench.sweep.space import Setting

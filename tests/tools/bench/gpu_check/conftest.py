@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from serve_app.settings import DetectionSettings, ModelSource
-from serve_app.tools.bench.gpu_check.choice import choose
+from serve_app.tools.bench.gpu_check.engines import choose
 from serve_app.tools.bench.gpu_check.fidelity import FULL, Difference
 from serve_app.tools.bench.gpu_check.outcome import Check
 from serve_app.tools.bench.gpu_check.parts import Fidelity, Part, Rung

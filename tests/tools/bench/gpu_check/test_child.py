@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from serve_app.tools.bench.gpu_check.child import in_child
+from serve_app.tools.bench.gpu_check.worker import in_child
 
 WORKS = """
 import os, signal, sys, time

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serve_app.tools.bench.gpu_check.choice import ENGINES, NEEDS, choose, computed_in, why_no_baseline
+from serve_app.tools.bench.gpu_check.engines import ENGINES, NEEDS, choose, computed_in, why_no_baseline
 
 ON_PYTHON_ALONE = ("triton.tensorrt", "triton.dali", "triton.onnxruntime", "plans")
 

@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 
 from serve_app.settings import PROJECT_ROOT
-from serve_app.tools.bench.gpu_check.command import progress_of
+from serve_app.tools.bench.gpu_check.cli import progress_of
 from serve_app.tools.bench.gpu_check.parts import Said
 from serve_app.triton.plans import find_gpu
 

@@ -14,7 +14,7 @@ from serve_app.settings import (
     read_config,
     settings_of,
 )
-from serve_app.tools.bench.gpu_check.choice import Choice
+from serve_app.tools.bench.gpu_check.engines import Choice
 from serve_app.tools.bench.gpu_check.parts import Load
 from serve_app.tools.bench.gpu_check.pictures import check_pictures
 from serve_app.tools.bench.gpu_check.plan import Planner, together, with_weights

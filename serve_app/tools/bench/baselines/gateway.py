@@ -18,7 +18,7 @@ from serve_app.detection.postprocess import keep_wanted, suppress, to_detections
 from serve_app.detection.preprocess import Letterbox, as_unit_planes, decode, letterbox
 from serve_app.errors import ServeAppError
 from serve_app.settings import MAX_PIXELS
-from serve_app.tools.bench.peers.processes import answers, current_environment, free_port, running
+from serve_app.tools.bench.baselines.processes import answers, current_environment, free_port, running
 from serve_app.tools.bench.tracks import as_rows
 from serve_app.types import Detection, Thresholds
 

@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
 def main(description: str, arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["ratio"]:
-        from serve_app.tools.bench.ratio.command import main as ratio  # its peers' clients take a second to import
+        from serve_app.tools.bench.ratio.cli import main as ratio  # its peers' clients take a second to import
 
         ratio(given[1:])
     else:

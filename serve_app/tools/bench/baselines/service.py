@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from serve_app.settings import PROJECT_ROOT, read_config
-from serve_app.tools.bench.peers.processes import LOGS, free_port, log_of, running
+from serve_app.tools.bench.baselines.processes import LOGS, free_port, log_of, running
 
 MODELS = PROJECT_ROOT / "model_repository" / "bench"
 Config = dict[str, Any]

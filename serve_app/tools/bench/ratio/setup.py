@@ -8,8 +8,8 @@ from typing import Any
 from serve_app.clients.pictures import read_pictures
 from serve_app.errors import ConfigurationError
 from serve_app.settings import LanguageModelSettings, Settings, read_config, settings_of
-from serve_app.tools.bench.contest import Contender
-from serve_app.tools.bench.ratio.turns import Load, picture_turn
+from serve_app.tools.bench.ratio.measurements import Load, picture_turn
+from serve_app.tools.bench.ratio.rounds import Contender
 from serve_app.tools.bench.tracks import Service, Target
 from serve_app.triton.repository import ModelRepository
 

@@ -1,15 +1,34 @@
-"""vLLM's own front end, what `vllm serve` runs, over the same engine with the same arguments."""
+"""Servers that the service is compared with: NVIDIA's tritonserver and vLLM's own, each in a process."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 
 from serve_app.settings import LanguageModelSettings
-from serve_app.tools.bench.peers.processes import LOGS, answers, current_environment, free_port, running
+from serve_app.tools.bench.baselines.processes import LOGS, answers, current_environment, free_port, running
+from serve_app.triton import standalone
 
 SILENT = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}  # as the service is
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    url: str
+    grpc: str
+
+
+@contextmanager
+def tritonserver(repository: Path, models: Iterable[str], name: str = "tritonserver") -> Iterator[Addresses]:
+    http_port, grpc_port = free_port(), free_port()
+    url = f"http://127.0.0.1:{http_port}"
+    command = standalone.command(repository, models, http_port, grpc_port)
+    environment = standalone.environment(current_environment())
+    with running(name, command, lambda: answers(f"{url}/v2/health/ready"), environment):
+        yield Addresses(url, f"127.0.0.1:{grpc_port}")
 
 
 @contextmanager

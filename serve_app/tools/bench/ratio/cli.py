@@ -15,12 +15,12 @@ from serve_app.clients.pictures import read_pictures
 from serve_app.errors import UnavailableError
 from serve_app.settings import PROJECT_ROOT
 from serve_app.tools.arguments import FAILED, Parser, end_with, number
-from serve_app.tools.bench.contest import Result, contest
-from serve_app.tools.bench.peers import ours
+from serve_app.tools.bench.baselines import service as ours
 from serve_app.tools.bench.ratio.comparisons import COMPARISONS
+from serve_app.tools.bench.ratio.measurements import Load
 from serve_app.tools.bench.ratio.report import as_json, draw, show
-from serve_app.tools.bench.ratio.stage import Stage
-from serve_app.tools.bench.ratio.turns import Load
+from serve_app.tools.bench.ratio.rounds import Result, contest
+from serve_app.tools.bench.ratio.setup import Stage
 from serve_app.tools.bench.report import open_console, store
 
 DESCRIPTION = "Measure the service against what it replaces; starts it, and each peer, by itself: no other may be up."

@@ -9,13 +9,12 @@ from typing import Any
 import httpx
 
 from serve_app.errors import ServeAppError
-from serve_app.tools.bench.contest import Contender, Measured
-from serve_app.tools.bench.peers import ours
-from serve_app.tools.bench.peers.gateway import gateway
-from serve_app.tools.bench.peers.tritonserver import tritonserver
-from serve_app.tools.bench.peers.vllm import vllm_serve
-from serve_app.tools.bench.ratio.stage import Stage
-from serve_app.tools.bench.ratio.turns import completion_turn, identity_turn
+from serve_app.tools.bench.baselines import service as ours
+from serve_app.tools.bench.baselines.gateway import gateway
+from serve_app.tools.bench.baselines.servers import tritonserver, vllm_serve
+from serve_app.tools.bench.ratio.measurements import completion_turn, identity_turn
+from serve_app.tools.bench.ratio.rounds import Contender, Measured
+from serve_app.tools.bench.ratio.setup import Stage
 from serve_app.tools.bench.report import machine
 from serve_app.tools.bench.tracks import differences
 
@@ -23,7 +22,14 @@ from serve_app.tools.bench.tracks import differences
 def d3_and_bare_loop(stage: Stage) -> list[Contender]:
     d3 = stage.track("D3")
     engine = stage.repository / f"yolo_{d3.size}_engine_batch" / "1"
-    command = [sys.executable, "-m", "serve_app.tools.bench.peers.bare", str(engine), "--pictures", str(stage.pictures)]
+    command = [
+        sys.executable,
+        "-m",
+        "serve_app.tools.bench.baselines.openvino_loop",
+        str(engine),
+        "--pictures",
+        str(stage.pictures),
+    ]
     command += ["--seconds", str(stage.load.duration_s), "--warmup", str(stage.load.warmup_s)]
     expected = stage.detections(d3.path)
 

@@ -13,8 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from serve_app.settings import PROJECT_ROOT, Settings, read_config, settings_of
 from serve_app.tools.arguments import FAILED, Defaults, Parser, end_with, number
-from serve_app.tools.bench.gpu_check.child import Work, in_child
-from serve_app.tools.bench.gpu_check.choice import ENGINES, choose, why_no_baseline
+from serve_app.tools.bench.gpu_check.engines import ENGINES, choose, why_no_baseline
 from serve_app.tools.bench.gpu_check.findings import find_all
 from serve_app.tools.bench.gpu_check.outcome import Check
 from serve_app.tools.bench.gpu_check.parts import Fidelity, Job, Load, Rung, Said
@@ -22,6 +21,7 @@ from serve_app.tools.bench.gpu_check.pictures import check_pictures
 from serve_app.tools.bench.gpu_check.plan import Planner, with_weights
 from serve_app.tools.bench.gpu_check.report import as_json, draw, show_choices, show_findings, show_measured
 from serve_app.tools.bench.gpu_check.work import run_baseline, run_engine
+from serve_app.tools.bench.gpu_check.worker import Work, in_child
 from serve_app.tools.bench.report import open_console, store
 from serve_app.tools.export.layout import ON_GPU, kind_of
 

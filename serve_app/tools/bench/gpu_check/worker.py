@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.settings import PROJECT_ROOT
-from serve_app.tools.bench.peers.processes import current_environment, end
+from serve_app.tools.bench.baselines.processes import current_environment, end
 
 COMMAND = (sys.executable, "-m", "serve_app.tools.bench.gpu_check")
 END_PATIENCE_S = 60.0  # unloading models and ending their processes takes some seconds

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tritonclient.http import InferenceServerClient, InferInput
 
-from serve_app.tools.bench.contest import Measured
+from serve_app.tools.bench.connection import Answer, post
 from serve_app.tools.bench.load import Generator, Outcome, Plan
+from serve_app.tools.bench.ratio.rounds import Measured
 from serve_app.tools.bench.report import BUSY_GENERATOR, percentiles
-from serve_app.tools.bench.wire import Answer, post
 
 Check = Callable[[Answer], str]
 BOUNDARY = "picture"
