@@ -11,7 +11,7 @@ from ray.serve.config import RequestRouterConfig
 from serve_app.detection.baseline import TorchBaseline
 from serve_app.detection.tracks import Track, tracks_of
 from serve_app.errors import ConfigurationError
-from serve_app.router.deployment import Router
+from serve_app.router.router import Router
 from serve_app.settings import (
     DetectionSettings,
     LanguageModelSettings,
@@ -20,7 +20,7 @@ from serve_app.settings import (
     TritonSettings,
     parse_settings,
 )
-from serve_app.triton.deployment import TritonReplica
+from serve_app.triton.replica import TritonReplica
 from serve_app.ui.deployment import PlaygroundReplica
 
 logger = logging.getLogger("ray.serve")

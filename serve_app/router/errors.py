@@ -1,4 +1,4 @@
-"""Errors at the edge: what came back from a deployment in our own terms, and how HTTP answers it."""
+"""Errors at the edge: failures of calls to deployments as this project's own errors, and HTTP's answers to them."""
 
 import logging
 import re
@@ -36,11 +36,11 @@ UNAVAILABLE = (
 )
 OPENAI = "/v1/"
 OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
-TOLD = (ModelError, ModelLoadError)  # failures that the caller's model or repository explains, not this server
+PUBLIC = (ModelError, ModelLoadError)  # failures of the caller's model or repository, not of this server
 
 
 def as_known_error(problem: BaseException) -> ServeAppError | None:
-    """What a call to a deployment raised, in our own terms; None where nothing may be said of it."""
+    """What a call to a deployment raised, as one of this project's errors; None if it is none that a client may see."""
     if isinstance(problem, BaseExceptionGroup):
         known = [found for inner in problem.exceptions if (found := as_known_error(inner))]
         return known[0] if known else None
@@ -49,24 +49,24 @@ def as_known_error(problem: BaseException) -> ServeAppError | None:
     if isinstance(problem, ServeAppError):
         return problem
     if isinstance(problem, grpc.aio.AioRpcError) and problem.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return PayloadTooLargeError("the request or its answer is larger than what may pass between replicas")
+        return PayloadTooLargeError("the request or its answer is larger than the limit for messages between replicas")
     if isinstance(problem, grpc.aio.AioRpcError):
-        return UnavailableError("the connection to the replica that works on this broke")
+        return UnavailableError("the connection to the replica was lost; try again")
     if isinstance(problem, DeploymentUnavailableError):
-        return UnavailableError("the deployment that answers this could not be started; its status in Ray says why")
+        return UnavailableError("the deployment could not be started; see its status in the Ray dashboard")
     if isinstance(problem, BackPressureError):
-        return QueueFullError("the queue of the deployment that answers this is full; try again")
+        return QueueFullError("the deployment's queue is full; try again later")
     if isinstance(problem, UNAVAILABLE):
-        return UnavailableError("the deployment that answers this is busy or not ready; try again")
+        return UnavailableError("the deployment is busy or not ready; try again later")
     return None
 
 
-def tellable(problem: BaseException) -> ServeAppError:
-    """What a client may know of an error; anything else goes to the log and becomes a plain failure."""
+def public_error(problem: BaseException) -> ServeAppError:
+    """The error that a client sees; an internal one goes to the log, and the client learns only that it happened."""
     known = as_known_error(problem)
-    if known is None or (known.status == ServeAppError.status and not isinstance(known, TOLD)):
+    if known is None or (known.status == ServeAppError.status and not isinstance(known, PUBLIC)):
         logger.error("a request failed", exc_info=problem)
-        known = ServeAppError("the request failed; the log says why")
+        known = ServeAppError("internal error; see the service's log")
     observation = observed()
     observation.status = known.status
     if known.status != ServeAppError.status:
@@ -75,36 +75,36 @@ def tellable(problem: BaseException) -> ServeAppError:
 
 
 def reason_of(kind: type[ServeAppError]) -> str:
-    """An error's class as metrics name it: queue_full, not_found."""
+    """An error class as metrics name it: queue_full, not_found."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__.removesuffix("Error")).lower()
 
 
 async def answer_error(request: Request, problem: Exception) -> JSONResponse:
-    """Every error that reaches the edge over HTTP."""
+    """The HTTP answer to an error of any kind."""
     if isinstance(problem, HTTPException):
         return error_response(request, problem.detail, problem.status_code, problem.headers)
-    told = tellable(problem)
-    headers = {"Retry-After": str(told.retry_after_s)} if told.retry_after_s else None
-    return error_response(request, told.message, told.status, headers)
+    error = public_error(problem)
+    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
+    return error_response(request, error.message, error.status, headers)
 
 
 def error_response(
     request: Request, message: str, status: int, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     document = (
-        openai_error(message, status) if request.scope["path"].startswith(OPENAI) else {"error": sayable(message)}
+        openai_error(message, status) if request.scope["path"].startswith(OPENAI) else {"error": encodable(message)}
     )
     return JSONResponse(document, status, headers)
 
 
 def openai_error(message: str, status: int) -> dict[str, Any]:
-    """An error as OpenAI's clients read it."""
+    """An error as OpenAI's clients expect it."""
     kind = OPENAI_TYPES.get(status, "server_error" if status >= ServeAppError.status else "invalid_request_error")
-    return {"error": {"message": sayable(message), "type": kind, "param": None, "code": status}}
+    return {"error": {"message": encodable(message), "type": kind, "param": None, "code": status}}
 
 
-def sayable(message: str) -> str:
-    """A message may quote half a surrogate pair that came in JSON, which UTF-8 can't say."""
+def encodable(message: str) -> str:
+    """A message may quote half a surrogate pair from JSON, which UTF-8 can't encode."""
     return message.encode(errors="replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""The key of those who may load and unload models."""
+"""The key for loading and unloading models."""
 
 import hmac
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ SCHEME = "bearer "
 
 
 class AdminKey:
-    """The content of a file, read again whenever it has changed, so that a mounted Secret can be rotated."""
+    """The content of a file, which is read again when it changes, so that a mounted Secret can be rotated."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -21,18 +21,18 @@ class AdminKey:
             self._refresh()
 
     def require(self, headers: Mapping[str, str]) -> None:
-        """Refuse a caller without the key; without a file everybody may."""
+        """Refuse a caller without the key; without a key file everyone is allowed."""
         if self._path is None:
             return
         self._refresh()
         given = headers.get(HEADER, "")
         if not given.lower().startswith(SCHEME):
-            raise UnauthorizedError("this needs the admin key: send it as 'Authorization: Bearer …'")
+            raise UnauthorizedError("this needs the admin key: send it as 'Authorization: Bearer <key>'")
         if not hmac.compare_digest(given[len(SCHEME) :].strip().encode("latin-1", "replace"), self._key):
-            raise ForbiddenError("the key that was sent is not the admin key")
+            raise ForbiddenError("the given key is not the admin key")
 
     def _refresh(self) -> None:
-        """A file that goes, or is empty while somebody writes it, leaves the last key in force."""
+        """If the file is gone, or empty while it is being written, the last key stays in force."""
         assert self._path is not None
         try:
             changed = self._path.stat().st_mtime_ns

@@ -1,8 +1,8 @@
-"""OpenAI's API: the paths that exist, which model a request means, and its answer as it comes from the replica."""
+"""OpenAI's API: its paths, the model that a request names, and the replica's answer as it comes."""
 
 import json
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,17 +12,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from serve_app.errors import InvalidRequestError, NotFoundError, UnavailableError
-from serve_app.router.deadlines import deadline_of
-from serve_app.router.errors import openai_error, tellable
-from serve_app.router.events import EventStream
-from serve_app.router.kserve.bodies import read_body
-from serve_app.router.kserve.documents import parse_object
-from serve_app.router.upstream import Upstream
+from serve_app.router.errors import openai_error, public_error
+from serve_app.router.plane import DataPlane, TextRequest
+from serve_app.router.requests import deadline_of, parse_object, read_body
+from serve_app.router.streaming import EventStream
 from serve_app.settings import LanguageModelSettings, Settings
-from serve_app.telemetry.observation import observed
 
 ENDPOINTS = ("chat/completions", "completions", "embeddings")
-PASSED_ON = ("x-request-id", "traceparent", "tracestate")  # no other header of a caller is a replica's business
+FORWARDED = ("x-request-id", "traceparent", "tracestate")  # a replica needs no other header of the caller
 EVENT = "data: "
 LAST_EVENT = "data: [DONE]\n\n"
 ADAPTER_MARK = ":"  # ray.serve.llm's own: `model:adapter`
@@ -30,25 +27,25 @@ ADAPTER_MARK = ":"  # ray.serve.llm's own: `model:adapter`
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """What a name in a request leads to; `adapter` is what the replica fetches for it first."""
+    """What a name in a request stands for; `adapter` is what the replica loads for it first."""
 
-    upstream: Upstream
     settings: LanguageModelSettings
     adapter: str = ""
 
 
 class OpenAi:
-    """A thin transport: requests are vLLM's to understand, in the replica."""
+    """A thin transport: the replica, which has vLLM, reads the requests."""
 
-    def __init__(self, settings: Settings, upstreams: Mapping[str, Upstream]) -> None:
+    def __init__(self, plane: DataPlane, settings: Settings) -> None:
+        self._plane = plane
         self._settings = settings.router
         self._created = int(time.time())
         self._models: dict[str, ServedModel] = {}
         for model in settings.llms:
-            self._models[model.name] = ServedModel(upstreams[model.name], model)
+            self._models[model.name] = ServedModel(model)
         for model in settings.llms:
             for adapter in model.fixed_adapters:
-                self._models.setdefault(adapter, ServedModel(upstreams[model.name], model))
+                self._models.setdefault(adapter, ServedModel(model))
 
     def routes(self) -> list[Route]:
         return [
@@ -76,42 +73,39 @@ class OpenAi:
         }
 
     def _find(self, name: Any) -> ServedModel:
-        """A name may be left out where there is one model only, as vLLM allows."""
+        """The name may be omitted if only one model is served, as in vLLM."""
         if name is None and len(self._models) == 1:
             return next(iter(self._models.values()))
-        there_is = f"there is: {', '.join(self._models) or 'none'}"
+        available = f"available: {', '.join(self._models) or 'none'}"
         if not isinstance(name, str) or not name:
-            raise InvalidRequestError(f"`model` must name the model; {there_is}")
+            raise InvalidRequestError(f"`model` must be the name of a model; {available}")
         if name in self._models:
             return self._models[name]
         model, _, adapter = name.partition(ADAPTER_MARK)
         base = self._models.get(model)
         if base and base.settings.adapters and adapter:
-            return ServedModel(base.upstream, base.settings, adapter=name)
-        raise NotFoundError(f"The model `{name}` does not exist; {there_is}")
+            return ServedModel(base.settings, adapter=name)
+        raise NotFoundError(f"The model `{name}` does not exist; {available}")
 
     def _endpoint(self, endpoint: str) -> Any:
         async def answer(request: Request) -> Response:
             deadline = deadline_of(request.headers, self._settings)
             document = parse_object(await read_body(request, self._settings.max_body_mib << 20))
             served = self._find(document.get("model"))
-            observed().model = served.settings.name
-            headers = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
-            pieces = served.upstream.stream(
-                "openai", endpoint, document, headers, deadline, deadline=deadline, adapter=served.adapter
-            )
-            return await _respond(pieces)
+            headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
+            text = TextRequest(served.settings.name, endpoint, document, headers, deadline, served.adapter)
+            return await _respond(self._plane.complete(text))
 
         return answer
 
 
 async def _respond(pieces: AsyncGenerator[tuple[int, str]]) -> Response:
-    """What fails before the first event is a plain error; later, an event is all that is left to tell it."""
+    """What fails before the first event is a plain error; a later failure can only be sent as an event."""
     status, text = await anext(pieces)
     if text.startswith(EVENT):
         return EventStream(_events(text, pieces), pieces)
-    with suppress(Exception):  # the answer is here already
-        async for _ in pieces:  # Serve counts a stream that is left before its end as cancelled
+    with suppress(Exception):  # the answer is complete already
+        async for _ in pieces:  # Serve counts a stream that isn't read to its end as cancelled
             pass
     headers = {"Retry-After": str(UnavailableError.retry_after_s)} if status == UnavailableError.status else None
     return Response(text, status, headers, "application/json")
@@ -123,6 +117,6 @@ async def _events(first: str, pieces: AsyncGenerator[tuple[int, str]]) -> AsyncG
         async for _, text in pieces:
             yield text
     except Exception as problem:
-        told = tellable(problem)
-        yield EVENT + json.dumps(openai_error(told.message, told.status)) + "\n\n"
+        error = public_error(problem)
+        yield EVENT + json.dumps(openai_error(error.message, error.status)) + "\n\n"
         yield LAST_EVENT

@@ -1,26 +1,46 @@
-"""The one data plane under every transport: which deployment has a model, and what can be asked of it."""
+"""The one data plane under every transport: inference, detection, text, and the control of models."""
 
-import asyncio
 import importlib.metadata
-import time
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
+from serve_app.detection.tracks import Track
 from serve_app.errors import DeadlineExceededError, InvalidRequestError, NotFoundError, UnavailableError
-from serve_app.router.statistics import merge_indexes, merge_statistics
-from serve_app.router.upstream import Upstream, needed
+from serve_app.router.catalog import Catalog
+from serve_app.router.deployments import Deployments
+from serve_app.router.statistics import merge_statistics
+from serve_app.router.upstream import Upstream
 from serve_app.telemetry.observation import observed
-from serve_app.types.changes import ModelChange
-from serve_app.types.tensors import InferAnswer, InferRequest
+from serve_app.types import InferAnswer, InferRequest, ModelChange, Thresholds, TrackAnswer
 
 VERSION = importlib.metadata.version("serve_app")
-PATIENCE_S = 5.0
-REFRESH_INTERVAL_S = 0.2
-NAMED = 20  # models that an error names
+TIMEOUT_S = 5.0
 EXTENSIONS = (
     "classification", "sequence", "model_repository", "model_repository(unload_dependents)", "schedule_policy",
     "model_configuration", "binary_tensor_data", "parameters", "statistics",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ServedTrack:
+    """A track, and the deployment that answers it."""
+
+    track: Track
+    upstream: Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest:
+    """A request of OpenAI's API for one language model; `adapter` is what the replica loads for it first."""
+
+    model: str
+    endpoint: str
+    document: Mapping[str, Any]
+    headers: Mapping[str, str]
+    deadline: float
+    adapter: str = ""
 
 
 class DataPlane:
@@ -28,107 +48,115 @@ class DataPlane:
 
     def __init__(
         self,
-        upstreams: Iterable[Upstream],
-        owners: Mapping[str, str],
-        controlled: str | None = None,
+        catalog: Catalog,
+        deployments: Deployments,
+        tracks: Mapping[str, ServedTrack] | None = None,
+        controlled: Upstream | None = None,
     ) -> None:
-        """`owners` is what the configuration says of models; the rest comes from the deployments' own indexes.
-
-        `controlled` names the deployment that takes models which nobody has.
-        """
-        self._upstreams = {upstream.name: upstream for upstream in upstreams}
-        self._owners = dict(owners)
+        """`tracks` are by their paths; `controlled` takes the load of a model that no deployment has."""
+        self._catalog = catalog
         self._controlled = controlled
-        self._silent: list[str] = []
-        self._refreshed = float("-inf")
-        self._refreshing = asyncio.Lock()
+        self.deployments = deployments
+        self.tracks = dict(tracks or {})
 
-    async def owner(self, model: str) -> Upstream:
-        """The deployment that has a model; one that nobody knew may have been added to a repository."""
-        if model not in self._owners:
-            await self._refresh()
-        try:
-            upstream = self._upstreams[self._owners[model]]
-            observed().model = model
-            return upstream
-        except KeyError:
-            if self._silent:
-                raise UnavailableError(
-                    f"no replica of {', '.join(self._silent)} is there to ask for '{model}'"
-                ) from None
-            raise NotFoundError(f"Request for unknown model: '{model}' is not found; {self._named()}") from None
-
-    def _named(self) -> str:
-        names = sorted(self._owners)
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        return f"there is: {', '.join(names[:NAMED]) or 'nothing yet'}{more}"
-
-    async def _refresh(self) -> None:
-        """Ask the deployments after this moment; callers share, so that names that don't exist cost little."""
-        arrived = time.monotonic()
-        async with self._refreshing:
-            if self._refreshed > arrived:
-                return
-            await asyncio.sleep(self._refreshed + REFRESH_INTERVAL_S - time.monotonic())
-            began = time.monotonic()
-            indexes = await self._indexes()
-            absent = [name for name, index in indexes.items() if isinstance(index, BaseException)]
-            self._silent = [name for name in absent if not self._upstreams[name].alone]  # whose names are known
-            rows = [(row, name) for name, index in indexes.items() if isinstance(index, list) for row in index]
-            # Two deployments may look at one repository: the model belongs to the one that has it loaded.
-            for row, name in sorted(rows, key=lambda entry: _is_not_ready(entry[0])):
-                self._owners.setdefault(row["name"], name)
-            self._refreshed = began
-
-    async def infer(self, asked: InferRequest) -> InferAnswer:
-        upstream = await self.owner(asked.model)
-        answer: InferAnswer = await upstream.call("infer", asked, deadline=asked.deadline, sequence=_sequence_of(asked))
+    async def infer(self, request: InferRequest) -> InferAnswer:
+        options = {"deadline": request.deadline} | _session_of(request)
+        answer: InferAnswer = await self._call(request.model, "infer", request, **options)
         return answer
 
-    async def stream(self, asked: InferRequest) -> AsyncGenerator[InferAnswer]:
-        upstream = await self.owner(asked.model)
-        answers = upstream.stream("stream", asked, deadline=asked.deadline, sequence=_sequence_of(asked))
-        async for answer in answers:
-            yield answer
+    async def stream(self, request: InferRequest) -> AsyncGenerator[InferAnswer]:
+        upstream = await self._owner(request.model)
+        options = {"deadline": request.deadline} | _session_of(request)
+        begun = False
+        try:
+            async with aclosing(upstream.stream("stream", request, **options)) as answers:
+                async for answer in answers:
+                    begun = True
+                    yield answer
+        except NotFoundError:
+            moved = None if begun else await self._catalog.moved(request.model, upstream)
+            if moved is None:
+                raise
+            async with aclosing(moved.stream("stream", request, **options)) as answers:
+                async for answer in answers:
+                    yield answer
+
+    async def detect(
+        self, served: ServedTrack, pictures: Sequence[bytes], thresholds: Thresholds, deadline: float
+    ) -> TrackAnswer:
+        observation = observed()
+        observation.track, observation.model = served.track.design.name, served.track.model
+        answer: TrackAnswer = await served.upstream.call(
+            "detect", served.track.target, pictures, thresholds, deadline, deadline=deadline
+        )
+        observation.times = [result.times for result in answer.results if result.error is None]
+        return answer
+
+    def complete(self, request: TextRequest) -> AsyncGenerator[tuple[int, str]]:
+        """Status and text of each piece of the answer."""
+        observed().model = request.model
+        arguments = (request.endpoint, request.document, request.headers, request.deadline)
+        upstream = self.deployments[request.model]
+        return upstream.stream("openai", *arguments, deadline=request.deadline, adapter=request.adapter)
+
+    async def _owner(self, model: str) -> Upstream:
+        upstream = await self._catalog.owner(model)
+        observed().model = model
+        return upstream
+
+    async def _call(self, model: str, method: str, *arguments: Any, **options: Any) -> Any:
+        """Ask the deployment that has the model; if it doesn't know it any more, the one that has it by now."""
+        upstream = await self._owner(model)
+        try:
+            return await upstream.call(method, *arguments, **options)
+        except NotFoundError:
+            moved = await self._catalog.moved(model, upstream)
+            if moved is None:
+                raise
+            return await moved.call(method, *arguments, **options)
 
     def server_metadata(self) -> dict[str, Any]:
         return {"name": "serve_app", "version": VERSION, "extensions": list(EXTENSIONS)}
 
     async def ready(self) -> bool:
-        """Whether every deployment that must has a replica that answers."""
-        indexes = await self._indexes()
-        return all(isinstance(indexes[upstream.name], list) for upstream in needed(self._upstreams.values()))
+        return await self._catalog.ready()
 
     async def model_ready(self, model: str, version: int) -> bool:
         try:
-            upstream = await self.owner(model)
-            if upstream.alone:  # asked everywhere, because a call would wake it
-                return any(await upstream.answers_everywhere("ready", model, version, patience_s=PATIENCE_S))
+            upstream = await self._owner(model)
+            if upstream.optional:  # asked everywhere, because a call would wake it
+                return any(await upstream.answers_everywhere("ready", model, version, timeout_s=TIMEOUT_S))
             return bool(await upstream.call("ready", model, version))
         except (NotFoundError, UnavailableError, DeadlineExceededError):
             return False
 
     async def metadata(self, model: str, version: int) -> dict[str, Any]:
-        return dict(await (await self.owner(model)).call("metadata", model, version))
+        return dict(await self._call(model, "metadata", model, version))
 
     async def config(self, model: str, version: int) -> dict[str, Any]:
-        return dict(await (await self.owner(model)).call("config", model, version))
+        return dict(await self._call(model, "config", model, version))
+
+    async def signature(self, model: str, version: int) -> tuple[dict[str, Any], bool]:
+        """A model's metadata, and whether the first dimension of its inputs is the batch."""
+        metadata = await self.metadata(model, version)
+        config = await self.config(model, version)
+        return metadata, config.get("max_batch_size", 0) > 0
 
     async def statistics(self, model: str, version: int) -> dict[str, Any]:
         """Summed over the replicas; without a model, of all that are loaded."""
         if model:
             try:
-                upstreams = [await self.owner(model)]
+                upstreams = [await self._owner(model)]
             except NotFoundError:  # Triton answers 400 here, and 404 everywhere else
                 raise InvalidRequestError(f"requested model '{model}' is not available") from None
         else:
-            upstreams = list(self._upstreams.values())
+            upstreams = self._catalog.upstreams
         rows = []
         for upstream in upstreams:
             try:
-                answers = await upstream.everywhere("statistics", model, version, patience_s=PATIENCE_S)
+                answers = await upstream.everywhere("statistics", model, version, timeout_s=TIMEOUT_S)
             except UnavailableError:
-                if model or not upstream.alone:
+                if model or not upstream.optional:
                     raise
                 continue
             given = [answer for answer in answers if not isinstance(answer, BaseException)]
@@ -138,62 +166,31 @@ class DataPlane:
         return {"model_stats": rows}
 
     async def index(self, only_ready: bool = False) -> list[dict[str, str]]:
-        """Every model of every deployment, once; where replicas differ the reason says which is how."""
-        rows = [row for name, index in (await self._indexes()).items() for row in self._rows(name, index)]
-        once: dict[tuple[str, str], dict[str, str]] = {}
-        for row in sorted(rows, key=_is_not_ready):
-            once.setdefault((row["name"], row.get("version", "")), row)
-        versioned = {name for name, version in once if version}
-        rows = [row for row in rows if once[row["name"], row.get("version", "")] is row]
-        rows = [row for row in rows if "version" in row or row["name"] not in versioned]
-        return [row for row in rows if not only_ready or row.get("state") == "READY"]
-
-    async def _indexes(self) -> dict[str, list[dict[str, str]] | BaseException]:
-        """Of each deployment its index, or why there is none."""
-        answers = await asyncio.gather(
-            *(upstream.answers_everywhere("index", patience_s=PATIENCE_S) for upstream in self._upstreams.values()),
-            return_exceptions=True,
-        )
-        return {
-            name: answer if isinstance(answer, BaseException) else merge_indexes(answer)
-            for name, answer in zip(self._upstreams, answers, strict=True)
-        }
-
-    def _rows(self, name: str, index: list[dict[str, str]] | BaseException) -> list[dict[str, str]]:
-        if isinstance(index, list):
-            return index
-        if not self._upstreams[name].alone:
-            raise index
-        if not isinstance(index, UnavailableError):
-            reason = str(index)
-        else:
-            reason = "asleep: a request wakes it" if self._upstreams[name].may_sleep else "no replica is up"
-        return [{"name": name, "version": "1", "state": "UNAVAILABLE", "reason": reason}]
+        return await self._catalog.index(only_ready)
 
     async def load(self, model: str, parameters: Mapping[str, str | bytes]) -> None:
-        upstream = await self._owner_for_load(model)
-        await self._change(upstream, ModelChange(model, "load", dict(parameters)))
-        self._owners.setdefault(model, upstream.name)
-
-    async def unload(self, model: str, dependents: bool) -> None:
+        """A model that no deployment has may come whole with the request, to the deployment that is `controlled`."""
+        _require_model_name(model)
         try:
-            upstream = await self.owner(model)
-        except NotFoundError:
-            return  # it isn't loaded, which is what was asked for
-        await self._change(upstream, ModelChange(model, "unload", dependents=dependents))
-
-    async def _owner_for_load(self, model: str) -> Upstream:
-        """A model that nobody has may come with the request, whole: it goes to the first that takes any."""
-        try:
-            return await self.owner(model)
+            upstream = await self._owner(model)
         except NotFoundError:
             if self._controlled is None:
                 raise
-            return self._upstreams[self._controlled]
+            upstream = self._controlled
+        await self._change(upstream, ModelChange(model, "load", dict(parameters)))
+
+    async def unload(self, model: str, dependents: bool) -> None:
+        _require_model_name(model)
+        try:
+            upstream = await self._owner(model)
+        except NotFoundError:
+            return  # it isn't loaded, which is all that an unload is for
+        await self._change(upstream, ModelChange(model, "unload", dependents=dependents))
 
     async def _change(self, upstream: Upstream, change: ModelChange) -> None:
         """On every replica; the first failure is the answer, with where it happened."""
         answers = await upstream.everywhere("change", change)
+        await self._catalog.refresh()
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
@@ -206,9 +203,14 @@ class DataPlane:
         raise type(problem)(f"{problem.message} (on {len(failed)} of {len(answers)} replicas, first {replica})")
 
 
-def _is_not_ready(row: Mapping[str, str]) -> bool:
-    return row.get("state") != "READY"
+def _require_model_name(model: str) -> None:
+    """A model is a folder of the repository; a path would lead out of it."""
+    if model in ("", ".", "..") or "/" in model or "\\" in model:
+        raise InvalidRequestError(f"{model[:80]!r} is not a model's name: it must be a single path segment")
 
 
-def _sequence_of(asked: InferRequest) -> str:
-    return f"{asked.model}/{asked.sequence.key}" if asked.sequence.key else ""
+def _session_of(request: InferRequest) -> dict[str, Any]:
+    """A sequence goes to one replica; in its middle no other replica can go on with it."""
+    if not request.sequence.key:
+        return {}
+    return {"session": f"{request.model}/{request.sequence.key}", "retry": request.sequence.start}

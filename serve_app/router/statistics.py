@@ -1,4 +1,4 @@
-"""What the replicas of a deployment say of their models, as if they were one server."""
+"""Triton's statistics of a model, added up over the replicas of its deployment."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -44,27 +44,3 @@ def _add_rows(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> list[di
 
 def _row_key(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(str(row.get(name, "")).zfill(12) for name in ROW_NAMES)
-
-
-def merge_indexes(replicas: Sequence[tuple[str, list[dict[str, str]]]]) -> list[dict[str, str]]:
-    """A row for each version of each model; where replicas differ, its state is the worst and says on which."""
-    states: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
-    for replica, rows in replicas:
-        for row in rows:
-            states.setdefault((row["name"], row.get("version", "")), {})[replica] = row
-    # A model that one replica has loaded has a version there, and none on another that hasn't: not a row of its own.
-    versioned = {name for name, version in states if version}
-    return [_agree(states[key], len(replicas)) for key in sorted(states) if key[1] or key[0] not in versioned]
-
-
-def _agree(rows: dict[str, dict[str, str]], replicas: int) -> dict[str, str]:
-    ready = [replica for replica, row in rows.items() if row.get("state") == "READY"]
-    others = {replica: row for replica, row in rows.items() if replica not in ready}
-    if len(ready) == replicas or not ready:
-        return next(iter(rows.values()))
-    row = {key: value for key, value in rows[ready[0]].items() if key in ("name", "version")}
-    if not others:
-        return row | {"state": "LOADING", "reason": f"ready on {len(ready)} of {replicas} replicas"}
-    replica, worst = next(iter(others.items()))
-    reason = f"ready on {len(ready)} of {replicas} replicas; {replica}: {worst.get('reason', 'not loaded')}"
-    return row | {"state": worst.get("state", "UNAVAILABLE"), "reason": reason}

@@ -1,4 +1,4 @@
-"""Which package offers Triton's Python API here, and its errors in our own terms."""
+"""Triton's Python API: the package that offers it here, and its errors as this project's own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +16,13 @@ from serve_app.errors import (
     UnsupportedError,
 )  # fmt: skip
 
-# How Triton's queue policy refuses: at the door, or a request that waited too long.
+# Triton's messages when a queue is full, or a request waited in it too long
 QUEUE_FULL = ("Exceeds maximum queue size", "Request timeout expired")
 
 
-@cache  # every request asks, and an import that fails searches the path anew each time
+@cache  # a failing import searches the whole path, and every request calls this
 def find_tritonserver() -> ModuleType:
-    """NVIDIA's package where it is installed, as in its images; else ours with the same API."""
+    """NVIDIA's package if it is installed, as in its images; else the embedded one with the same API."""
     try:
         import tritonserver
     except ImportError:
@@ -31,13 +31,13 @@ def find_tritonserver() -> ModuleType:
 
 
 def one_line(reason: str) -> str:
-    """What a backend says, without the stack that the Python backend adds."""
+    """A backend's message without the stack trace that the Python backend adds."""
     return " ".join(reason.split("\nAt:\n")[0].split())
 
 
 @cache
 def translations() -> tuple[tuple[type[Exception], type[ServeAppError]], ...]:
-    """Triton's error classes with ours, the general one last; NVIDIA's package has none for a cancelled request."""
+    """Triton's error classes with this project's, the general one last; NVIDIA's package lacks some."""
     triton = find_tritonserver()
     pairs: dict[str, type[ServeAppError]] = {
         "InvalidArgumentError": InvalidRequestError,
@@ -52,9 +52,9 @@ def translations() -> tuple[tuple[type[Exception], type[ServeAppError]], ...]:
 
 @contextmanager
 def translated(what: str = "", request_id: str = "") -> Iterator[None]:
-    """Triton's typed errors as ours: the one place where that happens. `what` goes before Triton's own words.
+    """The one place where Triton's errors become this project's. `what` precedes Triton's own message.
 
-    Triton names a request by its id; one that the caller didn't choose is left out.
+    Triton's message names the request by its id; `request_id` is one that the caller didn't choose, which is left out.
     """
     try:
         yield

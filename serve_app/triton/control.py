@@ -1,4 +1,4 @@
-"""Model control that outlives a replica: what was loaded or unloaded is known to those that start later."""
+"""Model control that outlives a replica: replicas that start later perform earlier loads and unloads too."""
 
 import asyncio
 import hashlib
@@ -16,8 +16,11 @@ from serve_app.triton.engine import Engine
 from serve_app.types.changes import ModelChange
 
 logger = logging.getLogger("ray.serve")
-RETRY_INTERVAL_S = 60.0  # a load that fails may cost minutes of work each time
-REFUSAL = "explicit model load / unload is not allowed if polling is enabled"
+RETRY_INTERVAL_S = 60.0  # a failing load may take minutes each time
+REFUSALS = {
+    "poll": "explicit model load / unload is not allowed if polling is enabled",  # Triton's own words
+    "none": "explicit model load / unload is not allowed: set control_mode to explicit in the configuration",
+}
 
 
 class ChangeStore(Protocol):
@@ -34,7 +37,7 @@ class ClusterStore:
     """Ray's own key-value store: it lives as long as the cluster, and with an external Redis longer."""
 
     def __init__(self, triton: TritonSettings, detection: DetectionSettings) -> None:
-        # What was loaded belongs to the configuration it was loaded under: another one starts anew.
+        # Loads belong to the configuration they were made under: another configuration starts without them.
         digest = hashlib.sha256((triton.model_dump_json() + detection.model_dump_json()).encode()).hexdigest()[:16]
         self._prefix = f"serve_app:models:{triton.name}:{digest}:".encode()
         self._version_key = b"serve_app:version" + self._prefix
@@ -52,7 +55,7 @@ class ClusterStore:
 
 
 class ModelControl:
-    """Applies changes to this replica's engine: those that are asked for, and those that it missed."""
+    """Applies changes to this replica's engine: requested ones, and those it missed."""
 
     def __init__(self, engine: Engine, mode: str, store: ChangeStore) -> None:
         self._engine = engine
@@ -64,16 +67,16 @@ class ModelControl:
         self._lock = asyncio.Lock()
 
     async def apply(self, change: ModelChange) -> None:
-        """Do it here; what has worked on one replica is recorded for all."""
-        if self._mode != "explicit":
-            raise ForbiddenError(REFUSAL)
+        """Apply it here; a change that worked on one replica is recorded for all."""
+        if self._mode in REFUSALS:
+            raise ForbiddenError(REFUSALS[self._mode])
         async with self._lock:
             await asyncio.to_thread(self._perform, change)
             self._applied[change.model] = change.id
             await asyncio.to_thread(self._store.record, change)
 
     async def catch_up(self) -> None:
-        """Take over what other replicas were told. One change that fails is told, and tried again later."""
+        """Apply the changes made on other replicas. One that fails is logged, and tried again later."""
         if self._mode != "explicit":
             return
         async with self._lock:
@@ -89,7 +92,9 @@ class ModelControl:
                     self._applied[change.model] = change.id
                 except ServeAppError as problem:
                     self._again_at = time.monotonic() + RETRY_INTERVAL_S
-                    logger.warning(f"{change.action} of model {change.model!r}, asked for earlier: {problem.message}")
+                    logger.warning(
+                        f"{change.action} of model {change.model!r}, made on another replica, failed: {problem.message}"
+                    )
 
     def _perform(self, change: ModelChange) -> None:
         if change.action == "unload":

@@ -1,10 +1,10 @@
-"""The one facade over a Triton server in this process: starts it, loads models, infers, and translates its errors."""
+"""The facade over a Triton server in this process: starts it, loads models, infers, and translates its errors."""
 
 import asyncio
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from serve_app.telemetry.tracing import is_traced
 from serve_app.triton.binding import find_tritonserver, one_line, translated
 from serve_app.triton.overlay import Overlay, Preparation
 from serve_app.triton.repository import ModelRepository
-from serve_app.triton.timing import Timing, tell_spans
+from serve_app.triton.timing import Timing, record_spans
 
 logger = logging.getLogger(__name__)
 
-# Unloading a Python model takes more than a second; a server that is cut short stays in memory.
+# Unloading a Python model takes more than a second, and a server that isn't given the time stays in memory.
 MIN_EXIT_TIMEOUT_S = 5
 
 
@@ -38,7 +38,7 @@ class StepTimes:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One model's outputs, and the times of the models that made them (none where Triton can't tell)."""
+    """One model's outputs, and the times of the models that computed them, where available."""
 
     outputs: Mapping[str, npt.NDArray[Any]]
     steps: tuple[StepTimes, ...]
@@ -69,27 +69,34 @@ class Engine:
         self._preparation = preparation or Preparation(settings.instances)
         self._server: Any = None
         self._dead_model: str | None = None
-        self.rejected = 0  # requests that found a queue full, or waited in it for too long
-        self._loaded: dict[str, None] = {}  # in order, by request
+        self.rejected = 0  # requests that found a queue full, or waited in it too long
+        self._loaded: dict[str, None] = {}  # by request, in order
         self._overlay: Overlay | None = None
 
     def start(self) -> None:
-        """Start the server with every model, or raise what the first failing one says."""
+        """Start the server with every model, or raise the error of the first that fails and leave nothing behind."""
         unknown = set(self._settings.instances) - set(self.repository.selected)
         if unknown:
             raise ModelLoadError(f"instances: no model {', '.join(sorted(unknown))} is served here")
         for model in self.repository.selected.values():
-            _ = model.config  # an unreadable file is told before anything starts
-        with translated("the engine can't start"):
-            server = self.triton.Server(self._options())
-            server.start()
-            self._server = server
+            _ = model.config  # an unreadable file is reported before anything starts
         try:
+            with translated("the engine can't start"):
+                self._server = self.triton.Server(self._options())
+                self._server.start()
             self._require_no_failure()
             self._prove_python_backend()
         except BaseException:
-            self.stop()
+            with suppress(EngineError):
+                self.stop()
             raise
+
+    @property
+    def server(self) -> Any:
+        """Triton's server; after `stop` there is none."""
+        if self._server is None:
+            raise UnavailableError("the Triton server is stopping")
+        return self._server
 
     def _options(self) -> Any:
         modes = self.triton.ModelControlMode
@@ -98,11 +105,11 @@ class Engine:
         cuda_pool, cache = self._settings.cuda_pool_mib, self._settings.cache_mib
         return self.triton.Options(
             model_repository=self._repository_path(),
-            # `none` names its models too: a repository may hold some that another deployment serves.
+            # mode `none` names its models too: a repository may hold some that another deployment serves
             model_control_mode=modes.POLL if polls else modes.EXPLICIT,
             startup_models=[] if polls else list(self.repository.selected),
             exit_on_error=False,
-            strict_readiness=False,  # a model that comes or goes doesn't make the others unready
+            strict_readiness=False,  # a model that is loading doesn't make the others unready
             exit_timeout=max(MIN_EXIT_TIMEOUT_S, int(self._settings.drain_timeout_s)),
             gpu_metrics=os.path.exists("/dev/nvidiactl"),
             cuda_memory_pool_sizes={} if cuda_pool is None else {0: cuda_pool << 20},
@@ -117,29 +124,30 @@ class Engine:
         self._overlay = self._preparation.overlay_of(self.repository)
         if self._overlay and self._settings.control_mode == "poll":
             raise ModelLoadError(
-                f"control_mode poll reads {self.repository.path} as it is, and some of its models need another config "
-                "or a TensorRT plan: use explicit"
+                f"control_mode poll serves {self.repository.path} as it is, but some of its models need another config "
+                "or a TensorRT plan: use control_mode explicit"
             )
         return str(self._overlay.path if self._overlay else self.repository.path)
 
     def _require_no_failure(self) -> None:
-        for model in self._server.models().values():
+        for model in self.server.models().values():
             if model.state == "UNAVAILABLE" and model.reason != "unloaded":
                 raise ModelLoadError(f"model {model.name!r} can't be loaded: {one_line(model.reason)}")
 
     def _prove_python_backend(self) -> None:
-        """Known tensors through the Python backend: one that is built for another NumPy gives garbage, and no error."""
+        """Send known tensors through the Python backend: one built for another NumPy returns garbage, and no error."""
         prove = getattr(self.triton, "prove_python_backend", None)
         if prove and any(model.instances for model in self.repository.selected.values()):
             with translated("the Python backend gives wrong answers"):
-                prove(None if self._settings.control_mode == "poll" else self._server)
+                prove(None if self._settings.control_mode == "poll" else self.server)
 
     def load(self, name: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Load or reload a model and wait until it is ready."""
+        server = self.server
         if self._overlay:
             self._overlay.refresh(name)
         try:
-            self._server.load(name, parameters)
+            server.load(name, parameters)
             self._loaded[name] = None
         except self.triton.TritonError as problem:
             raise ModelLoadError(
@@ -147,56 +155,54 @@ class Engine:
             ) from None
 
     def _reason(self, name: str) -> str:
-        reasons = [model.reason for model in self._server.models().values() if model.name == name and model.reason]
+        reasons = [model.reason for model in self.server.models().values() if model.name == name and model.reason]
         return "; ".join(reasons)
 
     def unload(self, name: str, dependents: bool = False) -> None:
         with translated(f"model {name!r} can't be unloaded"):
-            self._server.unload(name, unload_dependents=dependents)
+            self.server.unload(name, unload_dependents=dependents)
 
     def poll(self) -> None:
-        """Take over what changed in the repository."""
+        """Load and unload what changed in the repository."""
         with translated("the repository can't be polled"):
-            self._server.poll_model_repository()
+            self.server.poll_model_repository()
 
     def require_health(self) -> None:
-        """Raise what is wrong; a model whose process died says so here, since Triton goes on calling it ready."""
+        """Raise what is wrong. Triton goes on calling a model ready whose process died; that is raised here too."""
         if self._dead_model:
             raise EngineError(self._dead_model)
-        with translated("the engine doesn't answer"):
-            if not (self._server.live() and self._server.ready()):
+        with translated("the engine failed"):
+            if not (self.server.live() and self.server.ready()):
                 raise UnavailableError("the Triton server isn't ready")
             if self._settings.control_mode == "none":
                 for name in self.repository.selected:
-                    if not self._server.model(name).ready():
+                    if not self.server.model(name).ready():
                         raise UnavailableError(f"model {name!r} isn't ready")
 
     def index(self) -> list[dict[str, str]]:
-        """Every version of every model, as Triton's index says it; without model control only what is served."""
-        with translated("the engine doesn't answer"):
-            models = self._server.models().values()
+        """Triton's index: every version of every model; without model control only the selected models."""
+        with translated("the engine failed"):
+            models = self.server.models().values()
             hidden = self._settings.control_mode == "none"
             rows = [_index_row(model) for model in models if not hidden or model.name in self.repository.selected]
-            return rows + self._came_whole({row["name"] for row in rows})
+            return rows + self._loaded_from_requests({row["name"] for row in rows})
 
-    def _came_whole(self, listed: set[str]) -> list[dict[str, str]]:
-        """Models that came with their load request: Triton serves them, and leaves them out of its index."""
-        names = [name for name in self._loaded if name not in listed and self._server.model(name).ready()]
+    def _loaded_from_requests(self, listed: set[str]) -> list[dict[str, str]]:
+        """Models whose files came with their load request: Triton serves them, but its index omits them."""
+        names = [name for name in self._loaded if name not in listed and self.server.model(name).ready()]
         return [
             {"name": name, "version": version, "state": "READY"}
             for name in names
-            for version in self._server.model(name).metadata()["versions"]
+            for version in self.server.model(name).metadata()["versions"]
         ]
 
     def model(self, name: str, version: int = -1) -> Any:
-        """Triton's own handle on a model, loaded or not; -1 is the newest version."""
-        if self._server is None:
-            raise UnavailableError("the Triton server is stopping")
-        return self._server.model(name, version)
+        """Triton's handle on a model, loaded or not; -1 is the newest version."""
+        return self.server.model(name, version)
 
     def server_metadata(self) -> dict[str, Any]:
-        with translated("the engine doesn't answer"):
-            return dict(self._server.metadata())
+        with translated("the engine failed"):
+            return dict(self.server.metadata())
 
     async def infer(
         self,
@@ -205,7 +211,7 @@ class Engine:
         parameters: Mapping[str, str | int | bool] | None = None,
         timeout_us: int = 0,
     ) -> Answer:
-        """One request, one response; a caller that gives up cancels it."""
+        """One request, one response; it is cancelled when the caller is."""
         identity = request_id()
         with self.watching(name), translated(f"model {name!r} failed", identity):
             model = self.model(name)
@@ -222,12 +228,12 @@ class Engine:
             outputs = {key: np.from_dlpack(tensor) for key, tensor in response.outputs.items()}
         computed = await timing.computed()
         if is_traced():
-            tell_spans(computed, identity)
+            record_spans(computed, identity)
         return Answer(outputs, tuple(StepTimes(span.model, span.queue_ms, span.compute_ms) for span in computed))
 
     @contextmanager
     def watching(self, name: str) -> Iterator[None]:
-        """Count refusals, and remember that a process of the Python backend died: Triton doesn't start it again."""
+        """Count refusals, and remember that a Python-backend process died: Triton doesn't start it again."""
         try:
             yield
         except QueueFullError:
@@ -236,11 +242,12 @@ class Engine:
         except EngineError as problem:
             if "Stub process" in problem.message and "not healthy" in problem.message:
                 self._dead_model = problem.message
-                logger.error(f"model {name!r} has lost its process")
+                logger.error(f"model {name!r} lost its Python-backend process; this replica will be replaced")
             raise
 
     def metrics(self) -> str:
-        return str(self._server.metrics())
+        with translated("the engine failed"):
+            return str(self.server.metrics())
 
     def stop(self) -> None:
         """Let work in flight finish, then stop; safe to call again."""

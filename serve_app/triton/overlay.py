@@ -1,4 +1,4 @@
-"""The model repository as the server reads it: links to the real one, with other configs and plans where there are."""
+"""The model repository as the server reads it: links to the real one, with changed configs and added plans."""
 
 import shutil
 import tempfile
@@ -20,19 +20,19 @@ PlanFor = Callable[[str, Path, int], Path]  # of a model's name, its graph and i
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What the configuration says of models, beyond what their own configs do."""
+    """What the configuration changes in models, beyond their own configs."""
 
     instances: Mapping[str, int] = field(default_factory=dict)
-    device: str | None = None  # for models that have it as a parameter
-    plan_for: PlanFor | None = None  # TensorRT's; without it they must be in the repository
-    configs: Mapping[str, ModelConfig] = field(default_factory=dict)  # that take the place of a model's own
+    device: str | None = None  # for models that have a `device` parameter
+    plan_for: PlanFor | None = None  # builds a TensorRT plan; None: plans must be in the repository
+    configs: Mapping[str, ModelConfig] = field(default_factory=dict)  # by model, in place of its own
 
     @classmethod
     def of(cls, triton: TritonSettings, detection: DetectionSettings, report: Report) -> "Preparation":
         return cls(triton.instances, detection.runs_on, LocalPlans(detection.plans, report).plan_for)
 
     def overlay_of(self, repository: ModelRepository) -> "Overlay | None":
-        """None where the server can read the repository as it is; else every model that starts is made ready."""
+        """None if the server can read the repository as it is."""
         if not any(self._changes(model, model.name in repository.selected) for model in repository.all.values()):
             return None
         overlay = Overlay(repository, self)
@@ -44,7 +44,7 @@ class Preparation:
         return overlay
 
     def _changes(self, model: RepositoryModel, selected: bool) -> bool:
-        """A folder that isn't served may be anything: it is looked at in case it is loaded later."""
+        """Folders that aren't selected are checked too, since they may be loaded later; they may be unreadable."""
         try:
             return bool(self.config_of(model) or self.graphs_of(model))
         except ModelLoadError:
@@ -53,7 +53,7 @@ class Preparation:
             return False
 
     def config_of(self, model: RepositoryModel) -> ModelConfig | None:
-        """Its config, where it isn't the one that Triton would read."""
+        """Its config, if it differs from the one that Triton would read."""
         changed = ModelConfig()
         changed.CopyFrom(self.configs.get(model.name, model.config))
         if count := self.instances.get(model.name):
@@ -66,7 +66,7 @@ class Preparation:
         return changed if model.has_other_config or changed != model.config else None
 
     def graphs_of(self, model: RepositoryModel) -> list[Path]:
-        """Those that a plan has to be had for: every version's that doesn't bring its own."""
+        """The graphs that need a plan: those of versions without one."""
         of_tensorrt = model.config.platform == "tensorrt_plan" or model.config.backend == "tensorrt"
         if self.plan_for is None or not of_tensorrt:
             return []
@@ -75,9 +75,9 @@ class Preparation:
 
 
 class Overlay:
-    """A folder that lives as long as the server.
+    """A folder that exists as long as the server.
 
-    A config given with a load call would be lost as soon as an ensemble over the model is loaded.
+    Triton forgets a config given with a load call as soon as it loads an ensemble over the model.
     """
 
     def __init__(self, repository: ModelRepository, preparation: Preparation) -> None:
@@ -89,7 +89,7 @@ class Overlay:
             (self.path / name).symlink_to(model.folder.absolute())
 
     def refresh(self, *names: str) -> None:
-        """Make models, and the steps of ensembles, what they are in the repository by now; plans may take minutes."""
+        """Bring models, and the steps of ensembles, up to date with the repository; building plans may take minutes."""
         for name in self._with_steps(names):
             model = RepositoryModel(self._repository.path / name, self._repository.backing)
             config, graphs = self._preparation.config_of(model), self._preparation.graphs_of(model)
@@ -103,7 +103,7 @@ class Overlay:
         found: dict[str, None] = {}
         for name in names:
             folder = self._repository.path / name
-            if folder.is_dir():  # what came with a load request has no folder
+            if folder.is_dir():  # a model that came with its load request has no folder
                 found[name] = None
                 found |= self._with_steps(RepositoryModel(folder, self._repository.backing).steps)
         return found
@@ -126,7 +126,7 @@ class Overlay:
             (target / graph.parent.name / PLAN).symlink_to(plan.absolute())
 
     def _clear(self, target: Path) -> None:
-        """Links go, what they lead to stays."""
+        """Remove links, and keep what they point to."""
         if target.is_symlink():
             target.unlink()
         elif target.is_dir():

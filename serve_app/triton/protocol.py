@@ -1,25 +1,26 @@
-"""What the KServe protocol asks of one Triton server: inference, readiness, metadata, configuration, statistics."""
+"""The KServe protocol on one Triton server: inference, readiness, metadata, configuration, statistics."""
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from serve_app.errors import EngineError, ModelError, ServeAppError, UnsupportedError
 from serve_app.telemetry.identity import request_id
 from serve_app.telemetry.tracing import is_traced
 from serve_app.triton.binding import translated
+from serve_app.triton.conversion import create_request, read_answer
 from serve_app.triton.engine import Engine
-from serve_app.triton.requests import create_request, read_answer
-from serve_app.triton.timing import Timing, tell_spans
+from serve_app.triton.timing import Timing, record_spans
 from serve_app.types.deadlines import left_s, until
 from serve_app.types.tensors import InferAnswer, InferRequest
 
-BATCHED = 2  # the C API's flag for a first dimension that is the batch
+BATCHED = 2  # the C API's flag: the first dimension is the batch
 DECOUPLED = 2
 
 
 class Protocol:
-    """Answers in Triton's own words, which clients know; only stack traces are left out."""
+    """Answers with Triton's own messages, which clients know, but without stack traces."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -29,51 +30,55 @@ class Protocol:
         with translated():
             if int(self._engine.model(asked.model, asked.version).transaction_properties()) & DECOUPLED:
                 raise UnsupportedError(
-                    f"model '{asked.model}' is decoupled, it gives any number of answers: "
+                    f"model '{asked.model}' is decoupled, so it may give any number of responses: "
                     "use generate_stream or ModelStreamInfer"
                 )
-        async for answer in self.stream(asked):
-            return answer
-        raise ModelError(f"model '{asked.model}' ended without an answer")
+        async with aclosing(self.stream(asked)) as answers:
+            async for answer in answers:
+                return answer
+        raise ModelError(f"model '{asked.model}' ended without a response")
 
-    async def stream(self, asked: InferRequest) -> AsyncIterator[InferAnswer]:
-        """Every response as it comes; who stops listening cancels the rest."""
+    async def stream(self, asked: InferRequest) -> AsyncGenerator[InferAnswer]:
+        """Every response as it comes; the rest is cancelled when the caller stops listening."""
         left_s(asked.deadline, _late(asked))
         try:
-            async for answer in self._responses(asked):
-                yield answer
+            async with aclosing(self._responses(asked)) as answers:
+                async for answer in answers:
+                    yield answer
         except EngineError as problem:
             raise ModelError(problem.message) from None
 
-    async def _responses(self, asked: InferRequest) -> AsyncIterator[InferAnswer]:
+    async def _responses(self, asked: InferRequest) -> AsyncGenerator[InferAnswer]:
         with self._engine.watching(asked.model), translated():
             model = self._engine.model(asked.model, asked.version)
             batched = bool(int(model.batch_properties()) & BATCHED)
             request = create_request(model, asked, _queue_limit_us(asked))
             timing = Timing(request) if is_traced() else None
             responses = model.async_infer(request)
+            complete = False
             try:
-                while True:
+                while not complete:
                     async with until(asked.deadline, _passed(asked), _late(asked)):
                         response = await anext(responses, None)
                     if response is None:
                         return
-                    if timing and response.final:
-                        tell_spans(await timing.computed(), asked.id or request_id())
+                    complete = response.final
+                    if timing and complete:
+                        record_spans(await timing.computed(), asked.id or request_id())
                     yield read_answer(response, asked, lambda: self._labels(asked.model), batched)
-            except BaseException:
-                responses.cancel()
-                raise
+            finally:
+                if not complete:
+                    responses.cancel()
 
     def _labels(self, name: str) -> Mapping[str, Sequence[str]]:
-        """Read anew each time: a model that is loaded again may have others."""
+        """Read each time: a model that is loaded again may have other labels."""
         folder = self._engine.repository.path / name
         outputs = self._engine.model(name).config()["output"]
         files = {output["name"]: folder / output["label_filename"] for output in outputs if output["label_filename"]}
         return {output: path.read_text().splitlines() for output, path in files.items() if path.is_file()}
 
     def ready(self, name: str, version: int = -1) -> bool:
-        """Never an error: what isn't known isn't ready."""
+        """Never raises: a model that isn't known isn't ready."""
         try:
             with translated():
                 return bool(self._engine.model(name, version).ready())
@@ -95,15 +100,15 @@ class Protocol:
 
 
 def _late(asked: InferRequest) -> str:
-    return f"the deadline passed before model '{asked.model}' was reached"
+    return f"the deadline passed before the request reached model '{asked.model}'"
 
 
 def _passed(asked: InferRequest) -> str:
-    return f"the deadline passed while model '{asked.model}' was at work"
+    return f"the deadline passed while model '{asked.model}' worked on the request"
 
 
 def _queue_limit_us(asked: InferRequest) -> int:
-    """What Triton's queue may take, where the model's policy lets requests say so."""
+    """How long the request may wait in Triton's queue, if the model's policy lets requests set it."""
     if asked.timeout_us or asked.deadline is None:
         return asked.timeout_us
     return max(1, int((asked.deadline - time.time()) * 1e6))

@@ -1,4 +1,4 @@
-"""The model repository as a deployment sees it: which models it serves, and what they are."""
+"""The model repository of a deployment: which of its models are served, and their configs and cards."""
 
 import fnmatch
 import json
@@ -17,7 +17,7 @@ from serve_app.types import ModelCard
 
 @dataclass(frozen=True)
 class RepositoryModel:
-    """One folder of the repository; `backing` names the config that is wanted where a model has several."""
+    """One folder of the repository; `backing` names the config to use if the model has several."""
 
     folder: Path
     backing: str = ""
@@ -28,7 +28,7 @@ class RepositoryModel:
 
     @cached_property
     def config(self) -> ModelConfig:
-        """Parsed here because Triton tells its log, not its caller, what is wrong with a file."""
+        """Parsed here because Triton reports what is wrong with a file to its log, not to its caller."""
         path = self._config_path
         try:
             return text_format.Parse(path.read_text(), ModelConfig())
@@ -44,7 +44,7 @@ class RepositoryModel:
 
     @property
     def has_other_config(self) -> bool:
-        """Whether its config isn't the one that Triton would read."""
+        """Whether its config is another than Triton would read."""
         return self._config_path.name != "config.pbtxt"
 
     @property
@@ -54,13 +54,13 @@ class RepositoryModel:
 
     @property
     def instances(self) -> int:
-        """Processes that the Python backend starts for it; 0 for a model of another backend."""
+        """How many processes the Python backend starts for it; 0 for other backends."""
         if self.config.backend != "python":
             return 0
         return sum(group.count or 1 for group in self.config.instance_group) or 1
 
     def card(self) -> ModelCard | None:
-        """What the export wrote beside the newest engine; foreign models have none."""
+        """The card that `make models` wrote beside the newest version; other models have none."""
         cards = sorted(self.folder.glob("[0-9]*/model.json"), key=lambda path: int(path.parent.name))
         if not cards:
             return None
@@ -70,50 +70,50 @@ class RepositoryModel:
             return ModelCard(**fields | {"labels": tuple(values["labels"])})
         except (ValueError, KeyError, TypeError) as problem:
             raise ModelLoadError(
-                f"model {self.name!r}: {cards[-1]} can't be read: {problem}; run `make models`"
+                f"model {self.name!r}: {cards[-1]} is not a valid card ({problem}); run `make models` to rebuild it"
             ) from None
 
 
 class ModelRepository:
-    """A repository's folders, narrowed to what one deployment serves."""
+    """A repository's folders, and those among them that one deployment serves."""
 
     def __init__(self, path: Path, patterns: Iterable[str], sizes: Iterable[str] | None, backing: str = "") -> None:
-        """`sizes` narrows what wildcards mean; None leaves nothing out."""
+        """`sizes` limits the models that wildcards match; None: no limit."""
         self.path = path
         self.backing = backing
         if not path.is_dir():
-            raise ConfigurationError(f"model repository {path}: no such folder; `make models` builds it")
+            raise ConfigurationError(f"model repository {path} does not exist; run `make models` to build it")
         folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
         self.all = {folder.name: RepositoryModel(folder, backing) for folder in folders}
         self.selected = self._select(tuple(patterns), None if sizes is None else set(sizes))
 
     @classmethod
     def of(cls, deployment: TritonSettings, detection: DetectionSettings) -> "ModelRepository":
-        """What a configured deployment serves; a polling server takes every folder, also of other sizes."""
+        """The repository of a configured deployment; a polling server serves folders of every size."""
         sizes = None if deployment.control_mode == "poll" else detection.models
         path = deployment.model_repository or detection.model_repository
         return cls(path, deployment.models, sizes, backing_of(detection))
 
     def _select(self, patterns: tuple[str, ...], sizes: set[str] | None) -> dict[str, RepositoryModel]:
-        """What the patterns name, and what ensembles among it need."""
+        """The models that match, and the steps of the ensembles among them."""
         names: set[str] = set()
         for pattern in patterns:
             matched = {name for name in self.all if fnmatch.fnmatchcase(name, pattern)}
             if not matched:
                 raise ConfigurationError(
-                    f"no model matches {pattern!r} in {self.path}; there is: {', '.join(self.all) or 'nothing'}"
+                    f"no model matches {pattern!r} in {self.path}; available: {', '.join(self.all) or 'none'}"
                 )
             exact = pattern in self.all
             names |= matched if exact else {name for name in matched if not _of_other_size(name, sizes)}
         for name in list(names):
             for step in self.all[name].steps:
                 if step not in self.all:
-                    raise ModelLoadError(f"model {name!r}: its step {step!r} is not in {self.path}")
+                    raise ModelLoadError(f"model {name!r}: its ensemble step {step!r} is not in {self.path}")
                 names.add(step)
         return {name: self.all[name] for name in sorted(names)}
 
     def cards(self) -> dict[str, ModelCard]:
-        """Every model's card; an ensemble has that of its last step, the engine."""
+        """Every model's card; an ensemble has the card of its last step."""
         cards = {name: card for name, model in self.selected.items() if (card := model.card())}
         for name, model in self.selected.items():
             if model.steps and model.steps[-1] in cards:
@@ -122,12 +122,12 @@ class ModelRepository:
 
 
 def backing_of(detection: DetectionSettings) -> str:
-    """What the configs for the configured engine are called."""
+    """The name of the configs for the configured engine."""
     on_cpu = detection.engine == "onnxruntime" and detection.runs_on == "cpu"
     return f"{detection.engine}-cpu" if on_cpu else detection.engine
 
 
 def _of_other_size(name: str, sizes: set[str] | None) -> bool:
-    """`*` means what is configured: folders of sizes that aren't served may have no engine."""
+    """Whether a wildcard leaves a model out because its size isn't configured; it may have no engine."""
     parts = name.split("_")
     return sizes is not None and len(parts) > 1 and parts[0] == "yolo" and parts[1] in SIZES and parts[1] not in sizes

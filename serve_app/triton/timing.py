@@ -1,4 +1,4 @@
-"""When Triton did what for a request: its timestamps, for answers and for traces."""
+"""Triton's timestamps of a request, for the times in answers and for traces."""
 
 import asyncio
 import logging
@@ -10,12 +10,12 @@ from serve_app.triton.binding import find_tritonserver
 
 logger = logging.getLogger(__name__)
 
-# Timestamps come when Triton has closed its books on a request, an instant after the answer.
-PATIENCE_S = 0.5
+# Triton releases a request's trace an instant after its answer.
+TIMEOUT_S = 0.5
 
 
 class Timing:
-    """Made before its request is sent; only the embedded engine offers timestamps."""
+    """Create it before sending the request; only the embedded engine offers timestamps."""
 
     def __init__(self, request: Any) -> None:
         self._whole = asyncio.Event()
@@ -25,18 +25,18 @@ class Timing:
             self._trace = request.trace = triton.InferenceTrace(lambda: _set_from_thread(loop, self._whole))
 
     async def computed(self) -> list[Any]:
-        """A span for each model that ran, none where Triton can't tell."""
+        """A span for each model that ran; empty where timestamps aren't available."""
         if self._trace is None:
             return []
         try:
-            await asyncio.wait_for(self._whole.wait(), PATIENCE_S)
+            await asyncio.wait_for(self._whole.wait(), TIMEOUT_S)
         except TimeoutError:
             return []
         return list(self._trace.computed)
 
 
-def tell_spans(computed: list[Any], request_id: str) -> None:
-    """Timestamps, which are of the monotonic clock, as OpenTelemetry's spans: one a model, with its stages."""
+def record_spans(computed: list[Any], request_id: str) -> None:
+    """One OpenTelemetry span for each model, with its stages; Triton's timestamps are of the monotonic clock."""
     to_unix = time.time_ns() - time.monotonic_ns()
     for span in computed:
         begin = span.queue_start_ns or span.compute_start_ns
@@ -51,4 +51,4 @@ def _set_from_thread(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> N
     try:
         loop.call_soon_threadsafe(event.set)
     except RuntimeError:
-        logger.debug("the loop is closed: nobody waits for the timestamps")
+        logger.debug("the event loop is closed; timestamps are dropped")

@@ -37,7 +37,7 @@ class Everywhere:
 
     async def results_async(self, timeout_s, return_exceptions):
         assert return_exceptions
-        self._handle.patience_s = timeout_s
+        self._handle.timeout_s = timeout_s
         if self._handle.problem:
             raise self._handle.problem
         found = []
@@ -55,7 +55,7 @@ class Handle:
     def __init__(self, *replicas):
         self.replicas, self.calls, self.broadcasts = list(replicas), [], []
         self.problem = None  # what a broadcast raises as a whole
-        self.patience_s = None
+        self.timeout_s = None
 
     def options(self, **options):
         return Bound(self, options)

@@ -15,11 +15,11 @@ async def test_everywhere_gives_an_answer_of_each_replica_and_errors_in_their_pl
         raise raised_in_a_replica(NotFoundError("no model"))
 
     vision, handle = deploy("vision", {"index": lambda: "one"}, {"index": broken}, {"index": lambda: ActorDiedError()})
-    one, error, dead = await vision.everywhere("index", patience_s=3)
+    one, error, dead = await vision.everywhere("index", timeout_s=3)
     assert (one, type(error), error.message, type(dead)) == ("one", NotFoundError, "no model", UnavailableError)
     assert handle.broadcasts == [("index", ())]
-    assert handle.patience_s == 3
-    assert await vision.answers_everywhere("index", patience_s=3) == ["one"]
+    assert handle.timeout_s == 3
+    assert await vision.answers_everywhere("index", timeout_s=3) == ["one"]
 
 
 async def test_where_no_replica_could_answer_the_first_problem_is_the_answer(deploy):
@@ -28,12 +28,12 @@ async def test_where_no_replica_could_answer_the_first_problem_is_the_answer(dep
 
     vision, _ = deploy("vision", {"index": broken}, {"index": lambda: ActorDiedError()})
     with pytest.raises(NotFoundError, match="no model"):
-        await vision.answers_everywhere("index", patience_s=3)
+        await vision.answers_everywhere("index", timeout_s=3)
 
 
 async def test_everywhere_needs_a_replica(deploy):
     vision, _ = deploy("vision")
-    with pytest.raises(UnavailableError, match="vision has no replica that runs"):
+    with pytest.raises(UnavailableError, match="vision has no running replica"):
         await vision.everywhere("index")
 
 
@@ -41,7 +41,7 @@ async def test_everywhere_needs_a_replica(deploy):
     ("problem", "expected", "message"),
     [
         (TimeoutError(), DeadlineExceededError, "not every replica of vision answered in 2.5 s"),
-        (ActorDiedError(), UnavailableError, "the deployment that answers this is busy or not ready; try again"),
+        (ActorDiedError(), UnavailableError, "the deployment is busy or not ready; try again later"),
         (KeyError("secret"), KeyError, "secret"),
     ],
 )
@@ -50,4 +50,4 @@ async def test_a_broadcast_that_fails_as_a_whole(deploy, problem, expected, mess
     handle.problem = problem
     for ask in (vision.everywhere, vision.answers_everywhere):
         with pytest.raises(expected, match=message):
-            await ask("index", patience_s=2.5)
+            await ask("index", timeout_s=2.5)

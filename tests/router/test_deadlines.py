@@ -6,7 +6,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from serve_app.errors import InvalidRequestError
-from serve_app.router.deadlines import HEADER, deadline_of
+from serve_app.router.requests import DEADLINE_HEADER, deadline_of
 from serve_app.settings import RouterSettings
 
 SETTINGS = RouterSettings(request_timeout_s=60)
@@ -25,7 +25,7 @@ def test_without_a_header_the_configuration_decides():
     ("text", "seconds"), [("5", 5), ("0.25", 0.25), ("1e1", 10), ("60", 60), ("61", 60), ("1e300", 60), ("inf", 60)]
 )
 def test_the_header_counts_from_now_up_to_what_the_configuration_allows(text, seconds):
-    assert deadline_of({HEADER: text}, SETTINGS) == 1000.0 + seconds
+    assert deadline_of({DEADLINE_HEADER: text}, SETTINGS) == 1000.0 + seconds
 
 
 def test_the_headers_case_does_not_matter_over_http():
@@ -35,5 +35,5 @@ def test_the_headers_case_does_not_matter_over_http():
 @pytest.mark.parametrize("text", ["", "0", "-0.0", "-1", "nan", "-inf", "5s", "0x5", "1,5", "1e-400", "x" * 10_000])
 def test_what_is_no_time_to_come_is_refused(text):
     with pytest.raises(InvalidRequestError) as caught:
-        deadline_of({HEADER: text}, SETTINGS)
-    assert caught.value.message == f"{HEADER}: {text[:40]!r} is no number of seconds above 0"
+        deadline_of({DEADLINE_HEADER: text}, SETTINGS)
+    assert caught.value.message == f"{DEADLINE_HEADER}: {text[:40]!r} is no number of seconds above 0"

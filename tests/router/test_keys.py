@@ -6,7 +6,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from serve_app.errors import ConfigurationError, ForbiddenError, UnauthorizedError
-from serve_app.router.errors import tellable
+from serve_app.router.errors import public_error
 from serve_app.router.keys import AdminKey
 
 
@@ -30,7 +30,7 @@ def bearer(text):
 def require_refused(admin, key):
     with pytest.raises(ForbiddenError) as caught:
         admin.require(bearer(key))
-    assert caught.value.message == "the key that was sent is not the admin key"
+    assert caught.value.message == "the given key is not the admin key"
 
 
 def test_without_a_file_everybody_may():
@@ -60,7 +60,7 @@ def test_a_wrong_key_is_forbidden_and_not_repeated(file, key):
 def test_without_a_key_the_caller_is_told_how_to_send_one(file, headers):
     with pytest.raises(UnauthorizedError) as caught:
         AdminKey(file).require(headers)
-    assert caught.value.message == "this needs the admin key: send it as 'Authorization: Bearer …'"
+    assert caught.value.message == "this needs the admin key: send it as 'Authorization: Bearer <key>'"
 
 
 def test_a_rotated_file_counts_at_once_and_the_old_key_no_longer(file):
@@ -131,7 +131,7 @@ def test_a_file_that_becomes_empty_is_no_server_error(file, headers):
     rotate(file, "", 2)  # a writer truncates before it writes
     with pytest.raises(Exception) as caught:  # noqa: PT011
         admin.require(headers)
-    assert tellable(caught.value).status in (401, 403, 503)
+    assert public_error(caught.value).status in (401, 403, 503)
 
 
 def test_a_key_may_hold_any_character(file):

@@ -8,7 +8,7 @@ import pytest
 from ray.exceptions import ActorDiedError
 
 from serve_app.errors import InvalidRequestError, UnsupportedError
-from serve_app.router.deployment import Router
+from serve_app.router.router import Router
 from serve_app.settings import LanguageModelSettings, Settings, TritonSettings
 from serve_app.types.tensors import InferAnswer
 
@@ -102,7 +102,7 @@ async def test_a_model_that_should_be_there_and_is_not_is_named_and_takes_no_pic
 @GONE
 async def test_where_nothing_else_is_served_readiness_is_that_of_the_models(serve, gone):
     client, _ = serve(only_languages=True, talker=gone)
-    assert await get(client, "/v2/health/ready", 503) == {"error": "not every deployment is ready"}
+    assert await get(client, "/v2/health/ready", 503) == {"error": "not every deployment is ready; try again later"}
     assert (await get(client, "/health", 503))["deployments"] == {"talker": False, "sleeper": True}
     client, _ = serve(only_languages=True)
     await get(client, "/v2/health/ready")
@@ -113,7 +113,7 @@ async def test_the_index_says_why_a_model_is_not_ready(serve):
     rows = {row["name"]: (row["state"], row["reason"]) for row in await post(client, "/v2/repository/index")}
     assert rows == {
         "yolo": ("READY", ""),
-        "talker": ("UNAVAILABLE", "no replica is up"),
+        "talker": ("UNAVAILABLE", "no running replica"),
         "sleeper": ("UNAVAILABLE", "asleep: a request wakes it"),
     }
     assert [row["name"] for row in await post(client, "/v2/repository/index", ready=True)] == ["yolo"]
@@ -122,8 +122,8 @@ async def test_the_index_says_why_a_model_is_not_ready(serve):
 
 async def test_of_pictures_the_index_is_not_silent(serve):
     client, _ = serve(vision=())
-    assert await post(client, "/v2/repository/index", 503) == {"error": "vision has no replica that runs"}
-    assert await get(client, "/v2/models/stats", 503) == {"error": "vision has no replica that runs"}
+    assert await post(client, "/v2/repository/index", 503) == {"error": "vision has no running replica"}
+    assert await get(client, "/v2/models/stats", 503) == {"error": "vision has no running replica"}
 
 
 @pytest.mark.parametrize("name", ["talker", "sleeper"])
@@ -145,7 +145,7 @@ async def test_statistics_leave_out_who_sleeps_unless_it_is_asked_for(serve):
     client, _ = serve(talker=[replica("talker"), replica("talker"), replica("talker", statistics=dead)])
     rows = (await get(client, "/v2/models/stats"))["model_stats"]
     assert [(row["name"], row["inference_count"]) for row in rows] == [("yolo", 2), ("talker", 4)]
-    assert await get(client, "/v2/models/sleeper/stats", 503) == {"error": "sleeper has no replica that runs"}
+    assert await get(client, "/v2/models/sleeper/stats", 503) == {"error": "sleeper has no running replica"}
     refusal = await get(client, "/v2/models/talker/versions/2/stats", 400)
     assert refusal == {"error": "requested model version 2 of 'talker' is not available"}
 
@@ -198,7 +198,7 @@ async def test_a_model_too_busy_to_answer_is_not_said_to_be_absent_or_asleep(ser
     client, handles = serve(sleeper=[replica("sleeper")])
     handles[name].problem = TimeoutError()
     (row,) = [row for row in await post(client, "/v2/repository/index") if row["name"] == name]
-    assert row["reason"] not in ("no replica is up", "asleep: a request wakes it")
+    assert row["reason"] not in ("no running replica", "asleep: a request wakes it")
 
 
 async def test_a_warmup_begins_wherever_it_can(serve):
@@ -220,7 +220,7 @@ async def test_a_warmup_begins_wherever_it_can(serve):
 async def test_a_warmup_of_pictures_without_a_replica_says_so(serve):
     client, _ = serve(vision=())
     for answer in (await post(client, "/warmup", 503), await get(client, "/warmup_status", 503)):
-        assert answer == {"error": "vision has no replica that runs"}
+        assert answer == {"error": "vision has no running replica"}
 
 
 async def test_a_language_model_that_is_too_busy_to_answer_keeps_no_warmup_back(serve):

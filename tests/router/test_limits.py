@@ -7,7 +7,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from serve_app.router.errors import HANDLERS
-from serve_app.router.limits import LimitBody
+from serve_app.router.requests import LimitBody
 
 LIMIT = 10
 
@@ -46,7 +46,7 @@ async def post(*chunks, path="/", headers=()):
     return sent[0]["status"], b"".join(part.get("body", b"") for part in sent), len(chunks) - len(waiting)
 
 
-REFUSED = b'{"error":"the body is over the limit of 10 bytes"}'
+REFUSED = b'{"error":"the body is larger than the limit of 10 bytes"}'
 
 
 @pytest.mark.parametrize("size", [0, 1, LIMIT])

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from serve_app.router.deployment import Router
+from serve_app.router.router import Router
 from serve_app.settings import Settings
 
 CHAT = "/v1/chat/completions"
@@ -119,7 +119,7 @@ async def test_half_a_surrogate_pair_in_a_name_can_be_said():
 async def test_a_model_is_named_by_text(model):
     client, handles = serve()
     answer = await client.post(CHAT, json={"model": model})
-    assert error_of(answer, 400) == "`model` must name the model; there is: demo-llm"
+    assert error_of(answer, 400) == "`model` must be the name of a model; there is: demo-llm"
     assert not handles["demo-llm"].calls
 
 
@@ -129,7 +129,7 @@ async def test_only_where_there_is_one_model_its_name_may_be_left_out(document):
     assert (await client.post(CHAT, json=document)).status_code == 200
     assert handles["demo-llm"].calls[0][1] == document
     client, _ = serve(DEMO, ADAPTED)
-    message = "`model` must name the model; there is: demo-llm, adapted"
+    message = "`model` must be the name of a model; there is: demo-llm, adapted"
     assert error_of(await client.post(CHAT, json=document), 400) == message
 
 
@@ -161,8 +161,8 @@ async def test_an_adapter_has_a_name():
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "Expecting value"), (b"{", "Expecting property name"), (b"[]", "it holds no object"),
-        (b"null", "it holds no object"), (b'"demo-llm"', "it holds no object"), (b"\xff", "can't decode byte"),
+        (b"", "Expecting value"), (b"{", "Expecting property name"), (b"[]", "it is not an object"),
+        (b"null", "it is not an object"), (b'"demo-llm"', "it is not an object"), (b"\xff", "can't decode byte"),
         (b"[" * 100_000, "it is nested too deeply"), (b'{"seed": ' + b"9" * 5000 + b"}", "too many digits"),
     ],
     ids=range(8),
@@ -179,9 +179,9 @@ async def test_a_body_that_is_no_json_object_is_refused(endpoint, body, message)
 async def test_a_body_over_the_limit_is_refused_before_and_after_inflation():
     client, handles = serve(max_body_mib=1)
     body = b'{"a": "' + b"x" * (1 << 20) + b'"}'
-    assert error_of(await client.post(CHAT, content=body), 413) == "the body is over the limit of 1048576 bytes"
+    assert error_of(await client.post(CHAT, content=body), 413) == "the body is larger than the limit of 1048576 bytes"
     zipped = await client.post(CHAT, content=gzip.compress(body), headers={"content-encoding": "gzip"})
-    assert error_of(zipped, 413) == "the inflated body is over the limit of 1048576 bytes"
+    assert error_of(zipped, 413) == "the inflated body is larger than the limit of 1048576 bytes"
     assert not handles["demo-llm"].calls
 
 
@@ -190,7 +190,7 @@ async def test_a_compressed_body_is_read_and_one_that_says_so_falsely_is_refused
     gzipped = {"content-encoding": "gzip"}
     assert (await client.post(CHAT, content=gzip.compress(b'{"seed": 1}'), headers=gzipped)).status_code == 200
     assert handles["demo-llm"].calls[0][1] == {"seed": 1}
-    assert error_of(await client.post(CHAT, content=b"{}", headers=gzipped), 400) == "the body is no gzip data"
+    assert error_of(await client.post(CHAT, content=b"{}", headers=gzipped), 400) == "the body is not valid gzip data"
 
 
 @pytest.mark.parametrize(

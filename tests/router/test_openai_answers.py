@@ -129,9 +129,9 @@ def raised_in_a_replica(problem):
     return RayTaskError("openai", "Traceback with internals", problem).as_instanceof_cause()
 
 
-UNKNOWN = "the request failed; the log says why"
-FULL = "the queue of the deployment that answers this is full; try again"
-BUSY = "the deployment that answers this is busy or not ready; try again"
+UNKNOWN = "internal error; see the service's log"
+FULL = "the deployment's queue is full; try again later"
+BUSY = "the deployment is busy or not ready; try again later"
 PROBLEMS = [
     (raised_in_a_replica(InvalidRequestError("n: must be 1")), 400, "n: must be 1"),
     (raised_in_a_replica(NotFoundError("no adapter")), 404, "no adapter"),
@@ -140,7 +140,7 @@ PROBLEMS = [
     (BackPressureError(num_queued_requests=1, max_queued_requests=1), 503, FULL),
     (ActorDiedError(), 503, BUSY),
     (raised_in_a_replica(KeyError("internals")), 500, UNKNOWN),
-    (HANGS, 504, "demo-llm had not ended before the deadline"),
+    (HANGS, 504, "demo-llm had not finished before the deadline"),
 ]
 
 

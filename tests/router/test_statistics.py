@@ -2,7 +2,8 @@
 
 import copy
 
-from serve_app.router.statistics import merge_indexes, merge_statistics
+from serve_app.router.catalog import merge_indexes
+from serve_app.router.statistics import merge_statistics
 
 
 def duration(count, ns):

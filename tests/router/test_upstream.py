@@ -32,8 +32,8 @@ ANSWERS = [
     grpc_error(grpc.StatusCode.CANCELLED),
 ]  # fmt: skip
 GONE_MESSAGES = (
-    "the deployment that answers this is busy or not ready; try again",
-    "the connection to the replica that works on this broke",
+    "the deployment is busy or not ready; try again later",
+    "the connection to the replica was lost; try again",
 )
 
 
@@ -107,14 +107,14 @@ async def collect(answers, into):
 @pytest.mark.parametrize("sequence", ["", "m/7"])
 async def test_an_answer_is_the_replicas(sequence):
     vision, handle = upstream("answer")
-    assert await vision.call("infer", 1, "two", sequence=sequence, deadline=time.time() + 60) == "answer"
+    assert await vision.call("infer", 1, "two", session=sequence, deadline=time.time() + 60) == "answer"
     assert handle.calls == [("infer", (1, "two"), sequence or None)]
 
 
 @pytest.mark.parametrize("death", DEATHS, ids=name_of)
 async def test_a_replica_that_died_is_replaced_once(death):
     vision, handle = upstream(death, "answer")
-    assert await vision.call("infer", 1, sequence="s") == "answer"
+    assert await vision.call("infer", 1, session="s") == "answer"
     assert handle.calls == [("infer", (1,), "s")] * 2
 
 
@@ -190,7 +190,7 @@ async def test_a_caller_that_goes_away_is_no_deadline():
 async def test_a_stream_gives_every_answer(sequence):
     vision, handle = upstream([1, 2, 3])
     found = []
-    await collect(vision.stream("stream", "x", sequence=sequence, deadline=time.time() + 60), found)
+    await collect(vision.stream("stream", "x", session=sequence, deadline=time.time() + 60), found)
     assert found == [1, 2, 3]
     assert handle.calls == [("stream", ("x",), sequence or None)]
 
@@ -232,7 +232,7 @@ async def test_a_stream_that_takes_too_long_ends_at_its_deadline_and_is_cancelle
     found = []
     with pytest.raises(DeadlineExceededError) as caught:
         await collect(vision.stream("stream", deadline=time.time() + 0.05), found)
-    assert caught.value.message == "vision had not ended before the deadline"
+    assert caught.value.message == "vision had not finished before the deadline"
     assert found == [1]
     assert handle.streams[0].cancelled
 

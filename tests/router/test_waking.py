@@ -13,14 +13,14 @@ from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 
 from serve_app.errors import DeadlineExceededError, NotFoundError, QueueFullError, UnavailableError
-from serve_app.router.deployment import build_upstream
-from serve_app.router.upstream import PRESENCE_PATIENCE_S, Upstream
+from serve_app.router.router import build_upstream
+from serve_app.router.upstream import PRESENCE_TIMEOUT_S, Upstream
 from serve_app.settings import LanguageModelSettings
 
 WAKE_S = 0.05
 NOBODY = DeploymentUnavailableError(DeploymentID("demo-llm", "serve_app"))
-FULL = "the queue of the deployment that answers this is full; try again"
-UNSTARTED = "the deployment that answers this could not be started; its status in Ray says why"
+FULL = "the deployment's queue is full; try again later"
+UNSTARTED = "the deployment could not be started; see its status in the Ray dashboard"
 ASLEEP = f"'demo-llm' was not up within {WAKE_S:g} s; try again later"
 WAYS = pytest.mark.parametrize("way", ["call", "stream"])
 
@@ -110,9 +110,9 @@ def test_a_language_model_is_alone_and_sleeps_where_it_may():
     scaling = {"autoscaling_config": {"min_replicas": 0, "max_replicas": 2}}
     for deployment, sleeps in (({}, False), (scaling, True), ({"autoscaling_config": {"min_replicas": 1}}, False)):
         model = build_upstream("m", Handle(), LanguageModelSettings(name="m", deployment=deployment))
-        assert (model.alone, model.may_sleep) == (True, sleeps)
+        assert (model.optional, model.scales_to_zero) == (True, sleeps)
     other = build_upstream("vision", Handle(), None)
-    assert (other.alone, other.may_sleep) == (False, False)
+    assert (other.optional, other.scales_to_zero) == (False, False)
 
 
 @WAYS
@@ -124,7 +124,7 @@ async def test_a_model_without_a_replica_is_waited_for_as_long_as_it_may_take_to
     assert time.monotonic() - began >= WAKE_S
     assert caught.value.message == ASLEEP
     assert caught.value.retry_after_s == 1
-    assert handle.broadcasts == [("describe", PRESENCE_PATIENCE_S)]
+    assert handle.broadcasts == [("describe", PRESENCE_TIMEOUT_S)]
     await asyncio.sleep(0)
     assert [answer.left for answer in handle.answers] == [True]
 
@@ -140,7 +140,7 @@ async def test_a_model_that_wakes_in_time_answers(way):
 async def test_a_model_that_is_at_work_is_waited_for_beyond_that(way):
     handle = Handle(later(WAKE_S * 3, "answer"))
     assert await ask(handle, way) == "answer"
-    assert handle.broadcasts == [("describe", PRESENCE_PATIENCE_S)]
+    assert handle.broadcasts == [("describe", PRESENCE_TIMEOUT_S)]
 
 
 @WAYS

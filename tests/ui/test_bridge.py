@@ -13,9 +13,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, StreamingRespon
 from starlette.routing import Mount, Route
 
 from serve_app.router.errors import HANDLERS
-from serve_app.router.limits import LimitBody
-from serve_app.router.observing import ObserveRequests
-from serve_app.router.playground import Playground
+from serve_app.router.observe import ObserveRequests
+from serve_app.router.requests import LimitBody
+from serve_app.router.rest.playground import Playground
 from serve_app.router.upstream import Upstream
 from serve_app.telemetry.metrics import RequestMetrics
 from serve_app.ui.driving import drive

@@ -1,8 +1,9 @@
-"""HTTP bodies of the v2 protocol: compressed or not, JSON alone or JSON and binary tensors after it."""
+"""HTTP bodies of the v2 protocol: JSON with or without binary tensors after it, or the bytes of one input."""
 
 import asyncio
 import gzip
 import json
+import math
 import re
 import zlib
 from collections.abc import Mapping
@@ -11,56 +12,17 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serve_app.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedError
+from serve_app.errors import InvalidRequestError
 from serve_app.router.kserve.values import unpack_values
-from serve_app.types.tensors import InferAnswer
+from serve_app.router.requests import LARGE_BYTES, WINDOWS
+from serve_app.types.tensors import ELEMENT_BYTES, LENGTH_BYTES, InferAnswer, InferRequest, Tensor
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-MAX_MEMBERS = 64  # each costs a copy of all that follows it
-LARGE_BYTES = 256 << 10  # from here on zlib works in a thread of its own
 REFUSED = re.compile(r"q\s*=\s*0(\.0*)?")
-# zlib's window bits: 16 more means that a gzip header is there
-WINDOWS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
-
-
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The body as it was before compression; the limit holds before and after."""
-    body = await request.body()
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding in ("", "identity"):
-        return body
-    if encoding not in WINDOWS:
-        raise UnsupportedError(f"Unsupported compression type '{encoding}': there is gzip and deflate")
-    if len(body) < LARGE_BYTES:
-        return _inflate(body, encoding, max_bytes)
-    return await asyncio.to_thread(_inflate, body, encoding, max_bytes)
-
-
-def _inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """A gzip body may have several members, one after the other."""
-    inflated: list[bytes] = []
-    rest, room = body, max_bytes
-    while rest or not inflated:
-        if len(inflated) == MAX_MEMBERS:
-            raise InvalidRequestError(f"the {encoding} body has more than {MAX_MEMBERS} parts")
-        inflater = zlib.decompressobj(WINDOWS[encoding])
-        try:
-            inflated.append(inflater.decompress(rest, room + 1))
-        except zlib.error:
-            raise InvalidRequestError(f"the body is no {encoding} data") from None
-        room -= len(inflated[-1])
-        if room < 0:
-            raise PayloadTooLargeError(f"the inflated body is over the limit of {max_bytes} bytes")
-        if not inflater.eof:
-            raise InvalidRequestError(f"the {encoding} body is cut off")
-        rest = inflater.unused_data
-        if rest and encoding != "gzip":
-            raise InvalidRequestError(f"{len(rest)} bytes follow the end of the {encoding} body")
-    return b"".join(inflated)
 
 
 def split_body(request: Request, body: bytes) -> tuple[memoryview, memoryview]:
-    """The JSON and what follows it; without the header all of it is JSON, and after a header of 0 none is."""
+    """The JSON and what follows it; without the header all of the body is JSON, with a header of 0 none is."""
     text = request.headers.get(HEADER_LENGTH)
     view = memoryview(body)
     if text is None and body:
@@ -95,12 +57,12 @@ def answer_body(answer: InferAnswer, as_binary: Mapping[str, bool]) -> tuple[byt
 
 
 def write_json(document: Any) -> bytes:
-    """As compact as Triton writes it."""
+    """Compact, as Triton writes it."""
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
 
 
 async def respond(request: Request, body: bytes, json_length: int | None) -> Response:
-    """The answer, compressed the way that the caller named first, if any."""
+    """The answer, with the first compression that the caller accepts, if any."""
     headers = {} if json_length is None else {HEADER_LENGTH: str(json_length)}
     encoding = _accepted(request.headers.get("accept-encoding", ""))
     if encoding:
@@ -117,3 +79,39 @@ def _accepted(header: str) -> str | None:
         if name in WINDOWS and not any(REFUSED.fullmatch(option) for option in options):
             return name
     return None
+
+
+def raw_request(
+    model: str, version: int, body: memoryview, metadata: Mapping[str, Any], batched: bool, deadline: float
+) -> InferRequest:
+    """A body that is nothing but the one input of its model: BYTES are one element, and a body of numbers fills at most
+    one variable dimension.
+    """
+    if len(metadata["inputs"]) != 1:
+        raise InvalidRequestError(
+            f"a raw binary request needs a model with exactly one input, '{model}' has {len(metadata['inputs'])}"
+        )
+    (row,) = metadata["inputs"]
+    dims = [int(size) for size in row["shape"]]
+    if batched:
+        dims[0] = 1
+    if row["datatype"] == "BYTES":
+        data: bytes | memoryview = len(body).to_bytes(LENGTH_BYTES, "little") + body
+        shape = tuple(1 if size == -1 else size for size in dims)
+    else:
+        data, shape = body, _fill(row["name"], dims, len(body), ELEMENT_BYTES[row["datatype"]])
+    return InferRequest(
+        model=model, version=version, inputs=(Tensor(row["name"], row["datatype"], shape, data),), deadline=deadline
+    )
+
+
+def _fill(name: str, dims: list[int], size: int, width: int) -> tuple[int, ...]:
+    known = math.prod(size for size in dims if size != -1) * width
+    if dims.count(-1) > 1:
+        raise InvalidRequestError(
+            f"input '{name}' has more than one variable dimension: send its shape in a JSON header"
+        )
+    open_size, rest = divmod(size, known) if known else (0, size)
+    if rest or (-1 not in dims and open_size != 1):
+        raise InvalidRequestError(f"the body has {size} bytes, which doesn't fit input '{name}' of shape {dims}")
+    return tuple(open_size if size == -1 else size for size in dims)

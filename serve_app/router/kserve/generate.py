@@ -1,4 +1,4 @@
-"""The generate extension: a request whose fields are the inputs, answered by one JSON object or a stream of them."""
+"""The generate extension: the fields of a JSON object are the inputs, and the answers are JSON objects."""
 
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
@@ -7,15 +7,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serve_app.errors import InvalidRequestError
-from serve_app.router.deadlines import deadline_of
-from serve_app.router.errors import tellable
-from serve_app.router.events import EventStream
-from serve_app.router.kserve.bodies import read_body, write_json
-from serve_app.router.kserve.documents import custom_parameters, object_field, parse_object, text_field
-from serve_app.router.kserve.paths import model_of
-from serve_app.router.kserve.signatures import signature_of
+from serve_app.router.errors import public_error
+from serve_app.router.kserve.bodies import write_json
+from serve_app.router.kserve.documents import custom_parameters, object_field, text_field
+from serve_app.router.kserve.models import model_of
 from serve_app.router.kserve.values import pack_values, unpack_values
 from serve_app.router.plane import DataPlane
+from serve_app.router.requests import deadline_of, parse_object, read_body
+from serve_app.router.streaming import EventStream
 from serve_app.settings import RouterSettings
 from serve_app.types.tensors import InferAnswer, InferRequest, Tensor
 
@@ -26,7 +25,7 @@ NOT_ONE = (
 
 
 class Generate:
-    """Both endpoints; what a field means the model's own metadata says."""
+    """Both endpoints; the model's metadata says which fields are inputs."""
 
     def __init__(self, plane: DataPlane, settings: RouterSettings, max_bytes: int) -> None:
         self._plane = plane
@@ -40,7 +39,7 @@ class Generate:
         return Response(write_json(_document(answers[0])), media_type="application/json")
 
     async def many(self, request: Request) -> Response:
-        """Server-sent events; what fails before the first of them is a plain error."""
+        """Server-sent events; a failure before the first one is a plain error."""
         answers = self._plane.stream(await self._read(request))
         first = await anext(answers, None)
         return EventStream(_events(first, answers), answers)
@@ -49,7 +48,7 @@ class Generate:
         deadline = deadline_of(request.headers, self._settings)
         document = parse_object(await read_body(request, self._max_bytes))
         model, version = model_of(request)
-        metadata, batched = await signature_of(self._plane, model, version)
+        metadata, batched = await self._plane.signature(model, version)
         fields = {row["name"]: row for row in metadata["inputs"]}
         inputs = tuple(_tensor(fields[name], document[name], batched) for name in document if name in fields)
         return InferRequest(
@@ -63,17 +62,17 @@ class Generate:
 
 
 def _tensor(row: Mapping[str, Any], value: Any, batched: bool) -> Tensor:
-    """A number or text stands for one element, a list for one dimension; a batch is of one."""
+    """A scalar is one element, a list one dimension; a batch has one member."""
     name, datatype = row["name"], row["datatype"]
     values = value if isinstance(value, list) else [value]
     if any(isinstance(item, list | dict) for item in values):
-        raise InvalidRequestError(f"Unable to parse '{name}': generate takes a value or a flat list of them")
+        raise InvalidRequestError(f"Unable to parse '{name}': generate takes a value or a flat list of values")
     shape = (1, len(values)) if batched else (len(values),)
     return Tensor(name, datatype, shape, pack_values(name, datatype, shape, values))
 
 
 def _parameters(document: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields that are no inputs are parameters, and `parameters` may hold more."""
+    """Fields that aren't inputs are parameters; `parameters` may hold more."""
     nested = object_field(document, "parameters")
     loose = {
         name: value
@@ -97,8 +96,8 @@ async def _events(first: InferAnswer | None, answers: AsyncGenerator[InferAnswer
         async for answer in answers:
             if not answer.empty:
                 yield _event(_document(answer))
-    except Exception as problem:  # the status is out already: the error is the last event
-        yield _event({"error": tellable(problem).message})
+    except Exception as problem:  # the status is already sent: the error becomes the last event
+        yield _event({"error": public_error(problem).message})
 
 
 def _event(document: dict[str, Any]) -> bytes:

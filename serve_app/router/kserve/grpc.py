@@ -8,17 +8,16 @@ from google.protobuf.json_format import ParseDict
 from grpc import StatusCode
 
 from serve_app.errors import InvalidRequestError, UnsupportedError
-from serve_app.router.deadlines import deadline_of
-from serve_app.router.errors import tellable
+from serve_app.router.errors import public_error
 from serve_app.router.keys import AdminKey
-from serve_app.router.kserve.absent import MEMORY, SETTINGS
 from serve_app.router.kserve.documents import require_text
 from serve_app.router.kserve.messages import parse_message, parse_version, read_parameters, write_message
-from serve_app.router.kserve.parameters import require_load_parameter
+from serve_app.router.kserve.models import FIXED_SETTINGS, NO_SHARED_MEMORY, require_load_parameter
 from serve_app.router.kserve.service import messages as pb
 from serve_app.router.kserve.streams import answer_stream
-from serve_app.router.observing import GRPC
+from serve_app.router.observe import GRPC
 from serve_app.router.plane import DataPlane
+from serve_app.router.requests import deadline_of
 from serve_app.settings import RouterSettings
 from serve_app.telemetry.metrics import RequestMetrics
 
@@ -37,14 +36,14 @@ Method = Callable[[Any, Any, Any], Awaitable[Any]]
 
 
 def refuse(context: Any, problem: Exception) -> None:
-    """Set the status instead of raising: Serve would write a stack trace for every mistake of a client."""
-    told = tellable(problem)
+    """Set the status instead of raising: Serve would log a stack trace for every mistake of a client."""
+    told = public_error(problem)
     context.set_code(CODES.get(told.status, StatusCode.INTERNAL))
     context.set_details(told.message)
 
 
 def answering(empty: type[Any]) -> Callable[[Method], Method]:
-    """What a method raises becomes the call's status."""
+    """An exception of the method becomes the call's status."""
 
     def decorate(method: Method) -> Method:
         @functools.wraps(method)
@@ -73,7 +72,7 @@ def unsupported(empty: type[Any], what: str) -> Method:
 
 
 class KserveGrpc:
-    """A part of the router's class, because Serve finds the methods of a service there."""
+    """A base of the router's class, because Serve calls a service's methods on it."""
 
     _metrics: RequestMetrics
     _plane: DataPlane
@@ -81,7 +80,7 @@ class KserveGrpc:
     _router_settings: RouterSettings
 
     @answering(pb.ServerLiveResponse)
-    async def ServerLive(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802 - the service's own names
+    async def ServerLive(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802 - names of the service
         return pb.ServerLiveResponse(live=True)
 
     @answering(pb.ServerReadyResponse)
@@ -137,7 +136,7 @@ class KserveGrpc:
             require_load_parameter(name)
             kind = "string_param" if name == "config" else "bytes_param"
             if parameter.WhichOneof("parameter_choice") != kind:
-                raise InvalidRequestError(f"parameter '{name}' of a load is no {kind}")
+                raise InvalidRequestError(f"load parameter '{name}' must be a {kind}")
             value = getattr(parameter, kind)
             parameters[name] = require_text(value, f"'{name}'") if name == "config" else value
         await self._plane.load(require_text(request.model_name, "'model_name'"), parameters)
@@ -150,18 +149,18 @@ class KserveGrpc:
         model = require_text(request.model_name, "'model_name'")
         dependents = read_parameters(request.parameters).get("unload_dependents", False)
         if not isinstance(dependents, bool):
-            raise InvalidRequestError("parameter 'unload_dependents' is no bool_param")
+            raise InvalidRequestError("parameter 'unload_dependents' must be a bool_param")
         await self._plane.unload(model, dependents)
         return pb.RepositoryModelUnloadResponse()
 
-    SystemSharedMemoryStatus = unsupported(pb.SystemSharedMemoryStatusResponse, MEMORY)
-    SystemSharedMemoryRegister = unsupported(pb.SystemSharedMemoryRegisterResponse, MEMORY)
-    SystemSharedMemoryUnregister = unsupported(pb.SystemSharedMemoryUnregisterResponse, MEMORY)
-    CudaSharedMemoryStatus = unsupported(pb.CudaSharedMemoryStatusResponse, MEMORY)
-    CudaSharedMemoryRegister = unsupported(pb.CudaSharedMemoryRegisterResponse, MEMORY)
-    CudaSharedMemoryUnregister = unsupported(pb.CudaSharedMemoryUnregisterResponse, MEMORY)
-    TraceSetting = unsupported(pb.TraceSettingResponse, SETTINGS)
-    LogSettings = unsupported(pb.LogSettingsResponse, SETTINGS)
+    SystemSharedMemoryStatus = unsupported(pb.SystemSharedMemoryStatusResponse, NO_SHARED_MEMORY)
+    SystemSharedMemoryRegister = unsupported(pb.SystemSharedMemoryRegisterResponse, NO_SHARED_MEMORY)
+    SystemSharedMemoryUnregister = unsupported(pb.SystemSharedMemoryUnregisterResponse, NO_SHARED_MEMORY)
+    CudaSharedMemoryStatus = unsupported(pb.CudaSharedMemoryStatusResponse, NO_SHARED_MEMORY)
+    CudaSharedMemoryRegister = unsupported(pb.CudaSharedMemoryRegisterResponse, NO_SHARED_MEMORY)
+    CudaSharedMemoryUnregister = unsupported(pb.CudaSharedMemoryUnregisterResponse, NO_SHARED_MEMORY)
+    TraceSetting = unsupported(pb.TraceSettingResponse, FIXED_SETTINGS)
+    LogSettings = unsupported(pb.LogSettingsResponse, FIXED_SETTINGS)
 
 
 def _metadata(context: Any) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""KServe v2 over HTTP: the routes, each of which parses, asks the data plane and answers."""
+"""KServe v2 over HTTP: each route parses a request, calls the data plane, and answers."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -8,19 +8,23 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from serve_app.errors import InvalidRequestError, NotFoundError, UnavailableError, UnsupportedError
-from serve_app.router.deadlines import deadline_of
 from serve_app.router.keys import AdminKey
-from serve_app.router.kserve import absent
-from serve_app.router.kserve.bodies import answer_body, read_body, respond, split_body, write_json
-from serve_app.router.kserve.documents import flag_field, parse_object, parse_request, require_text
+from serve_app.router.kserve.bodies import answer_body, raw_request, respond, split_body, write_json
+from serve_app.router.kserve.documents import flag_field, parse_request, require_text
 from serve_app.router.kserve.generate import Generate
-from serve_app.router.kserve.parameters import load_parameters
-from serve_app.router.kserve.paths import model_of
-from serve_app.router.kserve.raw import raw_request
-from serve_app.router.kserve.signatures import signature_of
+from serve_app.router.kserve.models import FIXED_SETTINGS, NO_SHARED_MEMORY, load_parameters, model_of
 from serve_app.router.plane import DataPlane
+from serve_app.router.requests import deadline_of, parse_object, read_body
 from serve_app.settings import RouterSettings
 
+# Paths of Triton that clients get a reason for instead of "Not Found"
+UNSUPPORTED = {
+    "/v2/systemsharedmemory/{rest:path}": NO_SHARED_MEMORY,
+    "/v2/cudasharedmemory/{rest:path}": NO_SHARED_MEMORY,
+    "/v2/trace/setting": FIXED_SETTINGS,
+    "/v2/models/{model}/trace/setting": FIXED_SETTINGS,
+    "/v2/logging": FIXED_SETTINGS,
+}
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -65,7 +69,7 @@ class KserveHttp:
             Route("/v2/repository/models/{model}/unload", self.unload, methods=["POST"]),
             Route("/v2/repository/{repository}/index", self.index, methods=["POST"]),
             Route("/v2/repository/{repository}/models/{model}/{action}", self.named_repository, methods=["POST"]),
-            *(Route(path, self.unsupported, methods=["GET", "POST"]) for path in absent.PATHS),
+            *(Route(path, self.unsupported, methods=["GET", "POST"]) for path in UNSUPPORTED),
         ]
 
     async def infer(self, request: Request) -> Response:
@@ -75,7 +79,7 @@ class KserveHttp:
         if head:
             asked, as_binary = parse_request(model, version, parse_object(head), tail, deadline)
         else:
-            metadata, batched = await signature_of(self._plane, model, version)
+            metadata, batched = await self._plane.signature(model, version)
             asked, as_binary = raw_request(model, version, tail, metadata, batched, deadline), {"": True}
         answer = await self._plane.infer(asked)
         return await respond(request, *answer_body(answer, as_binary))
@@ -88,11 +92,11 @@ class KserveHttp:
 
     async def ready(self, _request: Request) -> Response:
         if not await self._plane.ready():
-            raise UnavailableError("not every deployment is ready")
+            raise UnavailableError("not every deployment is ready; try again later")
         return Response()
 
     async def models(self, _request: Request) -> Response:
-        """Names of what is ready: not Triton's, but KServe's own servers have it."""
+        """The names of ready models, as KServe's own servers list them; Triton has no such path."""
         return _json({"models": sorted({row["name"] for row in await self._plane.index(only_ready=True)})})
 
     async def model_ready(self, request: Request) -> Response:
@@ -111,7 +115,7 @@ class KserveHttp:
         return _json(await self._plane.statistics(model, version))
 
     async def index(self, request: Request) -> Response:
-        """Triton has one repository whatever its name, and so does this."""
+        """A repository's name is ignored, as in Triton."""
         only_ready = flag_field(await self._document(request), "ready")
         return _json(await self._plane.index(only_ready))
 
@@ -126,7 +130,7 @@ class KserveHttp:
         parameters = (await self._document(request)).get("parameters", {})
         dependents = parameters.get("unload_dependents", False) if isinstance(parameters, Mapping) else None
         if not isinstance(dependents, bool):
-            raise InvalidRequestError("Unable to parse 'unload_dependents': it is neither true nor false")
+            raise InvalidRequestError("Unable to parse 'unload_dependents': it must be true or false")
         await self._plane.unload(require_text(model_of(request)[0], "the model's name"), dependents)
         return Response(media_type="application/json")
 
@@ -136,7 +140,7 @@ class KserveHttp:
         raise UnsupportedError("'repository_name' specification is not supported")
 
     async def unsupported(self, request: Request) -> Response:
-        raise UnsupportedError(f"{request.url.path}: {absent.PATHS[request.scope['route'].path]}")
+        raise UnsupportedError(f"{request.url.path}: {UNSUPPORTED[request.scope['route'].path]}")
 
     async def _document(self, request: Request) -> dict[str, Any]:
         body = await read_body(request, self._max_bytes)

@@ -16,7 +16,7 @@ from serve_app.router.kserve.documents import (
     unsigned,
     with_timeout,
 )  # fmt: skip
-from serve_app.router.kserve.paths import read_version
+from serve_app.router.kserve.models import read_version
 from serve_app.types.tensors import (
     ELEMENT_BYTES,
     NUMPY_TYPES,
@@ -33,7 +33,7 @@ from serve_app.types.tensors import (
 
 EMPTY_FINAL = "triton_enable_empty_final_response"
 KNOWN = (*SEQUENCE, "priority", "timeout", EMPTY_FINAL)
-# Which typed field holds a datatype; FP16 and BF16 have none and come raw.
+# The typed field of each datatype; FP16 and BF16 have none and must be sent raw.
 TYPED = {
     "BOOL": "bool_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
     "UINT64": "uint64_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
@@ -58,7 +58,7 @@ def parse_message(message: Any, deadline: float | None) -> InferRequest:
 
 
 def parse_version(text: str) -> int:
-    """Empty means the newest, -1."""
+    """-1, the newest, if the text is empty."""
     if not text:
         return -1
     version = read_version(text)
@@ -81,13 +81,13 @@ def read_parameters(fields: Mapping[str, Any]) -> dict[str, ParameterValue]:
 
 
 def _read_inputs(message: Any) -> tuple[Tensor, ...]:
-    """Raw contents go with the inputs by their order; typed contents are in each input."""
+    """Raw contents belong to the inputs by order; typed contents are part of each input."""
     raw = message.raw_input_contents
     inputs = []
     for position, given in enumerate(message.inputs):
         name, datatype, shape = require_text(given.name, "an input's name"), given.datatype, tuple(given.shape)
         if "shared_memory_region" in given.parameters:
-            raise UnsupportedError(f"input '{name}' is in shared memory, which is off here: send its data")
+            raise UnsupportedError(f"input '{name}' is in shared memory, which is not supported: send its data")
         if datatype not in ELEMENT_BYTES:
             raise InvalidRequestError(f"invalid datatype for input {name}")
         require_rank(name, shape)
@@ -115,7 +115,7 @@ def _read_typed(given: Any, name: str, datatype: str) -> bytes:
     if field is None or any(other != field for other in filled):
         raise InvalidRequestError(
             f"unexpected explicit tensor data for input tensor '{name}' in {', '.join(filled) or 'no field'}, "
-            f"expected datatype '{datatype}'" + (f" in {field}" if field else ", which comes raw only")
+            f"expected datatype '{datatype}'" + (f" in {field}" if field else ", which must be sent raw")
         )
     values = getattr(given.contents, field)
     if datatype == "BYTES":
@@ -123,21 +123,21 @@ def _read_typed(given: Any, name: str, datatype: str) -> bytes:
     wide = np.array(values, {"uint64_contents": np.uint64, "fp32_contents": np.float32}.get(field))
     narrow = wide.astype(NUMPY_TYPES[datatype])
     if wide.dtype.kind in "iu" and not np.array_equal(wide, narrow):
-        raise InvalidRequestError(f"the data of input '{name}' holds values beyond {datatype}")
+        raise InvalidRequestError(f"the data of input '{name}' has values out of range for {datatype}")
     return narrow.tobytes()
 
 
 def _read_output(output: Any) -> RequestedOutput:
     parameters = read_parameters(output.parameters)
     if "shared_memory_region" in parameters:
-        raise UnsupportedError(f"output '{output.name}' is asked for in shared memory, which is off here")
+        raise UnsupportedError(f"output '{output.name}' is requested in shared memory, which is not supported")
     name = require_text(output.name, "an output's name")
     return RequestedOutput(name, unsigned(parameters, "classification", MAX_INT64))
 
 
 def write_message(answer: InferAnswer) -> Any:
     message = pb.ModelInferResponse(model_name=answer.model, id=answer.id)
-    if answer.outputs:  # the empty last answer of a decoupled model has no version
+    if answer.outputs:  # the empty final answer of a decoupled model has no version
         message.model_version = answer.version
     for name, value in answer.parameters.items():
         write_parameter(message.parameters[name], value)

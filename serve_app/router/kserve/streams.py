@@ -1,4 +1,4 @@
-"""The bidirectional stream: many requests at once, each answered under its id, each failing alone."""
+"""The bidirectional stream: many requests at once, each answered under its id, and each failing alone."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -7,23 +7,23 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2 as pb
 
-from serve_app.router.errors import tellable
+from serve_app.router.errors import public_error
 from serve_app.router.kserve.messages import EMPTY_FINAL, parse_message, write_message
-from serve_app.router.observing import GRPC
+from serve_app.router.observe import GRPC
 from serve_app.router.plane import DataPlane
 from serve_app.telemetry.metrics import RequestMetrics
 from serve_app.telemetry.observation import observed
 from serve_app.types.tensors import InferRequest
 
 FINAL = "triton_final_response"
-# How many requests of one stream are worked on at once; the client's next waits, and with it its TCP window.
+# Requests of one stream in progress at once; further ones wait in the client, held back by flow control.
 MAX_AT_ONCE = 256
 
 
 async def answer_stream(
     plane: DataPlane, requests: AsyncIterator[Any], deadline: float, metrics: RequestMetrics
 ) -> AsyncIterator[Any]:
-    """Answers in the order in which they come; who goes away cancels what is left."""
+    """Answers as they come; when the client leaves, requests in progress are cancelled."""
     stream = _Stream(plane, deadline, metrics)
     reader = asyncio.create_task(stream.read(requests))
     try:
@@ -45,7 +45,9 @@ class _Stream:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sequences: dict[int | str, asyncio.Task[None]] = {}
         self._free = asyncio.Semaphore(MAX_AT_ONCE)
-        self._room = asyncio.Semaphore(MAX_AT_ONCE)  # for answers; the end needs none, so that it never waits
+        self._room = asyncio.Semaphore(
+            MAX_AT_ONCE
+        )  # limits queued answers; the end marker takes no slot, so that it never waits
         self._answers: asyncio.Queue[Any] = asyncio.Queue()
 
     async def next(self) -> Any:
@@ -60,7 +62,7 @@ class _Stream:
         self._answers.put_nowait(answer)
 
     async def read(self, requests: AsyncIterator[Any]) -> None:
-        """Until the client has sent its last, and that is answered."""
+        """Until the client has sent its last request and all are answered."""
         try:
             async for message in requests:
                 await self._free.acquire()
@@ -97,7 +99,7 @@ class _Stream:
             await work()
 
     async def _answer(self, message: Any, asked: InferRequest, before: asyncio.Task[None] | None) -> None:
-        """The requests of a sequence must reach its model one after the other."""
+        """The requests of a sequence must reach their model one after the other."""
         wants_final = _wants_final(message)
         if before:
             await asyncio.wait((before,))
@@ -112,10 +114,10 @@ class _Stream:
             await self._fail(message, problem)
 
     async def _fail(self, message: Any, problem: Exception) -> None:
-        """An error of one request is that request's answer; the stream goes on."""
+        """A request's error is that request's answer; the stream continues."""
         response = pb.ModelInferResponse(id=message.id, model_name=message.model_name)
         response.parameters[FINAL].bool_param = True
-        text = tellable(problem).message
+        text = public_error(problem).message
         await self._put(pb.ModelStreamInferResponse(error_message=text, infer_response=response))
 
     def cancel(self) -> None:

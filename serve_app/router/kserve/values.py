@@ -1,4 +1,4 @@
-"""Tensor values as JSON writes them, to and from the protocol's binary layout."""
+"""Tensor values in JSON, to and from the protocol's binary layout."""
 
 import math
 from typing import Any
@@ -8,9 +8,9 @@ import numpy as np
 from serve_app.errors import InvalidRequestError
 from serve_app.types.tensors import ELEMENT_BYTES, NUMPY_TYPES, Tensor, pack_elements
 
-# Triton refuses these in JSON too: their values would be rounded on the way.
+# Triton refuses these in JSON too, because their values would be rounded.
 BINARY_ONLY = ("FP16", "BF16")
-# What JSON's values may be for a datatype; all that aren't named take whole numbers.
+# The JSON types of each datatype; the others take integers.
 KINDS: dict[str, set[type]] = {"BOOL": {bool}, "BYTES": {str}, "FP32": {int, float}, "FP64": {int, float}}
 
 
@@ -25,18 +25,18 @@ def pack_values(name: str, datatype: str, shape: tuple[int, ...], values: Any) -
     flat = _flatten(values)
     if len(flat) != math.prod(shape):
         raise InvalidRequestError(
-            f"input {name!r} has {len(flat)} values, and its shape {list(shape)} takes another number"
+            f"input {name!r} has {len(flat)} values, but its shape {list(shape)} needs {math.prod(shape)}"
         )
     found = set(map(type, flat))
     if not found <= KINDS.get(datatype, {int}):
-        raise InvalidRequestError(f"the data of input {name!r} holds values that are no {datatype}")
+        raise InvalidRequestError(f"the data of input {name!r} has values that are not {datatype}")
     if datatype == "BYTES":
         return pack_elements([value.encode("utf-8", "surrogatepass") for value in flat])
     return _pack_numbers(name, datatype, flat)
 
 
 def _flatten(values: Any) -> list[Any]:
-    """However it is nested, as Triton reads it; NumPy would need memory for a list that mixes text and numbers."""
+    """A flat list however deep the values are nested, as in Triton."""
     if not isinstance(values, list):
         return [values]
     if list not in set(map(type, values)):
@@ -58,16 +58,18 @@ def _pack_numbers(name: str, datatype: str, flat: list[Any]) -> bytes:
         limits = np.iinfo(wanted)
         low, high = min(flat), max(flat)
         if low < limits.min or high > limits.max:
-            raise InvalidRequestError(f"the data of input {name!r} goes from {low} to {high}, beyond {datatype}")
+            raise InvalidRequestError(
+                f"the data of input {name!r} ranges from {low} to {high}, out of range for {datatype}"
+            )
     try:
-        with np.errstate(over="ignore"):  # what is too large for FP32 becomes infinite, as in Triton
+        with np.errstate(over="ignore"):  # values too large for FP32 become infinite, as in Triton
             return np.array(flat, np.float64 if wanted.kind == "f" else wanted).astype(wanted).tobytes()
     except OverflowError:
-        raise InvalidRequestError(f"the data of input {name!r} holds a whole number beyond {datatype}") from None
+        raise InvalidRequestError(f"the data of input {name!r} has an integer out of range for {datatype}") from None
 
 
 def unpack_values(tensor: Tensor) -> list[Any]:
-    """A flat list, as Triton answers."""
+    """A flat list, as in Triton's answers."""
     if tensor.datatype in BINARY_ONLY:
         raise InvalidRequestError(
             f"sending {tensor.datatype} data via JSON is not supported. "
@@ -77,7 +79,5 @@ def unpack_values(tensor: Tensor) -> list[Any]:
         try:
             return [element.decode() for element in tensor.elements()]
         except UnicodeDecodeError:
-            raise InvalidRequestError(
-                f"output {tensor.name!r} holds bytes that are no UTF-8 text: ask for it as binary data"
-            ) from None
+            raise InvalidRequestError(f"output {tensor.name!r} is not valid UTF-8: request it as binary data") from None
     return list(tensor.array().ravel().tolist())

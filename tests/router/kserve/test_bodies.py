@@ -13,13 +13,12 @@ from starlette.requests import Request
 from serve_app.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedError
 from serve_app.router.kserve.bodies import (
     HEADER_LENGTH,
-    LARGE_BYTES,
     answer_body,
-    read_body,
     respond,
     split_body,
     write_json,
 )  # fmt: skip
+from serve_app.router.requests import LARGE_BYTES, read_body
 from serve_app.types.tensors import InferAnswer, Tensor
 
 LIMIT = 1000
@@ -63,7 +62,7 @@ async def test_a_compressed_body_is_what_it_was_up_to_the_limit(name, size):
 @pytest.mark.parametrize("size", [LIMIT + 1, 10 * LIMIT])
 async def test_a_body_over_the_limit_when_it_is_inflated_is_refused(name, size):
     message = await refusal_of(COMPRESS[name](bytes(size)), PayloadTooLargeError, content_encoding=name)
-    assert message == f"the inflated body is over the limit of {LIMIT} bytes"
+    assert message == f"the inflated body is larger than the limit of {LIMIT} bytes"
 
 
 @pytest.mark.parametrize("name", COMPRESS)
@@ -81,7 +80,7 @@ async def test_a_bomb_is_never_inflated(name):
 @pytest.mark.parametrize("kept", [0, 1, 10, -9, -1])
 async def test_a_body_that_was_cut_is_refused(name, kept):
     body = COMPRESS[name](random_bytes(500))[:kept]
-    assert await refusal_of(body, InvalidRequestError, content_encoding=name) == f"the {name} body is cut off"
+    assert await refusal_of(body, InvalidRequestError, content_encoding=name) == f"the {name} body is incomplete"
 
 
 @pytest.mark.parametrize(
@@ -92,13 +91,13 @@ async def test_a_body_that_was_cut_is_refused(name, kept):
     ],
 )  # fmt: skip
 async def test_what_is_not_compressed_as_it_says_is_refused(name, body):
-    assert await refusal_of(body, InvalidRequestError, content_encoding=name) == f"the body is no {name} data"
+    assert await refusal_of(body, InvalidRequestError, content_encoding=name) == f"the body is not valid {name} data"
 
 
 @pytest.mark.parametrize("name", ["br", "zstd", "gzip, deflate", "x-gzip", "gz\xef"])
 async def test_an_encoding_that_is_not_known_is_named(name):
     message = await refusal_of(b"", UnsupportedError, content_encoding=name)
-    assert message == f"Unsupported compression type '{name}': there is gzip and deflate"
+    assert message == f"Unsupported compression type '{name}'; supported: gzip, deflate"
 
 
 def test_without_a_length_all_of_it_is_json():
@@ -224,9 +223,9 @@ async def test_the_limit_holds_for_all_members_together():
 @pytest.mark.parametrize(
     ("name", "tail", "message"),
     [
-        ("gzip", b"garbage", "the body is no gzip data"), ("gzip", b"\0", "the gzip body is cut off"),
-        ("gzip", gzip.compress(b"def")[:-1], "the gzip body is cut off"),
-        ("gzip", gzip.compress(b"def")[:5], "the gzip body is cut off"),
+        ("gzip", b"garbage", "the body is not valid gzip data"), ("gzip", b"\0", "the gzip body is incomplete"),
+        ("gzip", gzip.compress(b"def")[:-1], "the gzip body is incomplete"),
+        ("gzip", gzip.compress(b"def")[:5], "the gzip body is incomplete"),
         ("deflate", b"garbage", "7 bytes follow the end of the deflate body"),
         ("deflate", zlib.compress(b""), "8 bytes follow the end of the deflate body"),
     ],

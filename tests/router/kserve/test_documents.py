@@ -7,7 +7,8 @@ import time
 import pytest
 
 from serve_app.errors import InvalidRequestError, UnsupportedError
-from serve_app.router.kserve.documents import parse_object, parse_request, with_timeout
+from serve_app.router.kserve.documents import parse_request, with_timeout
+from serve_app.router.requests import parse_object
 from serve_app.types.tensors import RequestedOutput, Sequence
 
 
@@ -111,11 +112,11 @@ def test_bytes_that_are_not_what_was_announced_are_refused(body, entries, messag
     ("entry", "message"),
     [
         (without("name"), "Unable to parse 'name': it is missing"),
-        (tensor(name=None), "Unable to parse 'name': it is no text"),
-        (tensor(name="a\0b"), "'name' holds characters that can't be passed on"),
-        (tensor(name="\ud800"), "'name' holds characters that can't be passed on"),
+        (tensor(name=None), "Unable to parse 'name': it must be a string"),
+        (tensor(name="a\0b"), "'name' must be valid UTF-8 without zero bytes"),
+        (tensor(name="\ud800"), "'name' must be valid UTF-8 without zero bytes"),
         (without("datatype"), "Unable to parse 'datatype': it is missing"),
-        (tensor(datatype=32), "Unable to parse 'datatype': it is no text"),
+        (tensor(datatype=32), "Unable to parse 'datatype': it must be a string"),
         (tensor(datatype="int32"), "invalid datatype for input x"),
         (tensor(datatype="BF16"), "receiving BF16 data via JSON is not supported"),
         (without("shape"), "Unable to parse 'shape'"),
@@ -127,15 +128,15 @@ def test_bytes_that_are_not_what_was_announced_are_refused(body, entries, messag
         (tensor(shape=[2**63]), "Unable to parse 'shape'"),
         (tensor(shape=[1] * 33), "input 'x' has 33 dimensions; 32 is the most"),
         (tensor(shape=[2**62] * 100_000), "input 'x' has 100000 dimensions; 32 is the most"),
-        (tensor(parameters=[]), "Unable to parse 'parameters': it is no object"),
+        (tensor(parameters=[]), "Unable to parse 'parameters': it must be an object"),
         (without("data"), "input 'x' must set only one of the following fields"),
         (tensor(parameters={"binary_data_size": 8}), "input 'x' must set only one of the following fields"),
-        (binary(size=-1), "Unable to parse 'binary_data_size': it is no unsigned integer"),
+        (binary(size=-1), "Unable to parse 'binary_data_size': it must be an unsigned integer"),
         (binary(size="8"), "Unable to parse 'binary_data_size'"),
         (binary(size=8.0), "Unable to parse 'binary_data_size'"),
         (binary(size=True), "Unable to parse 'binary_data_size'"),
         (binary(size=2**64), "Unable to parse 'binary_data_size'"),
-        (tensor(data=None, shape=[1]), "holds values that are no INT32"),
+        (tensor(data=None, shape=[1]), "has values that are not INT32"),
         (tensor(data=None), "input 'x' has 1 values"),
         (tensor(data=[1]), "input 'x' has 1 values"),
     ],
@@ -173,7 +174,7 @@ def test_shared_memory_is_unsupported_in_both_directions():
     ("output", "message"),
     [
         ({}, "Unable to parse 'name': it is missing"),
-        ({"name": "a\0"}, "'name' holds characters that can't be passed on"),
+        ({"name": "a\0"}, "'name' must be valid UTF-8 without zero bytes"),
         ({"name": "y", "parameters": None}, "Unable to parse 'parameters'"),
         ({"name": "y", "parameters": {"binary_data": 1}}, "Unable to parse 'binary_data'"),
         ({"name": "y", "parameters": {"classification": -1}}, "Unable to parse 'classification'"),
@@ -188,9 +189,9 @@ def test_an_output_that_makes_no_sense_is_named(output, message):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        (None, "Unable to parse 'parameters': it is no object"),
-        ([], "Unable to parse 'parameters': it is no object"),
-        ({"priority": -1}, "Unable to parse 'priority': it is no unsigned integer"),
+        (None, "Unable to parse 'parameters': it must be an object"),
+        ([], "Unable to parse 'parameters': it must be an object"),
+        ({"priority": -1}, "Unable to parse 'priority': it must be an unsigned integer"),
         ({"priority": True}, "Unable to parse 'priority'"),
         ({"priority": 2**64}, "Unable to parse 'priority'"),
         ({"timeout": "5"}, "Unable to parse 'timeout'"),
@@ -201,7 +202,7 @@ def test_an_output_that_makes_no_sense_is_named(output, message):
         ({"sequence_id": True}, "Unable to parse 'sequence_id'"),
         ({"sequence_id": 1.5}, "Unable to parse 'sequence_id'"),
         ({"sequence_id": None}, "Unable to parse 'sequence_id'"),
-        ({"sequence_start": 1}, "Unable to parse 'sequence_start': it is neither true nor false"),
+        ({"sequence_start": 1}, "Unable to parse 'sequence_start': it must be true or false"),
         ({"sequence_end": "true"}, "Unable to parse 'sequence_end'"),
         ({"binary_data_output": 1}, "Unable to parse 'binary_data_output'"),
         ({"triton_": 1}, "parameter keys starting with 'triton_' are reserved for Triton usage"),
@@ -209,11 +210,11 @@ def test_an_output_that_makes_no_sense_is_named(output, message):
         ({"mine": None}, "parameter 'mine' has invalid type"),
         ({"mine": [1]}, "parameter 'mine' has invalid type"),
         ({"mine": {}}, "parameter 'mine' has invalid type"),
-        ({"mine": 2**63}, "parameter 'mine' is beyond 64 bits"),
-        ({"mine": -(2**63) - 1}, "parameter 'mine' is beyond 64 bits"),
-        ({"mine": "a\0"}, "parameter 'mine' holds characters that can't be passed on"),
-        ({"mi\0ne": 1}, "parameter holds characters that can't be passed on"),
-        ({"\ud800": 1}, "parameter holds characters that can't be passed on"),
+        ({"mine": 2**63}, "parameter 'mine' doesn't fit into 64 bits"),
+        ({"mine": -(2**63) - 1}, "parameter 'mine' doesn't fit into 64 bits"),
+        ({"mine": "a\0"}, "parameter 'mine' must be valid UTF-8 without zero bytes"),
+        ({"mi\0ne": 1}, "parameter must be valid UTF-8 without zero bytes"),
+        ({"\ud800": 1}, "parameter must be valid UTF-8 without zero bytes"),
     ],
 )
 def test_a_parameter_that_makes_no_sense_is_named(parameters, message):
@@ -240,8 +241,8 @@ def test_an_id_is_text_that_can_be_passed_on(identifier):
         (b"{", "failed to parse the request JSON buffer"),
         (b'{"a": 1} x', "failed to parse the request JSON buffer"),
         (b"\xff\xfe\xfd", "failed to parse the request JSON buffer"),
-        (b"[]", "it holds no object"),
-        (b"null", "it holds no object"),
+        (b"[]", "it is not an object"),
+        (b"null", "it is not an object"),
         (b"[" * 200_000, "it is nested too deeply"),
         (b'{"a":' * 200_000, "it is nested too deeply"),
         (b'{"a": ' + b"9" * 100_000 + b"}", "failed to parse the request JSON buffer"),

@@ -56,22 +56,22 @@ async def test_fields_are_inputs_by_the_models_own_metadata(client, plane, max_b
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({"text": [["a"]]}, "Unable to parse 'text': generate takes a value or a flat list of them"),
-        ({"text": ["a", {}]}, "Unable to parse 'text': generate takes a value or a flat list of them"),
-        ({"text": 1}, "the data of input 'text' holds values that are no BYTES"),
-        ({"text": None}, "the data of input 'text' holds values that are no BYTES"),
-        ({"count": "1"}, "the data of input 'count' holds values that are no INT32"),
-        ({"count": {"a": 1}}, "Unable to parse 'count': generate takes a value or a flat list of them"),
+        ({"text": [["a"]]}, "Unable to parse 'text': generate takes a value or a flat list of values"),
+        ({"text": ["a", {}]}, "Unable to parse 'text': generate takes a value or a flat list of values"),
+        ({"text": 1}, "the data of input 'text' has values that are not BYTES"),
+        ({"text": None}, "the data of input 'text' has values that are not BYTES"),
+        ({"count": "1"}, "the data of input 'count' has values that are not INT32"),
+        ({"count": {"a": 1}}, "Unable to parse 'count': generate takes a value or a flat list of values"),
         ({"count": 2**31}, "beyond INT32"),
-        ({"text": "a", "id": 1}, "Unable to parse 'id': it is no text"),
-        ({"text": "a", "id": "a\0"}, "'id' holds characters that can't be passed on"),
-        ({"text": "a", "parameters": [1]}, "Unable to parse 'parameters': it is no object"),
+        ({"text": "a", "id": 1}, "Unable to parse 'id': it must be a string"),
+        ({"text": "a", "id": "a\0"}, "'id' must be valid UTF-8 without zero bytes"),
+        ({"text": "a", "parameters": [1]}, "Unable to parse 'parameters': it must be an object"),
         ({"text": "a", "parameters": {"x": [1]}}, "parameter 'x' has invalid type"),
         ({"text": "a", "parameters": {"x": None}}, "parameter 'x' has invalid type"),
         ({"text": "a", "triton_x": 1}, "parameter keys starting with 'triton_' are reserved"),
-        ({"text": "a", "stop": "\0"}, "parameter 'stop' holds characters that can't be passed on"),
-        ({"text": "a", "seed": 2**64}, "parameter 'seed' is beyond 64 bits"),
-        ([], "it holds no object"),
+        ({"text": "a", "stop": "\0"}, "parameter 'stop' must be valid UTF-8 without zero bytes"),
+        ({"text": "a", "seed": 2**64}, "parameter 'seed' doesn't fit into 64 bits"),
+        ([], "it is not an object"),
     ],
 )
 @pytest.mark.parametrize("end", ["generate", "generate_stream"])
@@ -130,7 +130,7 @@ async def test_what_fails_before_the_first_answer_has_its_status(client, plane, 
 
 @pytest.mark.parametrize(
     ("problem", "text"),
-    [(ModelError("half way"), "half way"), (KeyError("secret"), "the request failed; the log says why")],
+    [(ModelError("half way"), "half way"), (KeyError("secret"), "internal error; see the service's log")],
 )
 async def test_what_fails_after_the_first_answer_is_the_last_event(client, plane, problem, text):
     plane.answers = [answer("a"), problem]

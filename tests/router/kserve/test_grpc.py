@@ -8,8 +8,8 @@ import pytest
 from grpc import StatusCode
 
 from serve_app import errors
-from serve_app.router.kserve.absent import MEMORY, SETTINGS
 from serve_app.router.kserve.grpc import KserveGrpc
+from serve_app.router.kserve.models import FIXED_SETTINGS, NO_SHARED_MEMORY
 from serve_app.router.kserve.service import add_to_server
 from serve_app.router.kserve.service import messages as pb
 from serve_app.settings import RouterSettings
@@ -69,7 +69,7 @@ async def test_every_error_has_a_status_of_its_own_and_says_why(ask, plane, meth
 async def test_a_failure_that_nobody_expected_shows_no_internals(ask, plane, method, problem):
     plane.problem = problem
     answer, *status = await ask(method, request_of(method))
-    assert status == [StatusCode.INTERNAL, "the request failed; the log says why"]
+    assert status == [StatusCode.INTERNAL, "internal error; see the service's log"]
     assert answer.ByteSize() == 0
 
 
@@ -192,13 +192,13 @@ async def test_a_stream_that_breaks_shows_no_internals(service, context):
 
     broken = context()
     assert len([answer async for answer in service().ModelStreamInfer(requests(), broken)]) <= 1
-    assert (broken.code, broken.details) == (StatusCode.INTERNAL, "the request failed; the log says why")
+    assert (broken.code, broken.details) == (StatusCode.INTERNAL, "internal error; see the service's log")
 
 
 @pytest.mark.parametrize("method", [*MEMORIES, "TraceSetting", "LogSettings"])
 async def test_what_triton_has_and_this_has_not_says_why(ask, method):
     answer, *status = await ask(method)
-    assert status == [StatusCode.UNIMPLEMENTED, MEMORY if method in MEMORIES else SETTINGS]
+    assert status == [StatusCode.UNIMPLEMENTED, NO_SHARED_MEMORY if method in MEMORIES else FIXED_SETTINGS]
     assert answer.ByteSize() == 0
 
 

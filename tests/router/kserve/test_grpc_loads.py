@@ -47,7 +47,7 @@ async def test_a_load_brings_a_configuration_as_text_and_files_as_bytes(ask, pla
         ("file:1/m", None, None, "parameter 'file:1/m' of a load is no bytes_param"),
         ("file", "bytes_param", b"", "parameter 'file' of a load is unknown: there is 'config' and 'file:…'"),
         ("Config", "string_param", "{}", "parameter 'Config' of a load is unknown: there is 'config' and 'file:…'"),
-        ("file:\0", "bytes_param", b"", "a parameter's name holds characters that can't be passed on"),
+        ("file:\0", "bytes_param", b"", "a parameter's name must be valid UTF-8 without zero bytes"),
     ],
 )
 async def test_a_parameter_of_a_load_that_makes_no_sense_is_named(ask, plane, name, kind, value, message):
@@ -71,7 +71,7 @@ async def test_there_is_one_repository_and_a_model_is_named_by_text(ask, plane, 
     _, *status = await ask(method, model_name="echo", repository_name="other")
     assert status == [StatusCode.UNIMPLEMENTED, "'repository_name' specification is not supported"]
     _, *status = await ask(method, model_name="a\0b")
-    assert status == [StatusCode.INVALID_ARGUMENT, "'model_name' holds characters that can't be passed on"]
+    assert status == [StatusCode.INVALID_ARGUMENT, "'model_name' must be valid UTF-8 without zero bytes"]
     assert plane.changes == []
 
 

@@ -17,7 +17,8 @@ from serve_app.errors import (
     TooManyRequestsError,
     UnavailableError,
 )
-from serve_app.router.kserve.absent import MEMORY, PATHS, SETTINGS
+from serve_app.router.kserve.http import UNSUPPORTED
+from serve_app.router.kserve.models import FIXED_SETTINGS, NO_SHARED_MEMORY
 from serve_app.types.tensors import InferAnswer
 
 ECHO = "/v2/models/echo"
@@ -66,7 +67,7 @@ async def test_health_is_a_status_without_a_body(client, plane):
     plane.is_ready = False
     assert (await client.get("/v2/health/live")).status_code == 200
     ready = await client.get("/v2/health/ready")
-    assert error_of(ready, 503) == "not every deployment is ready"
+    assert error_of(ready, 503) == "not every deployment is ready; try again later"
     assert ready.headers["retry-after"] == "1"
     assert error_of(await client.get(f"{ECHO}/ready"), 400) == "Model version not ready"
 
@@ -100,10 +101,13 @@ async def test_a_method_that_a_path_does_not_take_is_refused(client, plane, meth
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", UNSUPPORTED)
 async def test_what_triton_has_and_this_has_not_gives_its_reason(client, method, path):
     url = path.replace("{rest:path}", "region/r/register").replace("{model}", "echo")
-    assert error_of(await client.request(method, url), 501) == f"{url}: {MEMORY if 'memory' in path else SETTINGS}"
+    assert (
+        error_of(await client.request(method, url), 501)
+        == f"{url}: {NO_SHARED_MEMORY if 'memory' in path else FIXED_SETTINGS}"
+    )
 
 
 async def test_a_repository_has_no_name(client, plane):
@@ -161,7 +165,7 @@ async def test_a_raw_binary_request_is_the_models_one_input(client, plane, max_b
         ({"content": b"{"}, 400, "failed to parse the request JSON buffer"),
         ({"content": b"{}"}, 400, "Unable to parse 'inputs': it is missing"),
         ({"content": b"{}", "headers": {HEADER: "3"}}, 400, "inference header size should be in range (0, 2), got: 3"),
-        ({"content": b"{}", "headers": {"content-encoding": "gzip"}}, 400, "the body is no gzip data"),
+        ({"content": b"{}", "headers": {"content-encoding": "gzip"}}, 400, "the body is not valid gzip data"),
         ({"content": b"{}", "headers": {"content-encoding": "br"}}, 501, "Unsupported compression type 'br'"),
         ({"content": b"abc", "headers": {HEADER: "0"}}, 400, "the body has 3 bytes, which is no whole input 'x'"),
         ({"content": gzip.compress(bytes(2 << 20)), "headers": {"content-encoding": "gzip"}}, 413, "over the limit"),
@@ -191,8 +195,8 @@ async def test_a_model_that_nobody_has_is_not_found(client, method_and_path):
         (UnavailableError("queue full"), 503, "queue full"),
         (DeadlineExceededError("late"), 504, "late"),
         (ModelError("the model's own words"), 500, "the model's own words"),
-        (EngineError("core.cpp:84"), 500, "the request failed; the log says why"),
-        (KeyError("secret"), 500, "the request failed; the log says why"),
+        (EngineError("core.cpp:84"), 500, "internal error; see the service's log"),
+        (KeyError("secret"), 500, "internal error; see the service's log"),
     ],
 )
 async def test_what_fails_behind_the_router_has_its_status(client, plane, problem, status, message):
@@ -226,8 +230,8 @@ async def test_the_index_can_be_of_what_is_ready_only(client):
     assert len((await client.post("/v2/repository/index", json={"ready": False})).json()) == 3
     for sent in ({"ready": 1}, {"ready": "true"}, {"ready": None}):
         answer = await client.post("/v2/repository/index", json=sent)
-        assert error_of(answer, 400) == "Unable to parse 'ready': it is neither true nor false"
-    assert "it holds no object" in error_of(await client.post("/v2/repository/index", json=[]), 400)
+        assert error_of(answer, 400) == "Unable to parse 'ready': it must be true or false"
+    assert "it is not an object" in error_of(await client.post("/v2/repository/index", json=[]), 400)
 
 
 async def test_models_are_loaded_and_unloaded(client, plane):
@@ -247,10 +251,10 @@ async def test_models_are_loaded_and_unloaded(client, plane):
 @pytest.mark.parametrize(
     ("action", "sent", "message"),
     [
-        ("load", {"parameters": None}, "Unable to parse 'parameters': it is no object"),
+        ("load", {"parameters": None}, "Unable to parse 'parameters': it must be an object"),
         ("load", {"parameters": {"x": "y"}}, "parameter 'x' of a load is unknown"),
-        ("load", [], "it holds no object"),
-        ("unload", {"parameters": []}, "Unable to parse 'unload_dependents': it is neither true nor false"),
+        ("load", [], "it is not an object"),
+        ("unload", {"parameters": []}, "Unable to parse 'unload_dependents': it must be true or false"),
         ("unload", {"parameters": {"unload_dependents": 1}}, "Unable to parse 'unload_dependents'"),
         ("unload", {"parameters": {"unload_dependents": None}}, "Unable to parse 'unload_dependents'"),
     ],
@@ -270,7 +274,7 @@ async def test_only_the_admin_loads_and_unloads(serve, plane, tmp_path):
             none = await client.post(path, content=b"{")
             assert "this needs the admin key" in error_of(none, 401)
             wrong = await client.post(path, headers={"authorization": "Bearer wrong"})
-            assert error_of(wrong, 403) == "the key that was sent is not the admin key"
+            assert error_of(wrong, 403) == "the given key is not the admin key"
             assert plane.changes == []
             assert (await client.post(path, headers={"authorization": "Bearer right"})).status_code == 200
             assert plane.changes.pop()[:2] == (action, "echo")

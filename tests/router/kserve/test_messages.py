@@ -69,7 +69,7 @@ def test_typed_contents_may_be_empty_where_the_shape_is(datatype):
 )
 def test_typed_contents_beyond_their_datatype_are_refused(datatype, values):
     refusal = refusal_of(message(("x", datatype, [1], {TYPED[datatype][0]: values})))
-    assert refusal == f"the data of input 'x' holds values beyond {datatype}"
+    assert refusal == f"the data of input 'x' has values out of range for {datatype}"
 
 
 @pytest.mark.parametrize("datatype", TYPED)
@@ -85,7 +85,7 @@ def test_typed_contents_in_another_field_are_refused(datatype):
 
 @pytest.mark.parametrize("datatype", ["FP16", "BF16"])
 def test_half_precision_comes_raw_only(datatype):
-    assert "which comes raw only" in refusal_of(message(("x", datatype, [1], {"fp32_contents": [1.0]})))
+    assert "which must be sent raw" in refusal_of(message(("x", datatype, [1], {"fp32_contents": [1.0]})))
     (tensor,) = parse_message(message(("x", datatype, [1], None), raw=[b"\0\x3c"]), None).inputs
     assert tensor.data == b"\0\x3c"
 
@@ -119,8 +119,8 @@ def test_raw_contents_go_to_the_inputs_by_their_order():
         (message(("x", "INT8", [2**63 - 1] * 50_000, None), raw=[b"a"]), "input 'x' has 50000 dimensions"),
         (message(("x", "INT8", [1], None), ("x", "INT8", [1], None), raw=[b"a", b"b"]),
          "'x' already exists in request"),
-        (message(("x\0", "INT8", [1], None), raw=[b"a"]), "an input's name holds characters that can't be passed on"),
-        (message(id="a\0"), "'id' holds characters that can't be passed on"),
+        (message(("x\0", "INT8", [1], None), raw=[b"a"]), "an input's name must be valid UTF-8 without zero bytes"),
+        (message(id="a\0"), "'id' must be valid UTF-8 without zero bytes"),
     ],
 )  # fmt: skip
 def test_an_input_that_makes_no_sense_is_named(made, refusal):
@@ -174,7 +174,7 @@ def test_parameters_with_a_meaning_are_not_handed_to_the_model(monkeypatch):
     ("name", "kind", "value", "refusal"),
     [
         ("mine", None, None, "parameter 'mine' has no value"),
-        ("mine", "uint64_param", 2**63, "parameter 'mine' is beyond 64 bits"),
+        ("mine", "uint64_param", 2**63, "parameter 'mine' doesn't fit into 64 bits"),
         ("mine", "string_param", "a\0", "parameter 'mine' holds characters"),
         ("triton_x", "bool_param", True, "parameter keys starting with 'triton_' are reserved"),
         ("sequence_id", "int64_param", -1, "Unable to parse 'sequence_id'"),

@@ -109,7 +109,7 @@ async def test_an_answer_does_not_wait_for_the_end_of_the_requests(plane):
     [
         (ModelError("the model's own words"), "the model's own words"),
         (DeadlineExceededError("late"), "late"),
-        (KeyError("secret"), "the request failed; the log says why"),
+        (KeyError("secret"), "internal error; see the service's log"),
     ],
 )
 async def test_an_error_of_one_request_is_its_answer_alone(problem, text):

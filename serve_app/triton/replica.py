@@ -1,4 +1,4 @@
-"""The Ray Serve deployment that hosts one in-process Triton server."""
+"""The Ray Serve replica that hosts one in-process Triton server."""
 
 import asyncio
 import logging
@@ -16,12 +16,13 @@ from serve_app.detection.samples import require_answer, sample_picture
 from serve_app.detection.tracks import Track, tracks_of
 from serve_app.errors import NotFoundError, ServeAppError
 from serve_app.settings import DetectionSettings, TritonSettings
+from serve_app.telemetry.crashes import record_crashes
 from serve_app.telemetry.logging import keep_contents_out
 from serve_app.telemetry.warmup import WarmUp
 from serve_app.triton.control import ClusterStore, ModelControl
 from serve_app.triton.detector import Detector
 from serve_app.triton.engine import Engine
-from serve_app.triton.measuring import Measuring
+from serve_app.triton.metrics import TritonMetrics
 from serve_app.triton.overlay import Preparation
 from serve_app.triton.protocol import Protocol
 from serve_app.triton.repository import ModelRepository
@@ -31,16 +32,17 @@ from serve_app.types.deadlines import left_s
 from serve_app.types.tensors import InferAnswer, InferRequest
 
 logger = logging.getLogger("ray.serve")
-# How soon a replica that started in the middle of a load or unload takes part in it.
+# How soon a replica that started during a load or unload performs it too.
 CATCH_UP_INTERVAL_S = 2.0
-PUBLISH_INTERVAL_S = 5.0  # of Triton's metrics; Ray gathers them at about the same pace
+PUBLISH_INTERVAL_S = 5.0  # of Triton's metrics; Ray collects them about as often
 
 
 class TritonReplica:
-    """Loads and warms its models before it reports ready; raises when one of them can't be served."""
+    """Loads and warms its models before it is ready; raises if one of them can't be served."""
 
     async def __init__(self, settings: TritonSettings, detection: DetectionSettings) -> None:  # type: ignore[misc]
         keep_contents_out()
+        record_crashes()
         started = time.monotonic()
         self._settings = settings
         self._defaults = Thresholds(detection.confidence, detection.iou)
@@ -49,20 +51,24 @@ class TritonReplica:
         self._tracks = {
             track.target: track for track in tracks_of(detection.models, ()) if track.model in repository.selected
         }
+        self._tasks: list[asyncio.Task[None]] = []
         preparation = Preparation.of(settings, detection, logger.info)
         self._engine = Engine(repository, settings, _log_file(settings.name), preparation)
-        await asyncio.to_thread(self._engine.start)
         self._protocol = Protocol(self._engine)
         self._control = ModelControl(self._engine, settings.control_mode, ClusterStore(settings, detection))
         self._detector = Detector(self._engine, self._cards, detection.max_pixels, settings.picture_threads)
-        self._stopped = False
-        await self._control.catch_up()
-        self._warming = WarmUp({track.model: partial(self._probe, track) for track in self._tracks.values()})
-        await self._warming.run()
-        self._measuring = Measuring(self._engine, self._protocol)
-        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._publish())]
-        names = len(repository.selected)
-        logger.info(f"{settings.name}: {names} models ready in {time.monotonic() - started:.1f} s")
+        self._warm_up = WarmUp({track.model: partial(self._probe, track) for track in self._tracks.values()})
+        try:
+            await asyncio.to_thread(self._engine.start)
+            await self._control.catch_up()
+            await self._warm_up.run()
+            self._metrics = TritonMetrics(self._engine, self._protocol)
+        except BaseException:
+            await self._close()
+            raise
+        self._tasks += [asyncio.create_task(self._follow()), asyncio.create_task(self._publish())]
+        count = len(repository.selected)
+        logger.info(f"{settings.name}: {count} models ready in {time.monotonic() - started:.1f} s")
 
     async def _probe(self, track: Track) -> None:
         require_answer(track.model, await self._detector.detect(track, sample_picture(), self._defaults))
@@ -89,7 +95,7 @@ class TritonReplica:
         try:
             return self._tracks[target]
         except KeyError:
-            raise NotFoundError(f"no track {target!r} here; there is: {', '.join(self._tracks)}") from None
+            raise NotFoundError(f"no track {target!r}; available: {', '.join(self._tracks)}") from None
 
     async def infer(self, asked: InferRequest) -> InferAnswer:
         return await self._protocol.infer(asked)
@@ -99,7 +105,7 @@ class TritonReplica:
             yield answer
 
     def describe(self) -> dict[str, Any]:
-        """What the router tells of this deployment: tracks with their models, and every model's state."""
+        """Tracks with their models' cards, every model's state, and the server's metadata."""
         return {
             "tracks": {target: self._cards[track.model] for target, track in self._tracks.items()},
             "models": self._engine.index(),
@@ -123,7 +129,7 @@ class TritonReplica:
         return _replica_name(), self._engine.index()
 
     async def change(self, change: ModelChange) -> tuple[str, ServeAppError | None]:
-        """Which replica this is, and what kept it from the change."""
+        """Which replica this is, and why the change failed on it, if it did."""
         try:
             await self._control.apply(change)
         except ServeAppError as problem:
@@ -131,43 +137,45 @@ class TritonReplica:
         return _replica_name(), None
 
     async def start_warming(self) -> None:
-        self._warming.start()
+        self._warm_up.start()
 
     def warming(self) -> dict[str, Any]:
-        return self._warming.progress()
+        return self._warm_up.progress()
 
     def check_health(self) -> None:
-        """Serve asks; a server that isn't ready any more is replaced."""
+        """Serve calls this, and replaces a replica that raises."""
         self._engine.require_health()
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Serve's name for it; Serve asks where the deployment scales by it."""
-        return self._measuring.pressure()
+        """Serve calls this for a deployment whose autoscaling policy uses it."""
+        return self._metrics.pressure()
 
     async def _publish(self) -> None:
         while True:
             try:
-                self._measuring.publish()
-            except Exception as problem:  # the next round may work, and pictures are answered without it
-                logger.warning(f"{self._settings.name}: no metrics: {problem}")
+                self._metrics.publish()
+            except Exception as problem:  # the next round may work; requests don't depend on it
+                logger.warning(f"{self._settings.name}: metrics could not be published: {problem}")
             await asyncio.sleep(PUBLISH_INTERVAL_S)
 
     async def _follow(self) -> None:
-        """Follow the repository or what other replicas were told; what fails is told and tried again."""
+        """Follow the repository, or the changes made on other replicas; a failure is logged and tried again."""
         polls = self._settings.control_mode == "poll"
         while self._settings.control_mode != "none":
             await asyncio.sleep(self._settings.poll_interval_s if polls else CATCH_UP_INTERVAL_S)
             try:
                 await (asyncio.to_thread(self._engine.poll) if polls else self._control.catch_up())
-                self._cards.update(self._engine.repository.cards())  # a new version may know other classes
-            except Exception as problem:  # also Ray's own: the next round may work
+                self._cards.update(self._engine.repository.cards())  # a new version may have other classes
+            except Exception as problem:  # Ray's own errors too: the next round may work
                 logger.warning(f"{self._settings.name}: {problem}")
 
     async def __del__(self) -> None:
         """Serve calls this once no request is in flight any more; stubs and shared memory go with the server."""
-        if getattr(self, "_stopped", True):
-            return
-        self._stopped = True
+        if hasattr(self, "_warm_up"):  # else there is nothing that could be closed
+            await self._close()
+
+    async def _close(self) -> None:
+        """Safe to call again."""
         for task in self._tasks:
             task.cancel()
         self._detector.close()

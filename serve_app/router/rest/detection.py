@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from starlette.requests import Request
@@ -13,33 +12,24 @@ from starlette.routing import Route
 from serve_app.detection.drawing import draw
 from serve_app.detection.tracks import Track
 from serve_app.errors import InvalidRequestError, NotAnImageError, NotFoundError, UnreadableImageError
-from serve_app.router.deadlines import deadline_of
 from serve_app.router.errors import reason_of
-from serve_app.router.pictures import PictureRequest, read_flag, read_pictures, read_thresholds
-from serve_app.router.upstream import Upstream
+from serve_app.router.plane import DataPlane, ServedTrack
+from serve_app.router.requests import deadline_of
+from serve_app.router.rest.pictures import PictureRequest, read_flag, read_pictures, read_thresholds
 from serve_app.settings import Settings
 from serve_app.telemetry.observation import observed
 from serve_app.types import PictureResult, TrackAnswer
 
-# Why a picture was not worked on, as metrics name it
+# Why a picture was refused, as metrics name it
 REFUSED = {kind.status: reason_of(kind) for kind in (NotAnImageError, UnreadableImageError)}
-
-
-@dataclass(frozen=True, slots=True)
-class ServedTrack:
-    """A track, and the deployment that answers it."""
-
-    track: Track
-    upstream: Upstream
 
 
 class DetectionRest:
     """The predict endpoints."""
 
-    def __init__(self, settings: Settings, tracks: Mapping[str, ServedTrack]) -> None:
-        """`tracks` are by their paths."""
+    def __init__(self, plane: DataPlane, settings: Settings) -> None:
+        self._plane = plane
         self._settings = settings
-        self._tracks = tracks
 
     def routes(self) -> list[Route]:
         return [
@@ -51,17 +41,12 @@ class DetectionRest:
         started = time.perf_counter()
         deadline = deadline_of(request.headers, self._settings.router)
         served = self._served(request)
-        observation = observed()
-        observation.track, observation.model = served.track.design.name, served.track.model
         thresholds = read_thresholds(request.query_params, self._settings.detection)
         annotate = read_flag(request.query_params, "annotate")
         sent = await read_pictures(request)
         if annotate and sent.many:
-            raise InvalidRequestError("annotate=true answers one picture: send one as `image`, or as the body")
-        answer: TrackAnswer = await served.upstream.call(
-            "detect", served.track.target, sent.pictures, thresholds, deadline, deadline=deadline
-        )
-        observation.times = [result.times for result in answer.results if result.error is None]
+            raise InvalidRequestError("annotate=true takes one picture: send it as `image`, or as the body")
+        answer = await self._plane.detect(served, sent.pictures, thresholds, deadline)
         if annotate and answer.results[0].error is None:
             return await self._draw(sent, answer.results[0])
         return _answer(served.track, answer, sent.many, (time.perf_counter() - started) * 1e3)
@@ -69,9 +54,9 @@ class DetectionRest:
     def _served(self, request: Request) -> ServedTrack:
         prefix = "/pytorch/predict/" if request.scope["route"].path.startswith("/pytorch") else "/predict/"
         path = prefix + request.path_params["target"]
-        if path not in self._tracks:
-            raise NotFoundError(f"no track at {path}; there is: {', '.join(self._tracks)}")
-        return self._tracks[path]
+        if path not in self._plane.tracks:
+            raise NotFoundError(f"no track at {path}; available: {', '.join(self._plane.tracks)}")
+        return self._plane.tracks[path]
 
     async def _draw(self, sent: PictureRequest, result: PictureResult) -> Response:
         limit = self._settings.detection.max_pixels

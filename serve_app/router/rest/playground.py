@@ -1,7 +1,7 @@
-"""The playground at /ui, passed on to the one replica that has its page and its visitors' sessions."""
+"""The playground at /ui, forwarded to the one replica that has its page and its visitors' sessions."""
 
-# By hand: a handle can stream what a method yields, but the call that Serve's own proxy makes of an ASGI application
-# needs to be called back for the body, and is private to Serve.
+# By hand: a handle streams what a method yields, but Serve's own way of calling an ASGI application through a handle
+# needs a callback for the body, and is private to Serve.
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -13,44 +13,44 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from serve_app.errors import UnavailableError
-from serve_app.router.events import Stream
+from serve_app.router.streaming import Stream
 from serve_app.router.upstream import Upstream
 
 PATH = "/ui"
 VISITS = 64
-# What a page can know of a request. Host and X-Forwarded-… are among the headers: by them it finds its own address.
-PASSED_ON = (
+# The page finds its own address by the headers Host and X-Forwarded-….
+FORWARDED = (
     "type", "http_version", "method", "scheme", "path", "raw_path", "query_string", "headers", "client", "server",
 )  # fmt: skip
 
 
 class Playground:
-    """No timeout and no count: what the page asks of the service counts there, as anybody's requests do.
+    """Its requests have no timeout and are not counted: what the page asks of the service is counted there.
 
-    Its visitors take no more than VISITS of a router's requests, so that they don't stand in the way of others.
+    Visitors take no more than VISITS of a router's requests, so that they don't crowd out others.
     """
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self._room = asyncio.Semaphore(VISITS)
+        self._visits = asyncio.Semaphore(VISITS)
 
     def routes(self) -> list[BaseRoute]:
-        return [Route(PATH, self.enter), Mount(PATH, self.pass_on)]
+        return [Route(PATH, self.enter), Mount(PATH, self.forward)]
 
     async def enter(self, _request: Request) -> Response:
-        """Relative, for whatever stands before this path where it is seen from."""
+        """A relative redirect, so that it works behind any prefix."""
         return RedirectResponse("ui/")
 
-    async def pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._room.locked():
-            raise UnavailableError("the playground has too many visitors; try again")
-        async with self._room:
+    async def forward(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._visits.locked():
+            raise UnavailableError("the playground has too many visitors; try again later")
+        async with self._visits:
             response = await self._answer(Request(scope, receive))
             await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        asked = {name: request.scope[name] for name in PASSED_ON if name in request.scope}
-        messages = self._upstream.stream("respond", asked, await request.body())
+        scope = {name: request.scope[name] for name in FORWARDED if name in request.scope}
+        messages = self._upstream.stream("respond", scope, await request.body())
         head = await anext(messages)
         response = Stream(_bodies(messages), messages, head["status"])
         response.raw_headers = list(head["headers"])

@@ -8,9 +8,9 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 
-from serve_app.router import exposition
 from serve_app.router.errors import HANDLERS
-from serve_app.router.exposition import Exposition, merge
+from serve_app.router.rest import metrics
+from serve_app.router.rest.metrics import Metrics, merge
 
 NODE = """# HELP ray_nv_inference_request_success_total Number of successful requests
 # TYPE ray_nv_inference_request_success_total counter
@@ -74,8 +74,8 @@ async def node():
 @pytest.fixture
 def serve(monkeypatch):
     def over(*addresses):
-        monkeypatch.setattr(exposition, "agents", lambda: list(addresses))
-        app = Starlette(routes=Exposition().routes(), exception_handlers=HANDLERS)
+        monkeypatch.setattr(metrics, "agents", lambda: list(addresses))
+        app = Starlette(routes=Metrics().routes(), exception_handlers=HANDLERS)
         return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://router")
 
     return over
@@ -101,4 +101,4 @@ async def test_a_node_that_does_not_answer_leaves_the_others(serve, node):
 async def test_no_node_at_all_is_told(serve):
     async with serve("http://127.0.0.1:9/metrics") as client:
         answer = await client.get("/metrics")
-    assert (answer.status_code, answer.json()) == (503, {"error": "no node's metrics could be read"})
+    assert (answer.status_code, answer.json()) == (503, {"error": "no node's metrics could be read; try again"})

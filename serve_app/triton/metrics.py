@@ -1,4 +1,4 @@
-"""What a Triton replica tells of itself: Triton's metrics to Ray's pipeline, its queues to Serve's autoscaling."""
+"""A Triton replica's metrics for Ray, and the pressure on its queues for Serve's autoscaling."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ from serve_app.telemetry.pressure import QueueWindow
 from serve_app.triton.engine import Engine
 from serve_app.triton.protocol import Protocol
 
-PROOF = "python_backend_proof"  # the embedded engine's own model, gone before the first request
+PROOF = "python_backend_proof"  # the embedded engine's own model, unloaded before the first request
 WAITING = "nv_inference_pending_request_count"
 
 
-class Measuring:
-    """Readings from its start on; what came before, such as probes, is no pressure."""
+class TritonMetrics:
+    """Counts from its creation on, so that probes at the start are no pressure."""
 
     def __init__(self, engine: Engine, protocol: Protocol) -> None:
         self._engine = engine
@@ -31,7 +31,7 @@ class Measuring:
         self._mirror.update([*self._families(), batches(self._protocol.statistics())])
 
     def pressure(self) -> dict[str, float]:
-        """Since the last call; ensembles are left out, because nothing waits for them."""
+        """Since the last call. Ensembles have no queue of their own, so they are left out."""
         models = self._engine.repository.selected
         rows = [
             row for row in self._protocol.statistics() if row["name"] not in models or not models[row["name"]].steps
@@ -44,7 +44,7 @@ class Measuring:
 
 
 def batches(rows: Sequence[Mapping[str, Any]]) -> Metric:
-    """Which batch sizes there were: Triton's metrics have only their mean."""
+    """Executions by batch size; Triton's own metrics have only the mean."""
     family = CounterMetricFamily(
         "serve_app_batches", "Executions by batch size.", labels=["model", "version", "batch_size"]
     )

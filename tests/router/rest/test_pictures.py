@@ -4,7 +4,7 @@ import pytest
 from starlette.datastructures import QueryParams
 
 from serve_app.errors import InvalidRequestError
-from serve_app.router.pictures import read_thresholds
+from serve_app.router.rest.pictures import read_thresholds
 from serve_app.settings import DetectionSettings
 from serve_app.types import Thresholds
 

@@ -3,7 +3,7 @@
 import pytest
 
 from serve_app.errors import InvalidRequestError
-from serve_app.router.kserve.raw import raw_request
+from serve_app.router.kserve.bodies import raw_request
 
 
 def ask(body, shape, datatype="FP32", batched=False):
@@ -67,7 +67,7 @@ def test_bytes_that_are_no_whole_input_are_refused(size, shape, batched):
 
 @pytest.mark.parametrize(("shape", "batched"), [([-1, -1], False), ([-1, -1, -1], True), ([3, -1, -1], False)])
 def test_two_open_dimensions_are_one_too_many(shape, batched):
-    with pytest.raises(InvalidRequestError, match="input 'x' has more than one open dimension"):
+    with pytest.raises(InvalidRequestError, match="input 'x' has more than one variable dimension"):
         ask(bytes(24), shape, batched=batched)
 
 

@@ -1,4 +1,4 @@
-"""Watches HTTP requests from their first byte to the last of the answer, for the metrics."""
+"""Counts HTTP requests for the metrics, from their first byte to the last byte of the answer."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -6,7 +6,7 @@ from serve_app.telemetry.metrics import RequestMetrics
 from serve_app.telemetry.observation import CANCELLED
 
 GRPC = "kserve-grpc"
-# By the paths' beginnings, the first that fits; what operators and machines ask all day is left out.
+# By the prefix of a path, the first that fits. Health checks and the like are not counted.
 PROTOCOLS = (
     ("/v2/health", ""),
     ("/v2", "kserve-http"),
@@ -17,7 +17,7 @@ PROTOCOLS = (
 
 
 class ObserveRequests:
-    """The status is that of the answer, or of what ended a stream whose answer had begun."""
+    """The status is the answer's, or that of the error which ended a stream."""
 
     def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
         self._app = app
@@ -54,4 +54,4 @@ class ObserveRequests:
 
 
 def protocol_of(path: str) -> str:
-    return next((protocol for beginning, protocol in PROTOCOLS if path.startswith(beginning)), "")
+    return next((protocol for prefix, protocol in PROTOCOLS if path.startswith(prefix)), "")

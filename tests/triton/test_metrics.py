@@ -7,7 +7,7 @@ import pytest
 
 from serve_app.errors import QueueFullError
 from serve_app.telemetry.pressure import PENDING, QUEUE_MS, REJECTED_PER_S, SERVED_PER_S, STALLED
-from serve_app.triton.measuring import WAITING, Measuring
+from serve_app.triton.metrics import WAITING, TritonMetrics
 from serve_app.triton.protocol import Protocol
 from serve_app.types.tensors import InferRequest, Tensor
 
@@ -24,7 +24,7 @@ def protocol(engine):
 
 @pytest.fixture
 def measuring(engine, protocol):
-    return Measuring(engine, protocol)
+    return TritonMetrics(engine, protocol)
 
 
 def ask(model, name, *values):

@@ -1,4 +1,4 @@
-"""The interface, described by itself: /openapi.json, and /docs to read and try it without a network."""
+"""/openapi.json, and /docs to read and try the interface without a network."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 
-from serve_app.router.rest import ServedTrack
+from serve_app.router.plane import ServedTrack
 
 DOCUMENT = Path(__file__).with_name("openapi.yaml")
 PAGE = """<!doctype html>
@@ -47,7 +47,7 @@ class Documentation:
         return HTMLResponse(PAGE)
 
     async def icon(self, _request: Request) -> Response:
-        """What browsers ask for with every page."""
+        """Browsers request it with every page."""
         return Response(ICON, media_type="image/svg+xml", headers={"Cache-Control": "max-age=86400"})
 
 
@@ -57,7 +57,7 @@ def read_document() -> dict[str, Any]:
 
 
 def describe(tracks: Iterable[ServedTrack], with_playground: bool = True) -> dict[str, Any]:
-    """Path parameters of the predict endpoints name what is served, so that a reader can choose."""
+    """The committed document; the path parameters of the predict endpoints list what is served."""
     document = {**read_document()}
     document["paths"] = {path: {**item} for path, item in document["paths"].items()}
     if not with_playground:

@@ -1,4 +1,4 @@
-"""GET /metrics: what every node's Ray agent exposes, as one text, with Triton's metrics under Triton's own names."""
+"""GET /metrics: the metrics of every node's Ray agent as one text, with Triton's under Triton's own names."""
 
 import asyncio
 import logging
@@ -17,15 +17,15 @@ from serve_app.errors import UnavailableError
 
 logger = logging.getLogger("ray.serve")
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-PATIENCE = aiohttp.ClientTimeout(total=5)
-FRESH_S = 1.0  # a second caller within it gets the same text
+TIMEOUT = aiohttp.ClientTimeout(total=5)
+FRESH_S = 1.0  # how long callers get the same text
 # Ray puts `ray_` before every name, and `_total` behind a counter's. configs/monitoring/ says the same to Prometheus.
 TRITON_NAME = re.compile(r"ray_(nv_\w+?)(?:_total)?(?=[{ ])")
 FAMILY = re.compile(r"# (?:HELP|TYPE) (\S+)")
 
 
-class Exposition:
-    """Ray's agents have ports that nobody knows beforehand; this path is always the same."""
+class Metrics:
+    """One fixed path for Ray's agents, whose ports change with every start."""
 
     def __init__(self) -> None:
         self._one_at_a_time = asyncio.Lock()
@@ -44,10 +44,10 @@ class Exposition:
 
     async def _read(self) -> str:
         addresses = await asyncio.to_thread(agents)
-        async with aiohttp.ClientSession(timeout=PATIENCE) as session:
+        async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
             texts = await asyncio.gather(*(fetch(session, address) for address in addresses))
         if not any(texts):
-            raise UnavailableError("no node's metrics could be read")
+            raise UnavailableError("no node's metrics could be read; try again")
         return await asyncio.to_thread(merge, texts)
 
 
@@ -65,13 +65,13 @@ async def fetch(session: aiohttp.ClientSession, address: str) -> str:
         async with session.get(address) as answer:
             answer.raise_for_status()
             return await answer.text()
-    except (aiohttp.ClientError, TimeoutError) as problem:  # the others' are worth having
+    except (aiohttp.ClientError, TimeoutError) as problem:  # the other nodes' metrics are still useful
         logger.warning(f"no metrics from {address}: {problem!r}")
         return ""
 
 
 def merge(texts: Iterable[str]) -> str:
-    """The nodes' series family by family, as the format wants them; comments once."""
+    """The nodes' series grouped by family, as the format requires; comments once."""
     given = [TRITON_NAME.sub(r"\1", text) for text in texts if text]
     if len(given) == 1:
         return given[0]

@@ -1,4 +1,4 @@
-"""What a detection request says: its pictures and its thresholds."""
+"""The pictures and the thresholds of a detection request."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ MAX_CLASS_DIGITS = 6
 
 @dataclass(frozen=True, slots=True)
 class PictureRequest:
-    """`many` says which of the two shapes the answer has."""
+    """With `many` the answer is a list of results, else one result."""
 
     pictures: list[bytes]
     many: bool
@@ -28,24 +28,28 @@ async def read_pictures(request: Request) -> PictureRequest:
             return await _from_form(form)
     body = await request.body()
     if not body:
-        raise InvalidRequestError(f"no picture: send its bytes, or a form with one of {', '.join(FIELDS)}")
+        raise InvalidRequestError(
+            f"the body is empty: send a picture's bytes, or a form with one of the fields {', '.join(FIELDS)}"
+        )
     return PictureRequest([body], many=False)
 
 
 async def _from_form(form: FormData) -> PictureRequest:
     uploads = [(name, value) for name in FIELDS for value in form.getlist(name)]
     if not uploads:
-        raise InvalidRequestError(f"the form has no field {', '.join(FIELDS)}; it has: {', '.join(form) or 'nothing'}")
+        raise InvalidRequestError(
+            f"the form has none of the fields {', '.join(FIELDS)}; it has: {', '.join(form) or 'no fields'}"
+        )
     pictures = []
     for name, value in uploads:
         if not isinstance(value, UploadFile):
-            raise InvalidRequestError(f"the form's field {name!r} is text, not a file")
+            raise InvalidRequestError(f"form field {name!r} must be a file, got text")
         pictures.append(await value.read())
     return PictureRequest(pictures, many=len(uploads) > 1 or uploads[0][0] == "images")
 
 
 def read_thresholds(query: QueryParams, defaults: DetectionSettings) -> Thresholds:
-    """conf, iou, max_det and classes; what is out of range is named."""
+    """conf, iou, max_det and classes."""
     return Thresholds(
         confidence=_number(query, "conf", defaults.confidence, 0.0, 1.0),
         iou=_number(query, "iou", defaults.iou, 0.0, 1.0),
@@ -57,7 +61,7 @@ def read_thresholds(query: QueryParams, defaults: DetectionSettings) -> Threshol
 def read_flag(query: QueryParams, name: str) -> bool:
     text = query.get(name, "false").lower()
     if text not in ("true", "1", "false", "0"):
-        raise InvalidRequestError(f"{name}={text[:40]!r} is neither true nor false")
+        raise InvalidRequestError(f"{name} must be true or false, got {text[:40]!r}")
     return text in ("true", "1")
 
 
@@ -68,9 +72,11 @@ def _number(query: QueryParams, name: str, default: float, low: float, high: flo
     try:
         value = int(text) if whole else float(text)
     except ValueError:
-        raise InvalidRequestError(f"{name}={text!r} is not a {'whole ' if whole else ''}number") from None
+        raise InvalidRequestError(
+            f"{name} must be {'an integer' if whole else 'a number'}, got {text[:40]!r}"
+        ) from None
     if not low <= value <= high:
-        raise InvalidRequestError(f"{name}={text} is not between {low} and {high}")
+        raise InvalidRequestError(f"{name} must be between {low} and {high}, got {text[:40]}")
     return value
 
 
@@ -79,5 +85,5 @@ def _classes(query: QueryParams) -> tuple[int, ...] | None:
     if not texts:
         return None
     if not all(text.strip().isdecimal() and len(text.strip()) <= MAX_CLASS_DIGITS for text in texts):
-        raise InvalidRequestError(f"classes={','.join(texts)!r} is not a list of class numbers such as 0,2")
+        raise InvalidRequestError(f"classes must be a list of class numbers such as 0,2, got {','.join(texts)[:40]!r}")
     return tuple(int(text) for text in texts)

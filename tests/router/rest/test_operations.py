@@ -9,10 +9,12 @@ from starlette.applications import Starlette
 
 from serve_app.detection.tracks import tracks_of
 from serve_app.errors import UnavailableError
-from serve_app.router import operations
+from serve_app.router import deployments
+from serve_app.router.catalog import Catalog
+from serve_app.router.deployments import Deployments
 from serve_app.router.errors import HANDLERS
-from serve_app.router.operations import Operations
-from serve_app.router.rest import ServedTrack
+from serve_app.router.plane import DataPlane, ServedTrack
+from serve_app.router.rest.operations import Operations
 from serve_app.settings import Settings
 from serve_app.types import ModelCard
 
@@ -48,7 +50,7 @@ def serve(deploy):
         tracks = {track.path: ServedTrack(track, made[name][0]) for name in made for track in served_by(name)}
         playground = made["playground"][0] if "playground" in made else None
         others = [upstream for name, (upstream, _) in made.items() if name != "playground"]
-        routes = Operations(tracks, others, playground).routes()
+        routes = Operations(DataPlane(Catalog([], {}), Deployments(others, playground), tracks)).routes()
         transport = httpx.ASGITransport(
             Starlette(routes=routes, exception_handlers=HANDLERS), raise_app_exceptions=False
         )
@@ -102,7 +104,7 @@ async def test_a_deployment_too_busy_to_answer_is_what_it_was_last(serve):
     assert (await client.get("/health")).status_code == 200
     handles["vision"].problem = TimeoutError()
     assert (await client.get("/health")).status_code == 200
-    assert handles["vision"].patience_s == operations.PATIENCE_S
+    assert handles["vision"].timeout_s == deployments.TIMEOUT_S
     handles["vision"].problem = ActorDiedError()
     assert (await client.get("/health")).status_code == 503
     handles["vision"].problem = TimeoutError()
@@ -161,11 +163,11 @@ async def test_a_warmup_that_cannot_begin_says_so(serve):
     client, _ = serve(vision=[replica(), replica(start_warming=silent)])
     answer = await client.post("/warmup")
     assert answer.status_code == 503
-    assert answer.json() == {"error": "the deployment that answers this is busy or not ready; try again"}
+    assert answer.json() == {"error": "the deployment is busy or not ready; try again later"}
     client, _ = serve(vision=[])
     for answer in (await client.post("/warmup"), await client.get("/warmup_status")):
         assert answer.status_code == 503
-        assert answer.json() == {"error": "vision has no replica that runs"}
+        assert answer.json() == {"error": "vision has no running replica"}
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/warmup"), ("POST", "/warmup_status"), ("POST", "/health")])

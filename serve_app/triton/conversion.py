@@ -1,4 +1,4 @@
-"""Between the raw tensors of the protocol and Triton's requests and responses, without a copy on the way in."""
+"""Converts the protocol's requests to Triton's without a copy, and Triton's responses to the protocol's answers."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ Labels = Mapping[str, Sequence[str]]
 
 
 def create_request(model: Any, asked: InferRequest, timeout_us: int) -> Any:
-    """Triton's form of a request."""
+    """The request as Triton takes it."""
     request = model.create_request(
         request_id=asked.id or None,
         inputs={tensor.name: _into_triton(tensor) for tensor in asked.inputs},
@@ -31,7 +31,7 @@ def create_request(model: Any, asked: InferRequest, timeout_us: int) -> Any:
     names = tuple(output.name for output in asked.outputs)
     if hasattr(request, "requested_outputs"):
         request.requested_outputs = names
-    elif names:  # with NVIDIA's package a model makes all; `_wanted` drops the others
+    elif names:  # NVIDIA's package computes every output; `_wanted` drops the others
         known = {row["name"] for row in model.metadata()["outputs"]}
         for name in names:
             if name not in known:
@@ -47,7 +47,7 @@ def _into_triton(tensor: Tensor) -> Any:
 
 
 def read_answer(response: Any, asked: InferRequest, labels_of: Callable[[], Labels], batched: bool) -> InferAnswer:
-    """A response with the outputs that were asked for."""
+    """A response with the requested outputs."""
     given = {name: _from_triton(name, tensor) for name, tensor in response.outputs.items()}
     outputs = _wanted(given, asked.outputs, labels_of, batched) if asked.outputs and given else tuple(given.values())
     return InferAnswer(
@@ -65,7 +65,7 @@ def _from_triton(name: str, tensor: Any) -> Tensor:
     if tensor.memory_type != triton.MemoryType.CPU:
         tensor = tensor.to_host()
     datatype = tensor.data_type.name
-    # The memory may be larger than what the shape says; what BYTES hold only the memory says.
+    # The memory may be larger than the shape needs; the size of BYTES is known from the memory only.
     size = math.prod(tensor.shape) * ELEMENT_BYTES[datatype] if datatype != "BYTES" else tensor.size
     raw = np.from_dlpack(triton.Tensor(triton.DataType.UINT8, [size], tensor.memory_buffer)) if size else b""
     return Tensor(name, datatype, tuple(tensor.shape), bytes(raw))
@@ -74,7 +74,7 @@ def _from_triton(name: str, tensor: Any) -> Tensor:
 def _wanted(
     given: Mapping[str, Tensor], outputs: Sequence[RequestedOutput], labels_of: Callable[[], Labels], batched: bool
 ) -> tuple[Tensor, ...]:
-    """In the model's order, as Triton answers; what the model didn't make this time is left out."""
+    """In the model's order, as Triton answers; outputs that the model didn't produce this time are left out."""
     wanted = {output.name: output.classes for output in outputs}
     labels = labels_of() if any(wanted.values()) else {}
     return tuple(

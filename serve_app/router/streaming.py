@@ -1,4 +1,4 @@
-"""Answers that go out while they are made."""
+"""Streaming answers that stop their source when the client leaves."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 
 class Stream(StreamingResponse):
-    """Ends its source the moment the client has left, not when Python collects it."""
+    """Closes its source as soon as the client has left, rather than when it is garbage-collected."""
 
     def __init__(
         self, pieces: AsyncGenerator[str | bytes], source: AsyncGenerator[Any], status: int = 200, **options: Any

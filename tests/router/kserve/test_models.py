@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from serve_app.errors import InvalidRequestError
-from serve_app.router.kserve.parameters import load_parameters, require_load_parameter
+from serve_app.router.kserve.models import load_parameters, require_load_parameter
 
 
 def test_nothing_is_enough():
@@ -20,7 +20,7 @@ def test_a_configuration_stays_text_and_files_come_out_of_base64():
 
 @pytest.mark.parametrize("parameters", [None, [], "config", 1, True])
 def test_parameters_are_an_object(parameters):
-    with pytest.raises(InvalidRequestError, match="Unable to parse 'parameters': it is no object"):
+    with pytest.raises(InvalidRequestError, match="Unable to parse 'parameters': it must be an object"):
         load_parameters(parameters)
 
 
@@ -46,9 +46,9 @@ def test_a_file_that_is_no_base64_is_refused(text):
 
 @pytest.mark.parametrize("text", ["a\0b", "\ud800"])
 def test_what_cannot_be_passed_on_is_refused_in_names_and_values(text):
-    with pytest.raises(InvalidRequestError, match="'config' holds characters that can't be passed on"):
+    with pytest.raises(InvalidRequestError, match="'config' must be valid UTF-8 without zero bytes"):
         load_parameters({"config": text})
-    with pytest.raises(InvalidRequestError, match="a parameter's name holds characters that can't be passed on"):
+    with pytest.raises(InvalidRequestError, match="a parameter's name must be valid UTF-8 without zero bytes"):
         require_load_parameter(f"file:{text}")
 
 

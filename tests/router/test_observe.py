@@ -10,8 +10,8 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from serve_app.errors import NotFoundError, QueueFullError
-from serve_app.router.errors import HANDLERS, tellable
-from serve_app.router.observing import ObserveRequests, protocol_of
+from serve_app.router.errors import HANDLERS, public_error
+from serve_app.router.observe import ObserveRequests, protocol_of
 from serve_app.telemetry.metrics import RequestMetrics
 from serve_app.telemetry.observation import observed
 
@@ -32,7 +32,7 @@ async def break_down(_request):
 async def break_off(_request):
     async def pieces():
         yield b"begun"
-        yield tellable(NotFoundError("gone")).message.encode()
+        yield public_error(NotFoundError("gone")).message.encode()
 
     return StreamingResponse(pieces())
 

@@ -1,0 +1,1 @@
+"""Detection over REST, and what operators, readers and visitors ask over HTTP."""

@@ -1,0 +1,88 @@
+"""The Ray Serve deployment at the edge; it keeps no state, so any replica can answer anything."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp
+
+from serve_app.detection.tracks import Track
+from serve_app.router.catalog import Catalog
+from serve_app.router.deployments import Deployments
+from serve_app.router.errors import HANDLERS
+from serve_app.router.keys import AdminKey
+from serve_app.router.kserve.grpc import KserveGrpc
+from serve_app.router.kserve.http import KserveHttp
+from serve_app.router.observe import ObserveRequests
+from serve_app.router.openai import OpenAi
+from serve_app.router.plane import DataPlane, ServedTrack
+from serve_app.router.requests import LimitBody
+from serve_app.router.rest.detection import DetectionRest
+from serve_app.router.rest.documentation import Documentation
+from serve_app.router.rest.metrics import Metrics
+from serve_app.router.rest.operations import Operations
+from serve_app.router.rest.playground import Playground
+from serve_app.router.upstream import Upstream
+from serve_app.settings import LanguageModelSettings, Settings
+from serve_app.telemetry.logging import keep_contents_out
+from serve_app.telemetry.metrics import RequestMetrics
+
+PLAYGROUND_TIMEOUT_S = 5.0  # how long a visitor waits while the playground has no replica
+
+
+class Router(KserveGrpc):
+    """Knows which deployment answers what; the handles come from app.py. Its methods are those of the gRPC service."""
+
+    def __init__(
+        self, settings: Settings, tracks: Mapping[Track, str], deployments: Mapping[str, Any], playground: Any = None
+    ) -> None:
+        keep_contents_out()
+        self._settings, self._router_settings = settings, settings.router
+        self._metrics = RequestMetrics()
+        self._admin = AdminKey(settings.router.admin_key_file)
+        models = {model.name: model for model in settings.llms}
+        upstreams = {name: build_upstream(name, handle, models.get(name)) for name, handle in deployments.items()}
+        self._playground = Upstream("playground", playground, PLAYGROUND_TIMEOUT_S) if playground else None
+        self._plane = build_plane(settings, tracks, upstreams, self._playground)
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        routes = [
+            *KserveHttp(self._plane, self._settings.router, self._admin).routes(),
+            *DetectionRest(self._plane, self._settings).routes(),
+            *OpenAi(self._plane, self._settings).routes(),
+            *Metrics().routes(),
+            *Operations(self._plane).routes(),
+            *Documentation(self._plane.tracks.values(), with_playground=self._playground is not None).routes(),
+        ]
+        if self._playground:
+            routes += Playground(self._playground).routes()
+        application = Starlette(
+            routes=routes,
+            middleware=[
+                Middleware(ObserveRequests, metrics=self._metrics),
+                Middleware(LimitBody, max_bytes=self._settings.router.max_body_mib << 20),
+            ],
+            exception_handlers=HANDLERS,
+        )
+        application.router.redirect_slashes = False  # a path with a slash more is another path, as in Triton
+        return application
+
+
+def build_upstream(name: str, handle: Any, model: LanguageModelSettings | None) -> Upstream:
+    return Upstream(name, handle, model.wake_timeout_s, model.may_sleep) if model else Upstream(name, handle)
+
+
+def build_plane(
+    settings: Settings, tracks: Mapping[Track, str], upstreams: Mapping[str, Upstream], playground: Upstream | None
+) -> DataPlane:
+    servers = {triton.name for triton in settings.triton} | {model.name for model in settings.llms}
+    configured = {track.model: name for track, name in tracks.items() if name in servers}
+    configured |= {model.name: model.name for model in settings.llms}
+    controlled = [upstreams[triton.name] for triton in settings.triton if triton.control_mode == "explicit"]
+    return DataPlane(
+        Catalog([upstream for name, upstream in upstreams.items() if name in servers], configured),
+        Deployments(upstreams.values(), playground),
+        {track.path: ServedTrack(track, upstreams[name]) for track, name in tracks.items()},
+        next(iter(controlled), None),
+    )
