@@ -10,19 +10,29 @@ BIN := .venv/bin
 # Bytecode is written once: without it each of vLLM's processes compiles for ten seconds before it starts.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test chaos check models monitor env lock images train clean
+.PHONY: help serve test unit e2e chaos check models monitor env lock images train clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 serve: models ## run the service: checks, then `serve run configs/serve.yaml`; Ctrl-C ends it
 	@exec $(BIN)/python scripts/serve $(CONFIG)
 
-test: models .prometheus/.installed .chromium/.installed ## run the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+# docs/testing.md lists the tiers.
+UNIT := --ignore tests/e2e --numprocesses 2 --dist loadfile
 
-chaos: models ## what is too heavy for every run: kills at random moments over thousands of pictures
-	$(BIN)/python -m pytest -m chaos $(ARGS)
+test: models .prometheus/.installed .chromium/.installed ## run the tests, unit then e2e; or a part: ARGS=tests/e2e/test_tracks.py
+	$(BIN)/python -m pytest $(or $(ARGS),$(UNIT))
+	$(if $(ARGS),,$(BIN)/python -m pytest tests/e2e)
+
+unit: models .prometheus/.installed ## run the tests that need no cluster, in two processes
+	$(BIN)/python -m pytest $(UNIT) $(ARGS)
+
+e2e: models .prometheus/.installed .chromium/.installed ## run the tests on a real Ray cluster
+	$(BIN)/python -m pytest $(or $(ARGS),tests/e2e)
+
+chaos: models .prometheus/.installed ## run what is too heavy for `make test`: random kills, autoscaling, benchmarks
+	$(BIN)/python -m pytest -m chaos $(or $(ARGS),tests)
 
 check: env ## what CI demands: Python, YAML, shell, Dockerfiles, and manifests that are what their scenarios render
 	$(BIN)/ruff check . scripts/*

@@ -1,7 +1,9 @@
-"""What tests of several parts share."""
+"""Fixtures that tests of several folders share, and the budget of each tier of tests."""
 
 import os
+import signal
 import sys
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +11,32 @@ import pytest
 from ray.util import metrics
 
 pytest_plugins = ["tests.language_model_server"]
+
+# The most cases of each tier; docs/testing.md says what belongs where. A table of inputs is one case.
+MOST_CASES = {"unit": 5200, "e2e": 625, "chaos": 20}
+
+
+def pytest_configure():
+    """Under `nohup make test &` SIGINT is ignored, and every process that a test starts would inherit that."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def tier_of(item):
+    if item.get_closest_marker("chaos"):
+        return "chaos"
+    return "e2e" if item.get_closest_marker("e2e") else "unit"
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` and `-k` take cases away
+def pytest_collection_modifyitems(items):
+    cases = Counter(tier_of(item) for item in items)
+    for tier, most in MOST_CASES.items():
+        if cases[tier] > most:
+            raise pytest.UsageError(
+                f"tier {tier} has {cases[tier]} cases, and its budget is {most}: "
+                "merge near-copies into one case that loops over a table, or raise MOST_CASES in tests/conftest.py"
+            )
 
 
 @dataclass

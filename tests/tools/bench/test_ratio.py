@@ -93,7 +93,11 @@ def test_every_comparison_is_listed_and_an_unknown_one_refused(capsys):
     assert capsys.readouterr().err == "error: no comparison 'P9'; there is: P1, P2, P3, P4, P5, P6, P7, P8\n"
 
 
-@pytest.mark.parametrize("serves", {one.serves for one in COMPARISONS.values()} - {None}, ids=lambda one: one.__name__)
+# sorted: two processes that share the tests must collect them in one order
+SERVED = sorted({one.serves for one in COMPARISONS.values()} - {None}, key=lambda one: one.__name__)
+
+
+@pytest.mark.parametrize("serves", SERVED, ids=lambda one: one.__name__)
 def test_what_the_service_is_started_with_is_a_valid_configuration(serves):
     config = read_config(PROJECT_ROOT / "configs" / "serve.yaml")
     serves(config)
