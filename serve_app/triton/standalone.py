@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from serve_app.triton.embedded import backends, library
+from serve_app.triton.embedded import library
 
 
 def command(repository: Path, models: Iterable[str], http_port: int, grpc_port: int) -> list[str]:
@@ -15,7 +15,7 @@ def command(repository: Path, models: Iterable[str], http_port: int, grpc_port: 
         f"--model-repository={repository}",
         "--model-control-mode=explicit",
         *(f"--load-model={name}" for name in models),
-        f"--backend-directory={backends.backend_directory()}",
+        f"--backend-directory={library.backend_directory()}",
         "--http-address=127.0.0.1",  # it loads whatever it is sent
         "--grpc-address=127.0.0.1",
         f"--http-port={http_port}",

@@ -1,6 +1,6 @@
 """NVIDIA's `tritonserver` API for a Triton server in this process, on the library of the nvidia-pytriton wheel.
 
-Importing loads no library and touches no environment; the first server does.
+Importing it loads no library and changes no environment variable; starting the first server does both.
 """
 
 from importlib.metadata import PackageNotFoundError, version
@@ -31,14 +31,14 @@ from .errors import (
     UnknownError,
     UnsupportedError,
 )
-from .log import LogMessage
+from .iterators import AsyncResponseIterator, ResponseIterator
 from .memory import MemoryAllocator, MemoryBuffer, default_memory_allocators
-from .metrics import Metric, MetricFamily
+from .metrics import LogMessage, Metric, MetricFamily
 from .model import Model
 from .options import ModelLoadDeviceLimit, Options, RateLimiterResource
 from .proof import prove_python_backend
 from .request import InferenceRequest
-from .response import AsyncResponseIterator, InferenceResponse, ResponseIterator
+from .response import InferenceResponse
 from .server import ModelDictionary, Server
 from .tensor import Tensor
 from .trace import InferenceTrace, TraceSpan

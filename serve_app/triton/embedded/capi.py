@@ -1,8 +1,10 @@
-"""The C API of libtritonserver as typed ctypes functions, and the translation of its errors."""
+"""The C API of libtritonserver as typed ctypes functions, with its strings, errors and parameters."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from ctypes import (
     CFUNCTYPE,
     POINTER,
@@ -19,6 +21,7 @@ from ctypes import (
 from typing import Any
 
 from . import library
+from .datatypes import ParameterType
 from .errors import InvalidArgumentError, error_class, error_code
 
 _P = c_void_p
@@ -31,7 +34,7 @@ ResponseFn = CFUNCTYPE(None, _P, c_uint32, _P)
 TraceActivityFn = CFUNCTYPE(None, _P, c_int, c_uint64, _P)
 TraceReleaseFn = CFUNCTYPE(None, _P, _P)
 
-# Functions that return an error object. Those that may wait for a lock or do work run without the GIL.
+# Functions that return an error object and may wait for a lock or do work: they run without the GIL.
 _BLOCKING: dict[str, tuple[Any, ...]] = {
     "InferenceRequestNew": (_OUT, _P, c_char_p, c_int64),
     "ServerDelete": (_P,),
@@ -61,7 +64,7 @@ _BLOCKING: dict[str, tuple[Any, ...]] = {
     "LogMessage": (c_int, c_char_p, c_int, c_char_p),
 }
 
-# Functions that only touch the object they are given: keeping the GIL is cheaper than giving it back.
+# Functions that return an error object and only touch their arguments: keeping the GIL is cheaper than releasing it.
 _QUICK: dict[str, tuple[Any, ...]] = {
     "ApiVersion": (POINTER(c_uint32), POINTER(c_uint32)),
     "GetMetricKind": (_P, POINTER(c_int)),
@@ -152,7 +155,7 @@ _QUICK: dict[str, tuple[Any, ...]] = {
     "ServerOptionsSetStrictReadiness": (_P, c_bool),
 }  # fmt: skip
 
-# Functions with a result of their own.
+# Functions that return something else than an error object.
 _VALUES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ErrorCode": (c_int, (_P,)),
     "ErrorDelete": (None, (_P,)),
@@ -182,7 +185,7 @@ class CApi:
         function.restype, function.argtypes = result, arguments
         setattr(self, name, function)
 
-    def __getattr__(self, name: str) -> Any:  # reached only for a name that is not bound
+    def __getattr__(self, name: str) -> Any:  # called only for a name that is not bound
         raise AttributeError(f"libtritonserver function {name} is not bound")
 
 
@@ -193,54 +196,95 @@ def api() -> CApi:
     """The loaded library; the first call loads it."""
     global _api
     if _api is None:
-        _api = CApi(str(library.load()))
-        _require_version(_api)
+        loaded = CApi(str(library.load()))
+        _require_version(loaded)
+        _api = loaded
     return _api
 
 
 def _require_version(loaded: CApi) -> None:
     major, minor = c_uint32(), c_uint32()
-    check(loaded.ApiVersion(major, minor))
+    loaded.ApiVersion(major, minor)
     if major.value != 1:
-        raise InvalidArgumentError(f"libtritonserver has API {major.value}.{minor.value}, this binding needs 1.x")
+        raise InvalidArgumentError(f"libtritonserver has C API {major.value}.{minor.value}, this binding needs 1.x")
 
 
 def check(error: int | None) -> None:
-    """Raise the typed error for an error object, which is deleted."""
+    """Raise the typed error for an error object and delete the object."""
     if error:
         raise take_error(error)
 
 
 def take_error(error: int) -> Exception:
-    """The exception for an error object that belongs to us."""
+    """The exception for an error object that belongs to the caller, which is deleted."""
     exception = read_error(error)
     api().ErrorDelete(error)
     return exception
 
 
 def read_error(error: int) -> Exception:
-    """The exception for an error object that stays with its owner."""
+    """The exception for an error object that belongs to something else."""
     message = api().ErrorMessage(error) or b""
     return error_class(api().ErrorCode(error))(message.decode("utf-8", "replace"))
 
 
 def new_error(exception: BaseException) -> int:
-    """An error object for Triton out of an exception."""
+    """An error object for Triton from an exception."""
     message = str(exception) or type(exception).__name__
     pointer: int = api().ErrorNew(error_code(exception), message.encode("utf-8", "replace"))
     return pointer
 
 
 def text(value: Any, what: str) -> bytes:
-    """A C string; anything but str is a TypeError that names the option."""
+    """A C string; any other type than str is a TypeError that names the option."""
     if not isinstance(value, str):
         raise TypeError(f"{what} must be str, not {type(value).__name__}: {value!r}")
     if "\0" in value:
-        raise InvalidArgumentError(f"{what} holds a NUL character: {value!r}")
+        raise InvalidArgumentError(f"{what} must not contain a NUL character, got {value!r}")
     return value.encode("utf-8", "surrogateescape")
 
 
 def immortal(callback: Any) -> Any:
-    """Keep a ctypes callback for ever: its machine code must outlive the interpreter's own cleaning up."""
+    """Never free a ctypes callback: Triton's threads may call it while the interpreter shuts down."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(callback))
     return callback
+
+
+@contextmanager
+def parameter_array(values: Mapping[str, Any]) -> Iterator[Any]:
+    """A C array of parameters, deleted at the end of the context."""
+    pointers: list[int] = []
+    # Triton keeps the address of a BYTES parameter, not a copy: the bytes live as long as the array.
+    values = {
+        name: bytes(value) if isinstance(value, bytearray | memoryview) else value for name, value in values.items()
+    }
+    try:
+        for name, value in values.items():
+            pointers.append(_new_parameter(text(name, "parameter name"), name, value))
+        yield (c_void_p * max(1, len(pointers)))(*pointers)
+    finally:
+        for pointer in pointers:
+            api().ParameterDelete(pointer)
+
+
+def _new_parameter(key: bytes, name: str, value: Any) -> int:
+    if isinstance(value, bytes):
+        pointer = api().ParameterBytesNew(key, value, len(value))
+    else:
+        kind, holder = _typed_parameter(name, value)
+        pointer = api().ParameterNew(key, kind, ctypes.cast(ctypes.pointer(holder), c_void_p))
+    if not pointer:
+        raise InvalidArgumentError(f"libtritonserver refused parameter {name}={value!r}")
+    return int(pointer)
+
+
+def _typed_parameter(name: str, value: Any) -> tuple[ParameterType, Any]:
+    if isinstance(value, str):
+        return ParameterType.STRING, ctypes.create_string_buffer(text(value, f"parameter {name}"))
+    if isinstance(value, bool):  # before int: a bool is an int
+        return ParameterType.BOOL, c_bool(value)
+    if isinstance(value, int):
+        return ParameterType.INT, c_int64(value)
+    if isinstance(value, float):
+        return ParameterType.DOUBLE, c_double(value)
+    raise InvalidArgumentError(f"Unsupported Value. Can't convert {type(value)} to Parameter ({name})")

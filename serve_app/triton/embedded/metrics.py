@@ -1,17 +1,18 @@
-"""Metrics of the program itself, reported together with the server's."""
+"""What the program adds to Triton's own metrics and log."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from ctypes import byref, c_double, c_int, c_void_p
+from pathlib import Path
 
-from .capi import api, check, text
-from .datatypes import MetricKind
-from .parameters import parameter_array
+from .capi import api, check, parameter_array, text
+from .datatypes import LogLevel, MetricKind
 
 
 class MetricFamily:
-    """Metrics of one name and kind that differ in their labels."""
+    """The metrics of one name and kind, which differ in their labels."""
 
     def __init__(self, kind: MetricKind, name: str, description: str) -> None:
         self._pointer = c_void_p()
@@ -26,7 +27,7 @@ class MetricFamily:
 
 
 class Metric:
-    """One metric of a family; a histogram has buckets as well."""
+    """One metric of a family; a histogram needs buckets."""
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class Metric:
             api().MetricDelete(pointer)
 
     def increment(self, value: float) -> None:
-        """Add to a counter or gauge; a counter takes nothing negative."""
+        """Add to a counter or gauge; a counter refuses a negative value."""
         check(api().MetricIncrement(self._pointer, value))
 
     def set_value(self, value: float) -> None:
@@ -80,3 +81,12 @@ def _histogram_arguments(buckets: Sequence[float] | None) -> c_void_p:
     check(api().MetricArgsNew(byref(pointer)))
     check(api().MetricArgsSetHistogram(pointer, (c_double * max(1, len(bounds)))(*bounds), len(bounds)))
     return pointer
+
+
+def LogMessage(level: LogLevel, message: str) -> None:  # noqa: N802 - NVIDIA's name
+    """Write a message with the caller's file and line to Triton's log, if that level is on."""
+    frame = sys._getframe(1)
+    filename = Path(frame.f_code.co_filename).name.encode()
+    # Triton's log takes a C string: what follows a NUL would be lost.
+    line = message.replace("\0", "\\0").encode("utf-8", "replace")
+    check(api().LogMessage(level, filename, frame.f_lineno, line))

@@ -1,33 +1,37 @@
-"""Inference requests: what the user fills in, and how it becomes a request of the C API."""
+"""Inference requests, and how one becomes a request of the C API."""
 
 from __future__ import annotations
 
 import asyncio
 import queue
+from collections.abc import Callable
 from ctypes import byref, c_int64, c_void_p
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from .capi import api, check, text
 from .datatypes import DeviceOrMemoryType
 from .errors import InvalidArgumentError
 from .memory import DEFAULT_PLACEMENT, MemoryAllocator, OutputPlacement
 from .tensor import Tensor
-
-if TYPE_CHECKING:
-    from .flight import Flight
-    from .model import Model
-    from .trace import InferenceTrace
+from .trace import InferenceTrace
 
 _SHAPES = {rank: c_int64 * max(1, rank) for rank in range(33)}
 _UINT64 = 1 << 64
+
+
+class ModelName(Protocol):
+    """What requests and responses know of a Model."""
+
+    name: str
+    version: int
 
 
 @dataclass
 class InferenceRequest:
     """One request to a model; the same object may be sent several times."""
 
-    model: Model
+    model: ModelName
     request_id: str | None = None
     flags: int = 0
     correlation_id: int | str | None = None
@@ -39,14 +43,14 @@ class InferenceRequest:
     output_memory_allocator: MemoryAllocator | None = None
     response_queue: queue.SimpleQueue[Any] | asyncio.Queue[Any] | None = None
     trace: InferenceTrace | None = None
-    # Not in NVIDIA's class: without names a model makes all of its outputs.
+    # An addition to NVIDIA's class: the outputs to compute, all of them for ().
     requested_outputs: tuple[str, ...] = ()
-    _flight: Flight | None = field(init=False, default=None, repr=False, compare=False)
+    _cancel: Callable[[], None] | None = field(init=False, default=None, repr=False, compare=False)
 
     def cancel(self) -> None:
-        """Ask Triton to give up the latest sending of this request."""
-        if self._flight is not None:
-            self._flight.cancel()
+        """Ask Triton to cancel the inference that was started last with this request."""
+        if self._cancel is not None:
+            self._cancel()
 
     def _tensors(self) -> dict[str, Tensor]:
         return {
@@ -98,7 +102,7 @@ def _unsigned(value: int, what: str) -> int:
     if not isinstance(value, int):
         raise TypeError(f"{what} must be int, not {type(value).__name__}: {value!r}")
     if not 0 <= value < _UINT64:
-        raise InvalidArgumentError(f"{what} must be between 0 and {_UINT64 - 1}, not {value}")
+        raise InvalidArgumentError(f"{what} must be between 0 and {_UINT64 - 1}, got {value}")
     return value
 
 
@@ -118,11 +122,11 @@ def _set_parameter(library: Any, pointer: int, name: str, value: str | int | boo
     key = text(name, "parameter name")
     if isinstance(value, str):
         error = library.InferenceRequestSetStringParameter(pointer, key, text(value, f"parameter {name}"))
-    elif isinstance(value, bool):  # before int, of which it is a kind
+    elif isinstance(value, bool):  # before int: a bool is an int
         error = library.InferenceRequestSetBoolParameter(pointer, key, value)
     elif isinstance(value, int):
         if not -(1 << 63) <= value < 1 << 63:
-            raise InvalidArgumentError(f"parameter {name} is out of the range of 64 bits: {value}")
+            raise InvalidArgumentError(f"parameter {name} must fit in 64 bits, got {value}")
         error = library.InferenceRequestSetIntParameter(pointer, key, value)
     elif isinstance(value, float):
         error = library.InferenceRequestSetDoubleParameter(pointer, key, value)

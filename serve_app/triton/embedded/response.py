@@ -1,25 +1,28 @@
-"""Inference responses, and the iterators through which a thread or a coroutine receives them."""
+"""Inference responses, and how a response of the C API becomes one that owns its memory."""
 
 from __future__ import annotations
 
-import asyncio
-import queue
-from collections import deque
+import ctypes
+from collections.abc import Callable
+from ctypes import POINTER, byref, c_char_p, c_double, c_int, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .capi import api, check, read_error
+from .datatypes import DataType, MemoryType, ParameterType
+from .errors import InternalError, TritonError
+from .memory import DEFAULT_PLACEMENT, MemoryBuffer
+from .request import ModelName
 from .tensor import Tensor
 
-if TYPE_CHECKING:
-    from .flight import Flight
-    from .model import Model
+_DATA_TYPES = tuple(DataType)
 
 
 @dataclass(slots=True)
 class InferenceResponse:
     """One response to a request; a decoupled model gives many, of which the last is `final`."""
 
-    model: Model
+    model: ModelName
     request_id: str | None = None
     parameters: dict[str, str | int | bool | float] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
@@ -28,95 +31,107 @@ class InferenceResponse:
     final: bool = False
 
 
-class _Cancellable:
-    """What both iterators share: the request they belong to."""
+class _Slots:
+    """Out-parameters that are reused: creating them costs more than the calls."""
 
-    def __init__(self, raise_on_error: bool) -> None:
-        self._raise_on_error = raise_on_error
-        self._complete = False
-        self._flight: Flight | None = None
+    __slots__ = ("args", "base", "byte_size", "count", "data_type", "dims", "name", "number", "shape", "type")
 
-    def cancel(self) -> None:
-        """Ask Triton to give the request up; it may still answer when it was nearly done."""
-        if self._flight is not None:
-            self._flight.cancel()
-
-    def _checked(self, response: InferenceResponse) -> InferenceResponse:
-        self._complete = response.final
-        if response.error is not None and self._raise_on_error:
-            raise response.error
-        return response
-
-
-class ResponseIterator(_Cancellable):
-    """The responses of one request, in order; `next` waits for the next one."""
-
-    def __init__(self, user_queue: queue.SimpleQueue[Any] | None, raise_on_error: bool) -> None:
-        super().__init__(raise_on_error)
-        self._queue: queue.SimpleQueue[InferenceResponse] = queue.SimpleQueue()
-        self._user_queue = user_queue
-
-    def __iter__(self) -> ResponseIterator:
-        return self
-
-    def __next__(self) -> InferenceResponse:
-        if self._complete:
-            raise StopIteration
-        return self._checked(self._queue.get())
-
-    def _deliver(self, response: InferenceResponse) -> None:
-        """Called on Triton's threads."""
-        self._queue.put(response)
-        if self._user_queue is not None:
-            self._user_queue.put(response)
+    def __init__(self) -> None:
+        self.count, self.name, self.number = c_uint32(), c_char_p(), c_int64()
+        self.data_type, self.shape, self.dims = c_int(), POINTER(c_int64)(), c_uint64()
+        self.base, self.byte_size, self.type = c_void_p(), c_size_t(), c_int()
+        self.args = tuple(
+            byref(value)
+            for value in (
+                self.name,
+                self.data_type,
+                self.shape,
+                self.dims,
+                self.base,
+                self.byte_size,
+                self.type,
+                self.number,
+                c_void_p(),
+            )
+        )
 
 
-class AsyncResponseIterator(_Cancellable):
-    """The responses of one request for the event loop that sent it."""
+_pool: list[_Slots] = []
 
-    def __init__(
-        self,
-        user_queue: asyncio.Queue[Any] | None,
-        raise_on_error: bool,
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        super().__init__(raise_on_error)
-        self._loop = loop
-        self._queue: asyncio.Queue[InferenceResponse] = asyncio.Queue()
-        self._user_queue = user_queue
-        self._backlog: deque[InferenceResponse] = deque()
-        self._pump: asyncio.Task[None] | None = None
 
-    def __aiter__(self) -> AsyncResponseIterator:
-        return self
+def read_response(
+    pointer: int | None,
+    model_of: Callable[[str, int], ModelName],
+    request_id: str,
+    buffers: dict[int, MemoryBuffer],
+    final: bool,
+) -> InferenceResponse:
+    """The response at `pointer`, whose outputs lie in `buffers`; without a pointer it only ends the request."""
+    if not pointer:
+        return InferenceResponse(model_of("", -1), request_id, final=final)
+    slots = _pool.pop() if _pool else _Slots()
+    try:
+        library = api()
+        error = library.InferenceResponseError(pointer)
+        library.InferenceResponseModel(pointer, slots.name, slots.number)
+        model = model_of((slots.name.value or b"").decode(), slots.number.value)
+        result = InferenceResponse(model, request_id, final=final)
+        if error:
+            result.error = read_error(error)
+        result.parameters = _read_parameters(library, pointer, slots)
+        result.outputs = _read_outputs(library, pointer, buffers, slots)
+    except Exception as failure:
+        result = InferenceResponse(model_of("", -1), request_id, final=final)
+        result.error = (
+            failure
+            if isinstance(failure, TritonError)
+            else InternalError(f"Unexpected error in creating response object: {failure}")
+        )
+    finally:
+        _pool.append(slots)
+    return result
 
-    async def __anext__(self) -> InferenceResponse:
-        if self._complete:
-            raise StopAsyncIteration
-        return self._checked(await self._queue.get())
 
-    def _deliver(self, response: InferenceResponse) -> None:
-        """Called on Triton's threads; a loop that is closed has nobody left to tell."""
-        try:
-            self._loop.call_soon_threadsafe(self._receive, response)
-        except RuntimeError:
-            if not self._loop.is_closed():
-                raise
+def _read_outputs(library: Any, pointer: int, buffers: dict[int, MemoryBuffer], slots: _Slots) -> dict[str, Tensor]:
+    outputs: dict[str, Tensor] = {}
+    library.InferenceResponseOutputCount(pointer, slots.count)
+    for index in range(slots.count.value):
+        check(library.InferenceResponseOutput(pointer, index, *slots.args))
+        base = slots.base.value
+        buffer = buffers.pop(base, None) if base else None
+        if buffer is None:
+            buffer = _empty_buffer(slots)
+        elif buffer.size != slots.byte_size.value:
+            buffer.size = slots.byte_size.value
+        name = (slots.name.value or b"").decode()
+        shape = slots.shape[: slots.dims.value]
+        outputs[name] = Tensor(_DATA_TYPES[slots.data_type.value], shape, buffer)
+    return outputs
 
-    def _receive(self, response: InferenceResponse) -> None:
-        self._queue.put_nowait(response)
-        target = self._user_queue
-        if target is None:
-            return
-        if self._pump is None and not target.full():
-            target.put_nowait(response)
-            return
-        # A full queue of the user must neither lose a response nor change their order.
-        self._backlog.append(response)
-        if self._pump is None:
-            self._pump = self._loop.create_task(self._drain_backlog(target))
 
-    async def _drain_backlog(self, target: asyncio.Queue[Any]) -> None:
-        while self._backlog:
-            await target.put(self._backlog.popleft())
-        self._pump = None
+def _empty_buffer(slots: _Slots) -> MemoryBuffer:
+    if slots.byte_size.value:
+        raise InternalError(f"output {slots.name.value!r} is in memory that was not allocated for it")
+    return DEFAULT_PLACEMENT.allocate(0, MemoryType.CPU, 0, "")
+
+
+def _read_parameters(library: Any, pointer: int, slots: _Slots) -> dict[str, str | int | bool | float]:
+    library.InferenceResponseParameterCount(pointer, slots.count)
+    parameters: dict[str, str | int | bool | float] = {}
+    for index in range(slots.count.value):
+        check(library.InferenceResponseParameter(pointer, index, slots.name, slots.type, slots.base))
+        name = (slots.name.value or b"").decode()
+        parameters[name] = _parameter_value(slots.type.value, slots.base.value or 0)
+    return parameters
+
+
+def _parameter_value(kind: int, address: int) -> str | int | bool | float:
+    if kind == ParameterType.STRING:
+        return ctypes.string_at(address).decode("utf-8", "replace")
+    if kind == ParameterType.INT:
+        return c_int64.from_address(address).value
+    if kind == ParameterType.BOOL:
+        return ctypes.c_bool.from_address(address).value
+    if kind == ParameterType.DOUBLE:
+        return c_double.from_address(address).value
+    raise InternalError(f"response parameter has unknown type {kind}")

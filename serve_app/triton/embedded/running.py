@@ -1,4 +1,4 @@
-"""A server of the C API that runs: calls into it, and its end, however that comes."""
+"""A running server of the C API: calls into it, its stop, and the state that all servers of the process share."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import json
 import logging
 import math
 import os
+import tempfile
 import threading
 import time
 import weakref
 from ctypes import byref, c_char_p, c_size_t, c_void_p, string_at
 from typing import Any
 
-from . import flight as flights
-from . import shared_state
 from .capi import api, check, take_error
+from .datatypes import ModelControlMode
 from .errors import InvalidArgumentError, TritonError, UnavailableError
-from .response import InferenceResponse
-from .stubs import StubCustody
+from .inference import InferenceGroup
+from .options import CServerOptions, Options
+from .stubs import StubCleanup
 
 _FORCED_END_S = 10
 _HOPELESS_UNLOAD_S = 3
@@ -28,21 +29,27 @@ _log = logging.getLogger(__name__)
 _running: weakref.WeakSet[RunningServer] = weakref.WeakSet()
 _stopping: set[RunningServer] = set()
 
+# Triton keeps its pool of pinned memory and its metrics in globals. The destructor of any server resets them, also
+# of one that failed to start, and the ensembles of the servers that still run could not allocate any more. So a
+# stopped server is kept here until the last one has stopped.
+_stopped: list[int] = []
+_stopped_lock = threading.Lock()
+
 
 class RunningServer:
-    """Owns the pointer to a server; calls are counted, so that it is not deleted under one of them."""
+    """Owns the pointer to a server and counts the calls into it, so that none sees it deleted."""
 
-    def __init__(self, options: c_void_p, custody: StubCustody, exit_timeout_s: float) -> None:
+    def __init__(self, options: c_void_p, cleanup: StubCleanup, exit_timeout_s: float) -> None:
         self._pid = os.getpid()
-        self._custody, self._exit_timeout_s = custody, exit_timeout_s
-        self.lost_stub = False
+        self._cleanup, self._exit_timeout_s = cleanup, exit_timeout_s
+        self.inferences = InferenceGroup()
         self._lock = threading.Condition()
         self._calls = 0
         self._pointer = _new_server(options)
         _running.add(self)
 
     def enter(self) -> int:
-        """Announce a call; the server stays until `leave`."""
+        """Begin a call: the server is not deleted before `leave`."""
         with self._lock:
             if self._pointer is None or os.getpid() != self._pid:
                 raise InvalidArgumentError("Server not started")
@@ -63,7 +70,7 @@ class RunningServer:
             self.leave()
 
     def json(self, function: str, *arguments: Any) -> Any:
-        """The parsed message that a function gives as its last argument."""
+        """The message that a function returns through its last argument."""
         message = c_void_p()
         self.call(function, *arguments, byref(message))
         try:
@@ -84,7 +91,7 @@ class RunningServer:
             api().MetricsDelete(handle)
 
     def stop(self, exit_timeout_s: float | None = None) -> None:
-        """Let work in flight finish, unload the models and delete the server."""
+        """Let inferences in progress finish, unload the models and delete the server."""
         with self._lock:
             pointer, self._pointer = self._pointer, None
         if pointer is None or os.getpid() != self._pid:
@@ -94,24 +101,24 @@ class RunningServer:
         try:
             deleted = self._stop_and_delete(pointer, self._exit_timeout_s if exit_timeout_s is None else exit_timeout_s)
         finally:
-            self._end_flights()
+            self.inferences.end(UnavailableError("Server stopped before the request was answered"))
             if deleted:
-                self._custody.dismiss()
+                self._cleanup.dismiss()
             else:
-                self._custody.clear()
+                self._cleanup.clear()
             _stopping.discard(self)
 
-    def _stop_and_delete(self, pointer: int, patience_s: float) -> bool:
+    def _stop_and_delete(self, pointer: int, timeout_s: float) -> bool:
         """Whether the server could be deleted."""
-        deadline = time.monotonic() + patience_s
-        drained = self._wait_for_flights(deadline)
+        deadline = time.monotonic() + timeout_s
+        drained = self._wait_for_inferences(deadline)
         if not drained:
-            # A stub that is stuck in a model: its end makes Triton answer what it had.
-            self._custody.kill_stubs()
-            drained = self._wait_for_flights(time.monotonic() + _FORCED_END_S)
+            # A stub may be stuck in a model: killing it makes Triton answer its requests.
+            self._cleanup.kill_stubs()
+            drained = self._wait_for_inferences(time.monotonic() + _FORCED_END_S)
         unload_s = max(1, math.ceil(deadline - time.monotonic()))
-        if not drained or self.lost_stub:
-            # Triton never unloads a model whose stub died at work, so waiting for that is in vain.
+        if not drained or self.inferences.lost_stub:
+            # Triton never unloads a model whose stub died during a request, so waiting for it is in vain.
             unload_s = min(unload_s, _HOPELESS_UNLOAD_S)
         api().ServerSetExitTimeout(pointer, unload_s)
         error = api().ServerStop(pointer)
@@ -119,23 +126,23 @@ class RunningServer:
         with self._lock:
             idle = self._lock.wait_for(lambda: not self._calls, timeout=_FORCED_END_S)
         if drained and idle and not reason:
-            shared_state.retire(pointer, _others_run(self))
+            _delete(pointer, others_run=_others_run(self))
             return True
-        # Triton's threads would still use the memory of a server deleted under a loaded model: it stays.
-        _log.warning("Triton server stopped, but not all models were unloaded: %s", reason or "calls into it")
+        # Triton's threads would use the memory of a server that is deleted under a loaded model: it stays.
+        _log.warning("Triton server stopped, but not all models were unloaded: %s", reason or "calls are in progress")
         if not drained:
-            raise UnavailableError(f"Server stopped with work in flight that did not end: {reason}")
+            raise UnavailableError(f"Server stopped with requests that did not end: {reason}")
         return False
 
-    def _wait_for_flights(self, deadline: float) -> bool:
-        while flights.flights_of(self):
+    def _wait_for_inferences(self, deadline: float) -> bool:
+        while self.inferences.members:
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.005)
         return True
 
     def __del__(self) -> None:
-        # The collector may run on one of Triton's threads, which stopping waits for: not here, then.
+        # The collector may run on one of Triton's threads, for which stopping waits: stop in another thread.
         if getattr(self, "_pointer", None) is not None and os.getpid() == self._pid:
             _stopping.add(self)
             _thread.start_new_thread(self._stop_quietly, ())
@@ -146,15 +153,6 @@ class RunningServer:
         except Exception:
             _log.exception("Triton server did not stop")
 
-    def _end_flights(self) -> None:
-        """Tell who still waits that nothing will come."""
-        for flight in flights.flights_of(self):
-            if not flight.final:
-                flight.final = True
-                error = UnavailableError("Server stopped before the request was answered")
-                answer = InferenceResponse(flight.model_of("", -1), flight.request_id or "", error=error, final=True)
-                flight.deliver(answer)
-
 
 def _new_server(options: c_void_p) -> int | None:
     pointer = c_void_p()
@@ -162,9 +160,28 @@ def _new_server(options: c_void_p) -> int | None:
         check(api().ServerNew(byref(pointer), options))
     except TritonError:
         if _others_run(None):
-            shared_state.restore()
+            _restore_shared_state()
         raise
     return pointer.value
+
+
+def _delete(pointer: int, others_run: bool) -> None:
+    """Delete a stopped server, or keep it until the last one has stopped."""
+    with _stopped_lock:
+        _stopped.append(pointer)
+        while _stopped and not others_run:
+            check(api().ServerDelete(_stopped.pop()))
+
+
+def _restore_shared_state() -> None:
+    """Rebuild the state that a failed start has reset, with a server without models that counts as stopped."""
+    with tempfile.TemporaryDirectory(prefix="serve_app-empty-") as repository, _stopped_lock:
+        options = Options(model_repository=repository, model_control_mode=ModelControlMode.EXPLICIT)
+        pointer = c_void_p()
+        with CServerOptions(options) as prepared:
+            check(api().ServerNew(byref(pointer), prepared.pointer))
+        assert pointer.value is not None
+        _stopped.append(pointer.value)
 
 
 def _others_run(server: RunningServer | None) -> bool:
@@ -174,7 +191,7 @@ def _others_run(server: RunningServer | None) -> bool:
 
 
 def _stop_all() -> None:
-    """At the end of the interpreter, before Triton's threads would call into what is gone."""
+    """Stop all servers before the interpreter shuts down: Triton's threads would call into freed objects."""
     for server in list(_running):
         server._stop_quietly(exit_timeout_s=5)
     deadline = time.monotonic() + 30

@@ -1,4 +1,4 @@
-"""The server: its life from start to stop, its model repository and its models."""
+"""The server: its start and stop, its model repositories and its models."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from ctypes import byref, c_bool
 from dataclasses import replace
 from typing import Any
 
-from . import backends, library, stubs
-from .capi import text
+from . import library
+from .capi import parameter_array, text
 from .datatypes import MetricFormat, ModelControlMode, ModelIndexFlag
 from .errors import InvalidArgumentError, UnavailableError
 from .model import Model
 from .options import DEFAULT_BACKEND_DIRECTORY, DEFAULT_CACHE_DIRECTORY, CServerOptions, Options
-from .parameters import parameter_array
-from .python_models import stub_count, stub_count_of_load
 from .running import RunningServer
+from .stubs import StubCleanup, require_shared_memory, stub_count, stub_count_of_load, sweep
 
 
 class ModelDictionary(dict[Any, Any]):
     """Models by (name, version); a name alone gives the model without a version."""
 
-    def __init__(self, server: Server, models: list[Model]) -> None:
+    def __init__(self, server: RunningServer, models: list[Model]) -> None:
         super().__init__({(model.name, model.version): model for model in models})
         self._server = server
 
@@ -49,7 +48,7 @@ class Server:
         polling_interval: float = 0.1,
         timeout: float | None = None,
     ) -> Server:
-        """Start the server, which loads the models that the control mode says."""
+        """Start the server and load the models that its control mode and `startup_models` name."""
         if self._running is not None:
             raise InvalidArgumentError("Server already started")
         self._running = _launch(self.options)
@@ -61,7 +60,7 @@ class Server:
         return self
 
     def stop(self) -> None:
-        """Let work in flight finish (at most exit_timeout), unload the models, free the server."""
+        """Let inferences finish (for at most exit_timeout seconds), unload the models, delete the server."""
         running = self._require_started()
         self._running = None
         running.stop()
@@ -92,22 +91,17 @@ class Server:
         return self._require_started().metrics(metric_format)
 
     def model(self, model_name: str, model_version: int = -1) -> Model:
-        """A model by name; whether it exists shows when it is used."""
-        return Model(self, model_name, model_version)
+        """A model by name, which is not looked up before it is used."""
+        return Model(self._require_started(), model_name, model_version)
 
     def models(self, exclude_not_ready: bool = False) -> ModelDictionary:
         """The models of all repositories, with their state."""
-        flags = ModelIndexFlag.READY if exclude_not_ready else 0
-        index = self._require_started().json("ServerModelIndex", flags)
-        return ModelDictionary(self, [self._indexed(**entry) for entry in index])
-
-    def _indexed(
-        self, name: str, version: str | int = -1, state: str | None = None, reason: str | None = None, **_: Any
-    ) -> Model:
-        return Model(self, name, int(version), state, reason)
+        running, flags = self._require_started(), ModelIndexFlag.READY if exclude_not_ready else 0
+        index = running.json("ServerModelIndex", flags)
+        return ModelDictionary(running, [_indexed_model(running, **entry) for entry in index])
 
     def load(self, model_name: str, parameters: Mapping[str, str | int | bool | bytes] | None = None) -> Model:
-        """Load a model and wait for it; `config` and `file:…` parameters replace what the repository has."""
+        """Load a model and wait for it; `config` and `file:…` parameters override the repository."""
         running, name = self._require_started(), text(model_name, "model name")
         needed = stub_count_of_load(self.options._repositories(), model_name, parameters)
         if needed:
@@ -127,7 +121,7 @@ class Server:
         polling_interval: float = 0.1,
         timeout: float | None = None,
     ) -> None:
-        """Unload a model; work that it has already is finished."""
+        """Unload a model after its inferences in progress."""
         name = model if isinstance(model, str) else model.name
         function = "ServerUnloadModelAndDependents" if unload_dependents else "ServerUnloadModel"
         self._require_started().call(function, text(name, "model name"))
@@ -141,11 +135,11 @@ class Server:
         return any(key[0] == name and model.state not in (None, "UNAVAILABLE") for key, model in self.models().items())
 
     def poll_model_repository(self) -> None:
-        """Take over what has changed in the repositories; only in mode POLL."""
+        """Load and unload what has changed in the repositories; only in mode POLL."""
         self._require_started().call("ServerPollModelRepository")
 
     def register_model_repository(self, repository_path: str, name_mapping: Mapping[str, str] | None = None) -> None:
-        """Add a repository, some of whose models may get other names; only in mode EXPLICIT."""
+        """Add a repository, with other names for some of its models; only in mode EXPLICIT."""
         mapping = name_mapping or {}
         path = text(repository_path, "repository path")
         with parameter_array(mapping) as array:
@@ -157,38 +151,47 @@ class Server:
         self._require_started().call("ServerUnregisterModelRepository", path)
 
 
+def _indexed_model(
+    server: RunningServer,
+    name: str,
+    version: str | int = -1,
+    state: str | None = None,
+    reason: str | None = None,
+    **_: Any,
+) -> Model:
+    return Model(server, name, int(version), state, reason)
+
+
 def _launch(options: Options) -> RunningServer:
     options = _with_own_directories(options)
     settings = options.backend_configuration.get("python", {})
-    everything = options.model_control_mode != ModelControlMode.EXPLICIT
-    names = None if everything else options.startup_models
-    python_stubs = stub_count(options._repositories(), names)
-    _require_python_backend(options, python_stubs)
+    loads_all = options.model_control_mode != ModelControlMode.EXPLICIT
+    names = None if loads_all else options.startup_models
+    _require_python_backend(options, stub_count(options._repositories(), names))
     library.prepare_environment()
-    stubs.sweep()
-    custody = stubs.StubCustody()
+    sweep()
+    cleanup = StubCleanup()
     try:
         with CServerOptions(options) as prepared:
-            region_prefix = settings.get("shm-region-prefix-name", "") + custody.prefix
+            region_prefix = settings.get("shm-region-prefix-name", "") + cleanup.prefix
             prepared.set("SetBackendConfig", "python", "shm-region-prefix-name", region_prefix)
-            return RunningServer(prepared.pointer, custody, options.exit_timeout)
+            return RunningServer(prepared.pointer, cleanup, options.exit_timeout)
     except BaseException:
-        custody.dismiss()
+        cleanup.dismiss()
         raise
 
 
-def _require_python_backend(options: Options, python_stubs: int) -> None:
-    """Check what a stub would otherwise fail on without a clear word."""
-    if python_stubs:
-        backends.require_numpy_1()
-    settings = options.backend_configuration.get("python", {})
-    stubs.require_shared_memory(settings, python_stubs)
+def _require_python_backend(options: Options, stubs: int) -> None:
+    """Check what would make a stub fail without a clear message."""
+    if stubs:
+        library.require_numpy_1()
+    require_shared_memory(options.backend_configuration.get("python", {}), stubs)
 
 
 def _with_own_directories(options: Options) -> Options:
     changes: dict[str, Any] = {}
     if options.backend_directory == DEFAULT_BACKEND_DIRECTORY:
-        changes["backend_directory"] = backends.backend_directory()
+        changes["backend_directory"] = library.backend_directory()
     if options.cache_directory == DEFAULT_CACHE_DIRECTORY:
         changes["cache_directory"] = str(library.wheel_directory() / "tritonserver" / "caches")
     return replace(options, **changes)

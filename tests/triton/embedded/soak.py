@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import serve_app.triton.embedded as triton
-from serve_app.triton.embedded import dlpack, flight
+from serve_app.triton.embedded import dlpack, inference
 
 MODELS = Path(__file__).parent / "models"
 PIPELINE = 16
@@ -70,9 +70,9 @@ def soak(server: triton.Server, requests: int, rounds: int, size: int = 25_000) 
     for _ in range(rounds):
         send(model, requests // rounds, size)
         deadline = time.monotonic() + 10
-        while flight.count() and time.monotonic() < deadline:
+        while inference.count() and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert flight.count() == 0
+        assert inference.count() == 0
         assert not dlpack._lent
         yield Usage.now()
 

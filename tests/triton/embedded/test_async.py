@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import serve_app.triton.embedded as triton
-from serve_app.triton.embedded import flight
+from serve_app.triton.embedded import inference
 
 Get = Callable[[str], triton.Model]
 ONES = {"IN0": np.ones(4, np.float32)}
@@ -100,9 +100,9 @@ def test_a_loop_that_is_closed_meanwhile_does_no_harm(model: Get) -> None:
 
     asyncio.run(send_and_leave())
     deadline = time.monotonic() + 10
-    while flight.count() and time.monotonic() < deadline:
+    while inference.count() and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert flight.count() == 0
+    assert inference.count() == 0
 
 
 async def test_a_consumer_that_is_cancelled_does_no_harm(model: Get) -> None:

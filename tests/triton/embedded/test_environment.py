@@ -12,7 +12,7 @@ import numpy
 import pytest
 
 import serve_app.triton.embedded as triton
-from serve_app.triton.embedded import backends, guardian, library, python_models, stubs
+from serve_app.triton.embedded import guardian, library, stubs
 
 MODELS = str(Path(__file__).parent / "models")
 
@@ -56,7 +56,7 @@ def test_a_missing_wheel_names_the_package(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_backend_directory_is_made_of_links_into_the_wheel() -> None:
-    folder = Path(backends.backend_directory()) / "python"
+    folder = Path(library.backend_directory()) / "python"
     assert {path.name for path in folder.iterdir()} >= {
         "libtriton_python.so",
         "triton_python_backend_utils.py",
@@ -64,14 +64,14 @@ def test_the_backend_directory_is_made_of_links_into_the_wheel() -> None:
     }
     made = [path for path in folder.iterdir() if path.name != "__pycache__"]  # that one is of the stubs
     assert all(path.is_symlink() and path.exists() for path in made)
-    assert backends.backend_directory() == str(folder.parent)  # a second time finds it made
+    assert library.backend_directory() == str(folder.parent)  # a second time finds it made
 
 
 def test_an_environment_that_is_read_only_gets_its_backend_directory_elsewhere(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(backends, "_roots", lambda: [Path("/proc/nowhere"), tmp_path])
-    assert backends.backend_directory() == str(tmp_path / "triton_backends")
+    monkeypatch.setattr(library, "_backend_folders", lambda: [Path("/proc/nowhere"), tmp_path])
+    assert library.backend_directory() == str(tmp_path / "triton_backends")
 
 
 def test_paths_are_put_first_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,9 +98,9 @@ def test_stubs_are_counted_from_the_files_of_a_model(tmp_path: Path, config: str
     (tmp_path / "m" / "1" / "model.py").touch()
     if config is not None:
         (tmp_path / "m" / "config.pbtxt").write_text(config)
-    assert python_models.stub_count([str(tmp_path)]) == stub_count
-    assert python_models.stub_count([str(tmp_path)], ["other"]) == 0
-    assert python_models.stub_count(["/nowhere"]) == 0
+    assert stubs.stub_count([str(tmp_path)]) == stub_count
+    assert stubs.stub_count([str(tmp_path)], ["other"]) == 0
+    assert stubs.stub_count(["/nowhere"]) == 0
 
 
 def test_a_process_that_is_gone_has_no_start_time() -> None:

@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 import serve_app.triton.embedded as triton
+from serve_app.triton.embedded import inference
+from serve_app.triton.embedded.iterators import ResponseIterator
+from serve_app.triton.embedded.memory import DEFAULT_PLACEMENT
 
 Run = Callable[[str], "subprocess.Popen[str]"]
 
@@ -203,7 +206,7 @@ def test_a_server_that_is_collected_stops_while_its_outputs_live_on(run_script: 
     code = """
 import gc
 view = np.from_dlpack(next(identity.infer(inputs=ones)).outputs["OUT0"])
-prefix = server._running._custody.prefix
+prefix = server._running._cleanup.prefix
 del server, identity
 gc.collect()
 deadline = time.monotonic() + 10
@@ -284,22 +287,13 @@ assert len(outcomes) == 8, outcomes
 
 
 def test_who_waits_for_a_request_that_will_never_be_answered_is_told() -> None:
-    from serve_app.triton.embedded import flight, running
-    from serve_app.triton.embedded.memory import DEFAULT_PLACEMENT
-    from serve_app.triton.embedded.response import ResponseIterator
-
-    server = object.__new__(running.RunningServer)
-    server._pointer = None
-    iterator = ResponseIterator(None, raise_on_error=True)
-    held = flight.Flight(server, 0, "r1", [], DEFAULT_PLACEMENT, iterator._deliver, lambda name, version: None)
-    flight._flights[held.number] = held
-    try:
-        server._end_flights()
-        with pytest.raises(triton.UnavailableError, match="Server stopped before the request was answered"):
-            next(iterator)
-        assert list(iterator) == []
-    finally:
-        held.forget()
+    group, iterator = inference.InferenceGroup(), ResponseIterator(None, raise_on_error=True)
+    held = inference.Inference(group, 0, "r1", [], DEFAULT_PLACEMENT, iterator._deliver, lambda name, version: None)
+    group.members[held.number] = held
+    group.end(triton.UnavailableError("Server stopped before the request was answered"))
+    with pytest.raises(triton.UnavailableError, match="Server stopped before the request was answered"):
+        next(iterator)
+    assert list(iterator) == []
 
 
 def test_importing_loads_no_library_and_touches_no_environment() -> None:

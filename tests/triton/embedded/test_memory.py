@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import serve_app.triton.embedded as triton
-from serve_app.triton.embedded import flight
+from serve_app.triton.embedded import inference
 
 # A module of the tests, not a package: found by its place.
 _spec = importlib.util.spec_from_file_location("soak", Path(__file__).with_name("soak.py"))
@@ -59,4 +59,4 @@ def test_requests_that_fail_leave_nothing(server: triton.Server) -> None:
             model.infer(inputs={"IN0": np.zeros(1, np.int8)})
         with pytest.raises(triton.InvalidArgumentError):
             model.infer(inputs={"IN0": np.zeros(1, np.float32)}, parameters={"bad": object()})
-    assert flight.count() == 0
+    assert inference.count() == 0

@@ -51,7 +51,7 @@ def look_at_triton(tell: Tell) -> None:
         server.start()
         version = str(server.metadata()["version"])
         server.stop()
-    own = getattr(triton, "backends", None)  # of the embedded server, which makes its own directory
+    own = getattr(triton, "library", None)  # of the embedded server, which makes its own directory
     package = f"{'embedded, of nvidia-pytriton' if own else 'package tritonserver'} {triton.__version__}"
     tell(Finding("triton", "Triton", True, package, version))
     folder = Path(own.backend_directory() if own else options.backend_directory)
