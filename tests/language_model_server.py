@@ -55,7 +55,7 @@ class FakeModel(GRPCInferenceServiceServicer):
         return pb.ModelStreamInferResponse(error_message=error, infer_response=response)
 
     def grow(self, message, *words, final="empty"):
-        """The text so far, word by word; the end is an `empty` response, `with` the last text, or unmarked (None)."""
+        """The text so far, word by word; its end is an `empty` response, marked `with` the last text, or None."""
         text = self.prompt(message)
         for position, word in enumerate(words):
             text += word

@@ -1,1 +1,1 @@
-"""Measuring the service: load that costs little, numbers with their spread, and what else there is to compare with."""
+"""Benchmarks: load generation, tracks, comparisons with other servers, a search for model configs, and a GPU check."""

@@ -7,113 +7,101 @@ from pathlib import Path
 
 import httpx
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from serve_app.clients.errors import unreachable
 from serve_app.clients.pictures import read_pictures
 from serve_app.errors import InvalidRequestError
 from serve_app.settings import PROJECT_ROOT
 from serve_app.tools.arguments import FAILED, Defaults, Parser, end_with, list_of, number
-from serve_app.tools.bench.report import as_json, draw, open_console, show, store
-from serve_app.tools.bench.tracks import Row, Service, Target, differences, measure
+from serve_app.tools.bench.detections import differences
+from serve_app.tools.bench.load import Load
+from serve_app.tools.bench.report import open_console, write_json
+from serve_app.tools.bench.tracks import Service, Track, TrackResult, draw, show
 
-ALIASES = {"D_streaming": "D1", "D_balanced": "D2", "D_batch": "D3"}  # the names that went before
+ALIASES = {"D_streaming": "D1", "D_balanced": "D2", "D_batch": "D3"}  # names of earlier systems
 
 
 def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
-    parser = Parser(
-        description=description,
-        epilog="`bench ratio --help` is about the service against what it replaces",
-        formatter_class=Defaults,
-    )
+    epilog = "`bench ratio --help` describes comparisons with other servers"
+    parser = Parser(description=description, epilog=epilog, formatter_class=Defaults)
     add = parser.add_argument
     add("--track", default="all", help="A, B, C, D1, D2, D3, several with commas, or all; also D_batch and the like")
-    add("--size", default="nano", help="of the models")
-    add("--clients", type=list_of(number(int, 1)), default=[16], metavar="N,…", help="closed loop: that many at once")
-    add(
-        "--rate",
-        type=list_of(number(float, 0.001)),
-        metavar="R,…",
-        help="open loop: requests a second (Poisson)",
-    )
-    add("--duration", type=number(float, 0.1), default=20.0, metavar="S", help="seconds that are measured, for each")
-    add("--warmup", type=number(float, 0), default=3.0, metavar="S", help="seconds before them, for each")
-    add("--rounds", type=number(int, 1), default=1, metavar="N", help="measure all of it so often, one after the other")
+    add("--size", default="nano", help="size of the models")
+    add("--clients", type=list_of(number(int, 1)), default=[16], metavar="N,…", help="closed loop: clients at once")
+    add("--rate", type=list_of(number(float, 0.001)), metavar="R,…", help="open loop: requests per second (Poisson)")
+    add("--duration", type=number(float, 0.1), default=20.0, metavar="S", help="seconds of each measurement")
+    add("--warmup", type=number(float, 0), default=3.0, metavar="S", help="seconds before each measurement")
+    add("--rounds", type=number(int, 1), default=1, metavar="N", help="repeat all measurements N times")
     add("--pictures", type=Path, default=PROJECT_ROOT / "docs" / "shapes.jpg", help="a picture, or a folder of them")
-    add("--url", default="http://localhost:8000", help="the service")
-    add("--json", "--output", type=Path, metavar="FILE", help="write the numbers, with the machine they are from")
-    add("--chart", type=Path, metavar="FILE", help="draw them (PNG)")
+    add("--url", default="http://localhost:8000", help="address of the service")
+    add("--json", "--output", type=Path, metavar="FILE", help="write the numbers and the machine as JSON")
+    add("--chart", type=Path, metavar="FILE", help="write a chart as PNG")
     return parser.parse_args(arguments)
 
 
-def chosen(service: Service, names: str, size: str) -> list[Target]:
-    """In the ladder's order."""
-    there = [target for target in service.targets() if target.size == size]
-    if not there:
+def choose_tracks(service: Service, names: str, size: str) -> list[Track]:
+    served = [track for track in service.tracks() if track.size == size]
+    if not served:
         raise InvalidRequestError(f"--size: there is no track of size {size}")
+    wanted = {ALIASES.get(name.strip(), name.strip()) for name in names.split(",")}
     if names == "all":
-        wanted = {target.track for target in there}
-    else:
-        wanted = {ALIASES.get(name.strip(), name.strip()) for name in names.split(",")}
-    if unknown := wanted - {target.track for target in there}:
-        known = ", ".join(target.track for target in there)
+        wanted = {track.name for track in served}
+    if unknown := wanted - {track.name for track in served}:
+        known = ", ".join(track.name for track in served)
         raise InvalidRequestError(f"--track: no {', '.join(sorted(unknown))} of size {size}; there is: {known}")
-    return [target for target in there if target.track in wanted]
+    return [track for track in served if track.name in wanted]
 
 
-def check_fidelity(service: Service, targets: Sequence[Target], picture: bytes, console: Console) -> bool:
-    """Whether all see the same: a ladder of different answers would compare nothing."""
-    first, *others = targets
+def compare_tracks(service: Service, tracks: Sequence[Track], picture: bytes, console: Console) -> bool:
+    """Whether all tracks give equal detections: else their speeds can't be compared."""
+    first, *others = tracks
     expected = service.detect(first.path, picture)
-    same = True
-    for target in others:
-        if told := differences(expected, service.detect(target.path, picture)):
-            same = False
-            console.print(f"track {target.track} differs from track {first.track}: {'; '.join(told)}")
-    if same and others:
-        console.print(f"{len(expected)} detections, equal on all {len(targets)} tracks")
-    return same
+    equal = True
+    for track in others:
+        if problems := differences(expected, service.detect(track.path, picture)):
+            equal = False
+            console.print(f"track {track.name} differs from track {first.name}: {'; '.join(problems)}")
+    if equal and others:
+        console.print(f"{len(expected)} detections, equal on all {len(tracks)} tracks")
+    return equal
 
 
 def measure_all(
-    service: Service, options: argparse.Namespace, targets: Sequence[Target], console: Console
-) -> list[Row]:
+    service: Service, options: argparse.Namespace, tracks: Sequence[Track], console: Console
+) -> list[TrackResult]:
     pictures = read_pictures(options.pictures)
-    loads = [(1, rate) for rate in options.rate] if options.rate else [(clients, None) for clients in options.clients]
-    plan = [(target, *load) for _ in range(options.rounds) for load in loads for target in targets]
-    rows = []
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("", total=len(plan))
-        for target, clients, rate in plan:
-            progress.update(task, description=f"track {target.track}")
-            rows.append(measure(service, target, pictures, clients, rate, options.duration, options.warmup))
-            progress.advance(task)
-    return rows
+    times = (options.duration, options.warmup)
+    loads = [Load(1, *times, rate) for rate in options.rate or ()] or [Load(one, *times) for one in options.clients]
+    plan = [(track, load) for _ in range(options.rounds) for load in loads for track in tracks]
+    results = []
+    with console.status("") as status:
+        for done, (track, load) in enumerate(plan):
+            status.update(f"track {track.name}, {load} ({done + 1} of {len(plan)})")
+            results.append(service.measure(track, pictures, load))
+    return results
 
 
 def run(options: argparse.Namespace) -> int:
     console = open_console()
     service = Service(options.url)
     try:
-        targets = chosen(service, options.track, options.size)
-        same = check_fidelity(service, targets, read_pictures(options.pictures)[0], console)
-        rows = measure_all(service, options, targets, console)
+        tracks = choose_tracks(service, options.track, options.size)
+        equal = compare_tracks(service, tracks, read_pictures(options.pictures)[0], console)
+        results = measure_all(service, options, tracks, console)
     except httpx.HTTPError as problem:
         raise unreachable(options.url, problem) from None
-    show(rows, console)
+    show(results, console)
     if options.json:
-        store(as_json(rows, ["scripts/bench", *sys.argv[1:]]), options.json)
+        write_json(options.json, "bench", measured=[one.as_dict() for one in results])
     if options.chart:
-        draw(rows, options.chart)
-    answered = all(row.outcome.took_ms and not row.outcome.errors for row in rows)
-    return 0 if same and answered else FAILED
+        draw(results, options.chart)
+    return FAILED if any(one.result.problems for one in results) or not equal else 0
 
 
 def main(description: str, arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["ratio"]:
-        from serve_app.tools.bench.ratio.cli import main as ratio  # its peers' clients take a second to import
+        from serve_app.tools.bench.ratio.cli import main as ratio  # its imports take a second
 
         ratio(given[1:])
     else:

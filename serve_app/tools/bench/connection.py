@@ -1,7 +1,7 @@
-"""An HTTP/1.1 client that costs little, so that load isn't what limits: bytes that were made before, and no parser."""
+"""A minimal HTTP/1.1 client, so that the load generator is not the limit: requests are prepared bytes."""
 
-# By hand, because what a client with a parser and pools takes of the processor is taken from the service beside it,
-# and wrk can't follow a schedule.
+# Written by hand because the processor time of a full client is taken from the service on the same machine, and wrk
+# can't follow a schedule.
 
 import asyncio
 import time
@@ -12,24 +12,24 @@ LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """`first_s` is when the body's first byte came, by time.perf_counter(); a body in chunks keeps their marks."""
+class Response:
+    """`first_byte_s` is when the body began, by time.perf_counter(); a chunked body keeps its chunk headers."""
 
     status: int
     body: bytes
-    first_s: float
+    first_byte_s: float
 
 
 class Connection(asyncio.Protocol):
-    """One request at a time over one connection that is kept."""
+    """A kept-alive connection with one request at a time."""
 
     def __init__(self) -> None:
         self._received = bytearray()
-        self._waiting: asyncio.Future[Answer] | None = None
+        self._response: asyncio.Future[Response] | None = None
         self._transport: asyncio.Transport | None = None
-        self._need = -1  # bytes of the whole answer, once they are known
-        self._body_at = 0  # once the head is there
-        self._first_s = 0.0
+        self._length = -1  # of the whole response, once it is known
+        self._body_at = 0  # once the headers are complete
+        self._first_byte_s = 0.0
 
     @classmethod
     async def open(cls, url: str) -> "Connection":
@@ -43,50 +43,50 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
-    async def ask(self, request: bytes, timeout_s: float) -> Answer:
+    async def send(self, request: bytes, timeout_s: float) -> Response:
         assert self._transport is not None
         if self._transport.is_closing():
             raise ConnectionError("the connection was closed")
-        self._waiting = asyncio.get_running_loop().create_future()
+        self._response = asyncio.get_running_loop().create_future()
         self._received.clear()
-        self._need, self._body_at, self._first_s = -1, 0, 0.0
+        self._length, self._body_at, self._first_byte_s = -1, 0, 0.0
         self._transport.write(request)
-        return await asyncio.wait_for(self._waiting, timeout_s)
+        return await asyncio.wait_for(self._response, timeout_s)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
         if not self._body_at:
-            self._read_head()
-        if self._body_at and not self._first_s and len(self._received) > self._body_at:
-            self._first_s = time.perf_counter()
-        if self._need < 0 and self._body_at and self._received.endswith(LAST_CHUNK):
-            self._need = len(self._received)
-        if 0 <= self._need <= len(self._received):
+            self._read_headers()
+        if self._body_at and not self._first_byte_s and len(self._received) > self._body_at:
+            self._first_byte_s = time.perf_counter()
+        if self._length < 0 and self._body_at and self._received.endswith(LAST_CHUNK):
+            self._length = len(self._received)
+        if 0 <= self._length <= len(self._received):
             self._finish()
 
-    def _read_head(self) -> None:
+    def _read_headers(self) -> None:
         end = self._received.find(b"\r\n\r\n")
         if end < 0:
             return
-        head = bytes(self._received[:end]).lower()
+        headers = bytes(self._received[:end]).lower()
         self._body_at = end + 4
-        mark = head.find(b"\r\ncontent-length:")  # not the end of inference-header-content-length
-        if mark < 0:
-            if b"transfer-encoding: chunked" not in head:
-                self._fail(ConnectionError("an answer without Content-Length"))
+        start = headers.find(b"\r\ncontent-length:")  # not the end of inference-header-content-length
+        if start < 0:
+            if b"transfer-encoding: chunked" not in headers:
+                self._fail(ConnectionError("a response without Content-Length"))
             return
-        stop = head.find(b"\r\n", mark + 2)
-        self._need = self._body_at + int(head[mark + 17 : stop if stop > 0 else None])
+        stop = headers.find(b"\r\n", start + 2)
+        self._length = self._body_at + int(headers[start + 17 : stop if stop > 0 else None])
 
     def _finish(self) -> None:
-        if self._waiting and not self._waiting.done():
+        if self._response and not self._response.done():
             status = int(self._received[9:12])
-            body = bytes(self._received[self._body_at : self._need])
-            self._waiting.set_result(Answer(status, body, self._first_s or time.perf_counter()))
+            body = bytes(self._received[self._body_at : self._length])
+            self._response.set_result(Response(status, body, self._first_byte_s or time.perf_counter()))
 
     def _fail(self, problem: Exception) -> None:
-        if self._waiting and not self._waiting.done():
-            self._waiting.set_exception(problem)
+        if self._response and not self._response.done():
+            self._response.set_exception(problem)
 
     def connection_lost(self, problem: Exception | None) -> None:
         self._fail(problem or ConnectionError("the connection was closed"))
@@ -96,8 +96,9 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
 
-def post(url: str, path: str, body: bytes, content_type: str = "application/octet-stream", **headers: str) -> bytes:
-    """The bytes of a request."""
+def build_post(
+    url: str, path: str, body: bytes, content_type: str = "application/octet-stream", **headers: str
+) -> bytes:
     more = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
     head = (
         f"POST {path} HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\nContent-Type: {content_type}\r\n"

@@ -1,4 +1,4 @@
-"""Sweeps: what of a config is tried and in which order, what is best, the frontier, and what replaces what."""
+"""`scripts/sweep`: the settings that are tried, the best point, the frontier, and the verdict."""
 
 import io
 
@@ -11,13 +11,13 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serve_app.errors import InvalidRequestError
 from serve_app.settings import PROJECT_ROOT
-from serve_app.tools.bench.sweep.cli import batches_of, parse, trial_of
+from serve_app.tools.bench.sweep.cli import batches_to_try, build_trial, parse
 from serve_app.tools.bench.sweep.inputs import inputs_of
-from serve_app.tools.bench.sweep.report import draw, show
+from serve_app.tools.bench.sweep.report import apply, draw, show, write
 from serve_app.tools.bench.sweep.search import Objective, Search, frontier
 from serve_app.tools.bench.sweep.space import Setting, Space
 from serve_app.tools.bench.sweep.trial import Point, Trial
-from serve_app.tools.bench.sweep.verdict import apply, judge, write
+from serve_app.tools.bench.sweep.verdict import judge
 from serve_app.triton.overlay import Preparation
 from serve_app.triton.repository import ModelRepository
 
@@ -48,90 +48,77 @@ def point(setting=START, clients=1, rate=10.0, p99=50.0, errors=0):
     return Point(setting, clients, rate, p99 / 2, p99, errors)
 
 
-@pytest.mark.parametrize("text", [ENGINE, PLAIN])
-def test_a_setting_that_is_the_configs_own_changes_nothing(text):
-    config = config_of(text)
-    changed = Setting.of(config).applied_to(config)
-    changed.instance_group[0].count = sum(group.count or 1 for group in config.instance_group) or 1
-    assert Setting.of(changed) == Setting.of(config)
-    assert list(changed.dynamic_batching.preferred_batch_size) == list(config.dynamic_batching.preferred_batch_size)
-
-
 def test_a_setting_is_read_from_a_config_and_written_into_it():
+    for text in (ENGINE, PLAIN):
+        config = config_of(text)
+        same = Setting.of(config).applied_to(config)
+        assert Setting.of(same) == Setting.of(config)
+        assert same.dynamic_batching.preferred_batch_size == config.dynamic_batching.preferred_batch_size
     assert Setting.of(config_of(ENGINE)) == Setting(2, 64, 5000, 0, 1)
     assert Setting.of(config_of(PLAIN)) == Setting(1)
     changed = Setting(3, 8, 100, 4, 2).applied_to(config_of(ENGINE))
     assert Setting.of(changed) == Setting(3, 8, 100, 4, 2)
-    assert list(changed.dynamic_batching.preferred_batch_size) == [4, 8], "none may be over the largest batch"
+    assert list(changed.dynamic_batching.preferred_batch_size) == [4, 8], "not above the largest batch"
     assert changed.dynamic_batching.default_queue_policy.max_queue_size == 128
     assert str(Setting(3, 8, 100, 4, 2)) == "3 instances, 8 max batch, 100 µs delay, 4 threads, 2 streams"
 
 
-def test_only_what_the_model_has_is_tried():
+def test_only_parameters_that_the_model_has_are_tried():
     values = {"instances": [1, 2], "max_batch": [8], "delay_us": [0], "threads": [1], "streams": [1]}
     assert list(Space(Setting(1), values).all()) == [Setting(1), Setting(2)]
     assert Space(START, values | {"streams": [0, 1]}).size(whole=True) == 5
     assert Space(START, values | {"streams": [0, 1]}).size(whole=False) == 4
 
 
-def machine_that_likes(**wanted):
-    """Each value that is right doubles what it does; it says what it was asked."""
-    asked = []
-
-    def try_out(setting):
-        asked.append(setting)
-        right = sum(getattr(setting, name) == value for name, value in wanted.items())
-        return [point(setting, rate=10.0 * 2**right)]
-
-    return try_out, asked
-
-
 VALUES = {"instances": [1, 2], "max_batch": [8, 64], "delay_us": [0, 500], "threads": [0, 1], "streams": [0]}
 SPACE = Space(START, VALUES)
 
 
-def test_one_value_after_the_other_finds_the_best_without_trying_all():
-    try_out, asked = machine_that_likes(instances=2, delay_us=500)
-    search = Search(SPACE, Objective(), try_out)
-    search.one_at_a_time()
-    assert asked[0] == START
-    assert Objective().best(search.seen()).setting == Setting(2, 8, 500, 0, 0)
-    assert len(asked) == len(set(asked)) < SPACE.size(whole=True)
+def search_where(**best):
+    """Each parameter with its best value doubles the rate; returns the search and the settings that it measured."""
+    tried = []
+
+    def measure(setting):
+        tried.append(setting)
+        return [point(setting, rate=10.0 * 2 ** sum(getattr(setting, name) == value for name, value in best.items()))]
+
+    return Search(SPACE, Objective(), measure), tried
 
 
-def test_everything_is_every_combination_once():
-    try_out, asked = machine_that_likes(threads=1)
-    search = Search(SPACE, Objective(), try_out)
-    search.everything()
-    assert len(asked) == len(set(asked)) == SPACE.size(whole=True) == 16
+def test_a_quick_search_finds_the_best_and_a_full_search_tries_every_combination_once():
+    search, tried = search_where(instances=2, delay_us=500)
+    search.try_one_at_a_time()
+    assert tried[0] == START
+    assert Objective().best(search.measured()).setting == Setting(2, 8, 500, 0, 0)
+    assert len(tried) == len(set(tried)) < SPACE.size(whole=True)
+    search, tried = search_where(threads=1)
+    search.try_all()
+    assert len(tried) == len(set(tried)) == SPACE.size(whole=True) == 16
 
 
-@pytest.mark.parametrize(
-    ("objective", "best"),
-    [
+def test_the_best_point_is_that_of_the_objective_within_its_bounds():
+    points = [
+        point(clients=1, rate=10, p99=100), point(clients=2, rate=20, p99=150), point(clients=4, rate=30, p99=300),
+        point(clients=8, rate=99, p99=1, errors=3), point(clients=9, rate=0, p99=0),
+    ]  # fmt: skip
+    for objective, clients in (
         (Objective(), 4),
         (Objective(max_p99_ms=200), 2),
         (Objective("latency"), 1),
         (Objective("latency", min_rate=15), 2),
         (Objective(max_p99_ms=1), None),
-    ],
-)
-def test_the_best_is_what_the_objective_says_within_its_bounds(objective, best):
-    points = [
-        point(clients=1, rate=10, p99=100), point(clients=2, rate=20, p99=150), point(clients=4, rate=30, p99=300),
-        point(clients=8, rate=99, p99=1, errors=3), point(clients=9, rate=0, p99=0),
-    ]  # fmt: skip
-    found = objective.best(points)
-    assert (found and found.clients) == best
+    ):
+        best = objective.best(points)
+        assert (best and best.clients) == clients, objective
 
 
-def test_the_frontier_is_what_nothing_beats_in_both():
+def test_the_frontier_has_the_points_that_no_other_beats_in_rate_and_p99():
     points = [point(rate=rate, p99=p99) for rate, p99 in ((10, 50), (9, 60), (20, 100), (20, 90), (15, 95), (30, 400))]
     assert [(one.rate, one.p99_ms) for one in frontier(points)] == [(10, 50), (20, 90), (30, 400)]
 
 
 def test_the_table_marks_the_committed_setting_and_the_chart_is_drawn(tmp_path):
-    points = [point(rate=10, p99=50), point(Setting(2, 8, 0, 0, 0), 16, 30, 400)]
+    points = [point(), point(Setting(2, 8, 0, 0, 0), 16, 30.0, 400.0)]
     written = io.StringIO()
     show(points, START, Console(file=written, width=160))
     assert [line.split()[:4] for line in written.getvalue().splitlines()[2:]] == [
@@ -143,7 +130,7 @@ def test_the_table_marks_the_committed_setting_and_the_chart_is_drawn(tmp_path):
     assert len({tuple(color) for color in cv2.imread(str(tmp_path / "sweep.png")).reshape(-1, 3)[::50]}) > 5
 
 
-def test_detectors_are_asked_a_real_picture_and_others_numbers():
+def test_detectors_get_a_picture_and_other_models_numbers():
     given = inputs_of(config_of(ENGINE), SHAPES, {})["images"]
     assert (given.shape, given.dtype) == ((1, 3, 640, 640), np.float32)
     assert 0 < given.std() < 1
@@ -156,17 +143,19 @@ def test_detectors_are_asked_a_real_picture_and_others_numbers():
     assert numbers["NAME"].tolist() == [b"text"]
 
 
-def test_an_input_of_no_fixed_shape_asks_for_one():
-    with pytest.raises(InvalidRequestError, match=r"^--shape: IN0 has the shape \[-1, 2\]; say which, as in IN0:16$"):
+def test_an_input_without_a_fixed_shape_needs_one():
+    with pytest.raises(
+        InvalidRequestError, match=r"^--shape: IN0 has the shape \[-1, 2\]; pass a fixed one, as in IN0:16$"
+    ):
         inputs_of(config_of(PLAIN), SHAPES, {})
-    with pytest.raises(InvalidRequestError, match=r"^--shape: IN0 has the shape \[-1, 2\], which \[5\] doesn't fit$"):
+    with pytest.raises(InvalidRequestError, match=r"^--shape: IN0 has the shape \[-1, 2\], which \[5\] does not fit$"):
         inputs_of(config_of(PLAIN), SHAPES, {"IN0": [5]})
     with pytest.raises(InvalidRequestError, match=r"^--shape: plain has no input x$"):
         inputs_of(config_of(PLAIN), SHAPES, {"x": [1]})
 
 
 class Rates(Trial):
-    """Measures what a script says."""
+    """Returns fixed rates."""
 
     def run(self, setting, clients):
         return [point(setting, clients[0], 20.0 if setting.instances == 2 else self.duration_s)]
@@ -198,54 +187,38 @@ def test_only_what_wins_again_replaces_the_committed_config(tmp_path, committed_
         assert Setting.of(ModelRepository(tmp_path / "models", ["*"], None).all["engine"].config) == better
 
 
-@pytest.mark.parametrize(("p99_of_best", "stays"), [(50.0, False), (500.0, True)])
-def test_bounds_hold_when_it_has_to_win_again(tmp_path, p99_of_best, stays):
-    class Slow(Rates):
-        def run(self, setting, clients):
-            best = setting.instances == 2
-            return [point(setting, clients[0], 10.0 if best else 30.0, p99_of_best if best else 900.0)]
-
+def test_the_verdict_keeps_the_bounds(tmp_path):
     made = trial_with(tmp_path, 10.0)
-    trial = Slow(
-        made.repository, made.model, made.through, made.inputs, made.duration_s, made.warmup_s, made.preparation
-    )
-    committed, better = Setting.of(trial.config), Setting(2, 64, 5000, 0, 1)
-    verdict = judge(trial, committed, point(better, 16), Objective(max_p99_ms=100.0), 3, lambda _: None)
-    assert verdict.is_committed == stays
-    assert ("broke the bounds" if stays else "out of bounds") in verdict.why
+    committed, better = Setting.of(made.config), Setting(2, 64, 5000, 0, 1)
+    for p99_of_best, stays, reason in ((50.0, False, "is out of bounds"), (500.0, True, "was out of bounds in most")):
+
+        class Slow(Rates):
+            def run(self, setting, clients, p99_of_best=p99_of_best):
+                best = setting.instances == 2
+                return [point(setting, clients[0], 10.0 if best else 30.0, p99_of_best if best else 900.0)]
+
+        trial = Slow(**{name: getattr(made, name) for name in Trial.__slots__})
+        verdict = judge(trial, committed, point(better, 16), Objective(max_p99_ms=100.0), 3, lambda _: None)
+        assert (verdict.is_committed, reason in verdict.reason) == (stays, True), verdict
 
 
-def test_where_the_committed_is_the_best_nothing_is_measured_again(tmp_path):
-    trial = trial_with(tmp_path, 10.0)
-    verdict = judge(trial, START, point(START), Objective(), 3, pytest.fail)
+def test_if_the_committed_config_is_the_best_nothing_is_measured_again(tmp_path):
+    verdict = judge(trial_with(tmp_path, 10.0), START, point(START), Objective(), 3, pytest.fail)
     assert str(verdict) == "the committed config stays: no other setting was better"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "kind", "message"),
-    [
-        (
-            ["yolo_nano_gpu_e2e"],
-            InvalidRequestError,
-            "yolo_nano_gpu_e2e is an ensemble; sweep one of its models, ",
-        ),
-        (
-            ["yolo_nano", "--through", "yolo_nano_gpu_e2e"],
-            InvalidRequestError,
-            "--through: yolo_nano is no step of ",
-        ),
-        (["yolo_nanu"], InvalidRequestError, "no model 'yolo_nanu' in .*model_repository/cpu; there is: yolo, "),
-        (["yolo_*"], InvalidRequestError, "no model 'yolo_*' in "),
-    ],
-)
-def test_what_can_not_be_swept_is_told(arguments, kind, message):
-    with pytest.raises(kind, match="^" + message.replace("*'", "[*]'")):
-        trial_of(parse("", arguments))
-
-
-def test_batches_are_no_smaller_than_what_ensembles_ask_for():
-    trial = trial_of(parse("", ["yolo_nano_engine_balanced"]))
-    assert batches_of(trial, None) == [64, 128]
-    with pytest.raises(InvalidRequestError, match=r"^--batches: yolo_nano_gpu_e2e ask yolo_nano_engine_balanced for"):
-        batches_of(trial, [8])
-    assert batches_of(trial_of(parse("", ["yolo_nano"])), None) == [1, 8, 32, 64, 128]
+def test_wrong_models_and_batches_are_refused():
+    for arguments, message in (
+        (["yolo_nano_gpu_e2e"], "yolo_nano_gpu_e2e is an ensemble; sweep one of its models, "),
+        (["yolo_nano", "--through", "yolo_nano_gpu_e2e"], "--through: yolo_nano is not a step of "),
+        (["yolo_nanu"], "no model 'yolo_nanu' in .*model_repository/cpu; there is: yolo, "),
+        (["yolo_*"], "no model 'yolo_[*]' in "),
+    ):
+        with pytest.raises(InvalidRequestError, match=f"^{message}"):
+            build_trial(parse("", arguments))
+    trial = build_trial(parse("", ["yolo_nano_engine_balanced"]))
+    assert batches_to_try(trial, None) == [64, 128]
+    message = r"^--batches: must be at least 64, the batch size of yolo_nano_gpu_e2e; got 8$"
+    with pytest.raises(InvalidRequestError, match=message):
+        batches_to_try(trial, [8])
+    assert batches_to_try(build_trial(parse("", ["yolo_nano"])), None) == [1, 8, 32, 64, 128]

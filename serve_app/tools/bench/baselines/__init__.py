@@ -1,1 +1,1 @@
-"""What the service is compared with, and the service itself: each started for a comparison, and ended with it."""
+"""What the service is compared with, each started as a process: servers, a gateway, a loop; and the service itself."""

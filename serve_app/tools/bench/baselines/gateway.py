@@ -1,7 +1,7 @@
-"""What went before, rebuilt: FastAPI under uvicorn prepares pictures and asks a tritonserver over gRPC."""
+"""The stack that the service replaces: FastAPI under uvicorn prepares pictures and calls a tritonserver over gRPC."""
 
-# Not made slow: its own decoding, letterbox and suppression are this project's, its client is Triton's asynchronous
-# one, and a thread pool does what would hold up the event loop.
+# A fair opponent: it uses this project's decoding, letterbox and NMS, Triton's asynchronous client, and threads for
+# work that would block the event loop.
 
 import asyncio
 import os
@@ -19,16 +19,16 @@ from serve_app.detection.preprocess import Letterbox, as_unit_planes, decode, le
 from serve_app.errors import ServeAppError
 from serve_app.settings import MAX_PIXELS
 from serve_app.tools.bench.baselines.processes import answers, current_environment, free_port, running
-from serve_app.tools.bench.tracks import as_rows
+from serve_app.tools.bench.detections import as_rows
 from serve_app.types import Detection, Thresholds
 
 SIDE_PX = 640
-LABELS = ()  # classes by their numbers
+LABELS = ()  # classes are named by their numbers
 OUTPUTS = ("num_dets", "det_boxes", "det_scores", "det_classes")
 
 
 def build() -> FastAPI:
-    """What uvicorn's workers each make; where Triton is stands in TRITON_GRPC."""
+    """The application of each uvicorn worker; TRITON_GRPC is the address of Triton."""
     clients: list[triton.InferenceServerClient] = []
 
     @asynccontextmanager
@@ -47,7 +47,7 @@ def build() -> FastAPI:
     async def predict(size: str, image: UploadFile) -> dict[str, Any]:
         try:
             planes, box = await asyncio.to_thread(prepare, await image.read())
-            return answer(await infer(clients[0], f"yolo_{size}", planes, box), box)
+            return build_response(await infer(clients[0], f"yolo_{size}", planes, box), box)
         except ServeAppError as problem:
             raise HTTPException(problem.status, problem.message) from None
 
@@ -60,19 +60,19 @@ def prepare(picture: bytes) -> tuple[Any, Letterbox]:
 
 
 async def infer(client: triton.InferenceServerClient, model: str, planes: Any, box: Letterbox) -> tuple[Detection, ...]:
-    given = triton.InferInput("images", planes.shape, "FP32")
-    given.set_data_from_numpy(planes)
-    found = await client.infer(model, [given])
+    tensor = triton.InferInput("images", planes.shape, "FP32")
+    tensor.set_data_from_numpy(planes)
+    found = await client.infer(model, [tensor])
     if not model.endswith("_end2end"):
         rows = await asyncio.to_thread(suppress, found.as_numpy("output0")[0], Thresholds())
         return to_detections(*rows, box, LABELS)
     count, boxes, scores, classes = (found.as_numpy(name)[0] for name in OUTPUTS)
-    there = int(count[0])
-    rows = keep_wanted(boxes[:there], scores[:there], classes[:there].astype(np.int32), Thresholds())
+    kept = int(count[0])
+    rows = keep_wanted(boxes[:kept], scores[:kept], classes[:kept].astype(np.int32), Thresholds())
     return to_detections(*rows, box, LABELS)
 
 
-def answer(detections: tuple[Detection, ...], box: Letterbox) -> dict[str, Any]:
+def build_response(detections: tuple[Detection, ...], box: Letterbox) -> dict[str, Any]:
     boxes = as_rows(detections)
     size = {"width": box.width, "height": box.height}
     return {"status": "success", "image": size, "num_detections": len(boxes), "detections": boxes}
@@ -80,7 +80,7 @@ def answer(detections: tuple[Detection, ...], box: Letterbox) -> dict[str, Any]:
 
 @contextmanager
 def gateway(triton_grpc: str, workers: int) -> Iterator[str]:
-    """Its address, in front of a tritonserver that runs."""
+    """Yields the address of a gateway to a running tritonserver."""
     url = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, "-m", "uvicorn", f"{__name__}:build", "--factory", "--port", str(port)]
     command += ["--workers", str(workers), "--no-access-log", "--log-level", "warning"]

@@ -1,4 +1,4 @@
-"""The bare loop: decode, engine and suppression in one process on the same threads, with nobody to serve."""
+"""The bare loop: decoding, OpenVINO engine and NMS in one process with the same threads, without a server."""
 
 import argparse
 import json
@@ -14,13 +14,13 @@ from serve_app.clients.pictures import read_pictures
 from serve_app.detection.postprocess import keep_wanted, to_detections
 from serve_app.detection.preprocess import Letterbox, decode, letterbox
 from serve_app.settings import MAX_PIXELS
-from serve_app.tools.bench.tracks import as_rows
+from serve_app.tools.bench.detections import as_rows
 from serve_app.triton.python_models.graph import compile_graph
 from serve_app.types import Detection, Thresholds
 
 
 class Loop:
-    """This thread decodes the next picture while the engine's streams are busy."""
+    """This thread decodes pictures while the streams of the engine compute."""
 
     def __init__(self, folder: Path, labels: tuple[str, ...], side: int, thresholds: Thresholds) -> None:
         compiled = compile_graph(folder, 0, 0)
@@ -29,11 +29,11 @@ class Loop:
         self._given = {name: np.array([value], np.float32) for name, value in given.items()}
         self._streams = ov.AsyncInferQueue(compiled, compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._streams.set_callback(self._finish)
-        self.detections: dict[int, tuple[Detection, ...]] = {}  # of each picture by its number
+        self.detections: dict[int, tuple[Detection, ...]] = {}  # by picture number
         cv2.setNumThreads(1)
 
     def run(self, pictures: list[bytes], seconds: float) -> float:
-        """Pictures a second."""
+        """Returns pictures per second."""
         self.detections.clear()
         began, done = time.perf_counter(), 0
         while time.perf_counter() < began + seconds:

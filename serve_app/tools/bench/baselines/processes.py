@@ -1,10 +1,11 @@
-"""A server as a child process: started, waited for, and ended with whatever it started."""
+"""A server as a child process: started, waited for, and ended with all processes that it started."""
 
 import os
 import random
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,20 +17,19 @@ from serve_app.errors import UnavailableError
 from serve_app.settings import PROJECT_ROOT
 
 LOGS = PROJECT_ROOT / "runs" / "bench"
-START_PATIENCE_S = 600.0
-END_PATIENCE_S = 90.0
-LINES_TOLD = 5
-PORTS = range(20000, 29000)
+START_TIMEOUT_S = 600.0
+END_TIMEOUT_S = 90.0
+LOG_LINES_SHOWN = 5
+PORTS = range(
+    20000, 29000
+)  # below are Ray's workers, above the replicas of Serve and the kernel's outgoing connections
 
 
 @contextmanager
 def running(
-    name: str,
-    command: Sequence[str],
-    ready: Callable[[], bool],
-    environment: Mapping[str, str] | None = None,
+    name: str, command: Sequence[str], ready: Callable[[], bool], environment: Mapping[str, str] | None = None
 ) -> Iterator[int]:
-    """From ready to its end, which is asked for by one Ctrl-C; gives its process id."""
+    """Start a command, wait until it is ready, yield its process id, and end it with Ctrl-C."""
     LOGS.mkdir(parents=True, exist_ok=True)
     log = log_of(name)
     with log.open("w") as output:
@@ -39,20 +39,27 @@ def running(
             env=environment or current_environment(),
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a Ctrl-C at the terminal ends the comparison, and this in its turn
-            preexec_fn=_heed_interrupts,
+            start_new_session=True,  # Ctrl-C at the terminal ends only the benchmark, which ends this
+            preexec_fn=restore_interrupts,
         )
     try:
         _wait_until(ready, process, name, log)
         yield process.pid
     finally:
-        # the second Ctrl-C makes `scripts/serve` end what is in sessions of its own, which a kill would leave
-        end(process, END_PATIENCE_S, END_PATIENCE_S / 3)
+        # `scripts/serve` needs the second Ctrl-C to end processes in other sessions, which a kill would leave behind
+        end(process, END_TIMEOUT_S, END_TIMEOUT_S / 3)
 
 
-def _heed_interrupts() -> None:
-    """A shell that starts the comparison in the background has it ignored, and children would go on doing so."""
+def restore_interrupts() -> None:
+    """For children: a parent that a shell started in the background ignores SIGINT, and children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def exit_on_signals() -> None:
+    """Exit on SIGTERM and SIGHUP as on Ctrl-C, so that `finally` blocks end the children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, lambda signum, _: sys.exit(128 + signum))
 
 
 def log_of(name: str) -> Path:
@@ -64,30 +71,29 @@ def current_environment() -> dict[str, str]:
 
 
 def _wait_until(ready: Callable[[], bool], process: "subprocess.Popen[bytes]", name: str, log: Path) -> None:
-    deadline = time.monotonic() + START_PATIENCE_S
+    deadline = time.monotonic() + START_TIMEOUT_S
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
-            lines = log.read_text(errors="replace").strip().splitlines()[-LINES_TOLD:]
+            lines = log.read_text(errors="replace").strip().splitlines()[-LOG_LINES_SHOWN:]
             raise UnavailableError(f"{name} did not start; {log} ends with:\n" + "\n".join(lines))
         time.sleep(0.2)
 
 
-def end(process: "subprocess.Popen[bytes]", *patiences_s: float) -> None:
-    """A Ctrl-C for each patience, then a kill of its session."""
+def end(process: "subprocess.Popen[bytes]", *timeouts_s: float) -> None:
+    """Send Ctrl-C once per timeout, then kill the session."""
     try:
-        for patience_s in patiences_s:
+        for timeout_s in timeouts_s:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(patience_s)
+                    process.wait(timeout_s)
     finally:
-        with suppress(ProcessLookupError):  # what it has left behind, or itself
+        with suppress(ProcessLookupError):  # the session has ended
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
 def free_port() -> int:
-    """From where neither the kernel (outgoing connections), Ray (workers) nor Serve (replicas) takes one meanwhile."""
     for port in random.sample(PORTS, len(PORTS)):
         with socket.socket() as listener, suppress(OSError):
             listener.bind(("0.0.0.0", port))

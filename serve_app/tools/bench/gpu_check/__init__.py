@@ -1,1 +1,1 @@
-"""What a machine's GPU makes of the detection tracks: what is there, which engines run, how right and how fast."""
+"""`scripts/gpu_check`: what a GPU machine has, which engines run on it, and how right and how fast its tracks are."""

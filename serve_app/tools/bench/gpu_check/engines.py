@@ -1,4 +1,4 @@
-"""Which engines can run here, on which tracks, and what the others lack: decided by what was found alone."""
+"""Which engines can run with what was found, on which tracks, and what the others lack."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Device = Literal["cuda", "cpu"]
 ENGINES: tuple[EngineKind, ...] = ("tensorrt", "onnxruntime", "python-torch", "python-onnxruntime")
 LEFT_OUT = ("left out by --engine",)
 
-# What an engine can't do without, by the keys of findings. DALI's package writes what Triton's DALI backend loads.
+# Required findings, by key. DALI's package writes the pipelines that Triton's DALI backend loads.
 NEEDS: dict[tuple[Device, EngineKind], tuple[str, ...]] = {
     ("cuda", "tensorrt"): ("gpu", "triton", "triton.tensorrt", "plans", "dali"),
     ("cuda", "onnxruntime"): ("gpu", "triton", "triton.onnxruntime", "dali"),
@@ -21,8 +21,8 @@ NEEDS: dict[tuple[Device, EngineKind], tuple[str, ...]] = {
     ("cpu", "python-torch"): ("triton", "triton.python", "torch"),
     ("cpu", "python-onnxruntime"): ("triton", "triton.python", "onnxruntime"),
 }
-# What reads the pictures of track D, which is no matter for the other tracks.
-READER_NEEDS: dict[tuple[Device, EngineKind], tuple[str, ...]] = {
+# Required only by track D, whose pictures are decoded by DALI.
+PIPELINE_NEEDS: dict[tuple[Device, EngineKind], tuple[str, ...]] = {
     ("cuda", "tensorrt"): ("triton.dali",),
     ("cuda", "onnxruntime"): ("triton.dali",),
     ("cuda", "python-torch"): ("dali.cuda",),
@@ -35,8 +35,8 @@ BASELINE_NEEDS: dict[Device, tuple[str, ...]] = {"cuda": ("gpu", "torch.cuda"), 
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What becomes of an engine: reasons against it, reasons against track D alone, and what isn't as configured."""
+class EngineChoice:
+    """Why an engine can't run, why only track D can't, and how the check differs from the configuration."""
 
     engine: EngineKind
     reasons: tuple[str, ...] = ()
@@ -48,38 +48,41 @@ class Choice:
         return not self.reasons
 
 
-def choose(
+def choose_engines(
     findings: Iterable[Finding], device: Device, detection: DetectionSettings, wanted: Sequence[EngineKind] = ENGINES
-) -> list[Choice]:
+) -> list[EngineChoice]:
     there = {finding.key: finding for finding in findings}
     return [
-        _judge(there, device, detection, engine) if engine in wanted else Choice(engine, LEFT_OUT) for engine in ENGINES
+        _choose(there, device, detection, engine) if engine in wanted else EngineChoice(engine, LEFT_OUT)
+        for engine in ENGINES
     ]
 
 
-def why_no_baseline(findings: Iterable[Finding], device: Device) -> tuple[str, ...]:
-    return _lacks({finding.key: finding for finding in findings}, BASELINE_NEEDS[device])
+def baseline_reasons(findings: Iterable[Finding], device: Device) -> tuple[str, ...]:
+    return _missing({finding.key: finding for finding in findings}, BASELINE_NEEDS[device])
 
 
-def _judge(there: Mapping[str, Finding], device: Device, detection: DetectionSettings, engine: EngineKind) -> Choice:
+def _choose(
+    there: Mapping[str, Finding], device: Device, detection: DetectionSettings, engine: EngineKind
+) -> EngineChoice:
     if (device, engine) not in NEEDS:
-        return Choice(engine, (f"{engine} has no use for the processor",))
+        return EngineChoice(engine, (f"{engine} does not run on a processor",))
     remarks = tuple(
-        f"{size} in f32: {engine} doesn't compute in {source.precision} on this device"
+        f"{size} in f32: {engine} can't compute in {source.precision} on this device"
         for size, source in detection.models.items()
         if computed_in(device, engine, source.precision) != source.precision
     )
-    reasons, pipeline_reasons = (_lacks(there, needs[device, engine]) for needs in (NEEDS, READER_NEEDS))
-    return Choice(engine, reasons, pipeline_reasons, remarks)
+    reasons, pipeline_reasons = (_missing(there, needs[device, engine]) for needs in (NEEDS, PIPELINE_NEEDS))
+    return EngineChoice(engine, reasons, pipeline_reasons, remarks)
 
 
-def _lacks(there: Mapping[str, Finding], keys: Sequence[str]) -> tuple[str, ...]:
+def _missing(there: Mapping[str, Finding], keys: Sequence[str]) -> tuple[str, ...]:
     missing = (key for key in keys if key not in there or not there[key].found)
-    return tuple(there[key].detail if key in there else f"{key} was not looked for" for key in missing)
+    return tuple(there[key].detail if key in there else f"{key} was not probed" for key in missing)
 
 
 def computed_in(device: Device, engine: EngineKind, precision: Precision) -> Precision:
-    """As configured where the engine can, else in f32, which all can; PyTorch takes that on a processor by itself."""
+    """As configured if the engine can, otherwise f32; PyTorch has no f16 on a processor."""
     if precision not in PRECISIONS[engine] or (device, engine, precision) == ("cpu", "python-torch", "f16"):
         return "f32"
     return precision

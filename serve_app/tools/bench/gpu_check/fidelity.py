@@ -1,18 +1,18 @@
-"""When detections are ultralytics' own: boxes paired with those of the reference, and how far a pair may be apart."""
+"""Compares detections with ultralytics' own: pairs of boxes, and how far a pair may differ."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from serve_app.tools.bench.tracks import as_rows, overlap
+from serve_app.tools.bench.detections import as_rows, overlap
 from serve_app.types import Detection, Thresholds
 
-LEAST_OVERLAP = 0.5  # of a pair: what overlaps less is another object
+MIN_PAIR_IOU = 0.5  # boxes that overlap less are different objects
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What ultralytics' own predictor finds in a picture, and the candidates that it suppressed most of."""
+    """What ultralytics' predictor finds in a picture, and all candidates before NMS."""
 
     detections: Sequence[Detection]
     candidates: Sequence[Detection]
@@ -20,7 +20,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`margin`: a box whose score is that near to the threshold may be on either side of it."""
+    """Within `margin` of the threshold a box may be found or not."""
 
     iou: float
     score: float
@@ -44,31 +44,31 @@ class Difference:
     pictures: int = 0
     boxes: int = 0  # of the reference
     matched: int = 0
-    unmatched: int = 0  # on either side, those at the threshold left out
-    ties: int = 0  # matched with a candidate that came as near to being chosen as scores may differ
+    unmatched: int = 0  # on both sides, without those near the threshold
+    ties: int = 0  # matched with a candidate of nearly the same score
     worst_iou: float | None = None  # of matched boxes, None without any
     worst_score: float | None = None
 
     def add(self, expected: Expected, found: Sequence[Detection]) -> None:
-        """Each expected box with the found one of its class that overlaps most."""
+        """Pairs each expected box with the found box of its class that overlaps most."""
         self.pictures += 1
         self.boxes += len(expected.detections)
-        free, lonely = list(found), []
+        free, unpaired = list(found), []
         for one in expected.detections:
             other = max((o for o in free if o.class_id == one.class_id), key=partial(iou_of, one), default=None)
-            if other is None or iou_of(one, other) < LEAST_OVERLAP:
-                lonely.append(one)
+            if other is None or iou_of(one, other) < MIN_PAIR_IOU:
+                unpaired.append(one)
                 continue
             free.remove(other)
             self._pair(one, other, expected.candidates)
         threshold, margin = self.thresholds.confidence, self.limits.margin
-        self.unmatched += sum(abs(one.confidence - threshold) >= margin for one in (*lonely, *free))
+        self.unmatched += sum(abs(one.confidence - threshold) >= margin for one in (*unpaired, *free))
 
     def _pair(self, one: Detection, other: Detection, candidates: Sequence[Detection]) -> None:
-        """Of two candidates as good as equal, a grey level or a rounding decides which one suppresses the other."""
-        if not self._near(one, other):
+        """A rounding decides which of two nearly equal candidates NMS keeps, so either is accepted."""
+        if not self._is_close(one, other):
             rival = max(self._rivals(one, candidates), key=partial(iou_of, other), default=one)
-            if self._near(rival, other):
+            if self._is_close(rival, other):
                 self.ties += 1
                 one = rival
         iou, score = iou_of(one, other), abs(one.confidence - other.confidence)
@@ -76,29 +76,29 @@ class Difference:
         self.worst_iou = iou if self.worst_iou is None else min(self.worst_iou, iou)
         self.worst_score = score if self.worst_score is None else max(self.worst_score, score)
 
-    def _near(self, one: Detection, other: Detection) -> bool:
+    def _is_close(self, one: Detection, other: Detection) -> bool:
         apart = abs(one.confidence - other.confidence)
         return iou_of(one, other) >= self.limits.iou and apart <= self.limits.score
 
     def _rivals(self, one: Detection, candidates: Sequence[Detection]) -> Iterator[Detection]:
-        """What this box suppressed, by a lead no greater than scores may differ."""
+        """The candidates that this box suppressed and whose scores are within the limit of its own."""
         for rival in candidates:
-            is_near = rival.class_id == one.class_id and 0 <= one.confidence - rival.confidence <= self.limits.score
-            if is_near and iou_of(one, rival) > self.thresholds.iou:
+            is_close = rival.class_id == one.class_id and 0 <= one.confidence - rival.confidence <= self.limits.score
+            if is_close and iou_of(one, rival) > self.thresholds.iou:
                 yield rival
 
     def problems(self) -> Iterator[str]:
         if self.worst_iou is None or self.worst_score is None:
-            yield f"no box matched, of {self.boxes}: nothing is proved"
+            yield f"none of {self.boxes} boxes matched"
             return
         if self.unmatched:
-            yield f"{self.unmatched} boxes without a counterpart"
+            yield f"{self.unmatched} boxes are unmatched"
         if self.worst_iou < self.limits.iou:
-            yield f"worst IoU {self.worst_iou:.4f} is under {self.limits.iou:g}"
+            yield f"worst IoU {self.worst_iou:.4f} is below {self.limits.iou:g}"
         if self.worst_score > self.limits.score:
-            yield f"worst score difference {self.worst_score:.4f} is over {self.limits.score:g}"
+            yield f"worst score difference {self.worst_score:.4f} is above {self.limits.score:g}"
 
 
 def iou_of(one: Detection, other: Detection) -> float:
-    """Fractions of a picture do as well as its pixels."""
+    """Boxes are fractions of the picture."""
     return overlap(*as_rows((one, other)))

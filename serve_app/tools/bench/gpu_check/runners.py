@@ -1,4 +1,4 @@
-"""What is measured: the tracks of a Triton engine, or PyTorch's predictor, asked for one picture at a time."""
+"""What runs the tracks of a job: a Triton server in this process, or PyTorch's predictor."""
 
 import asyncio
 from collections import Counter
@@ -9,7 +9,7 @@ from serve_app.detection.baseline import TorchPredictor
 from serve_app.detection.tracks import Track
 from serve_app.detection.weights import find_weights
 from serve_app.errors import UnavailableError
-from serve_app.tools.bench.gpu_check.parts import Job
+from serve_app.tools.bench.gpu_check.jobs import Job
 from serve_app.triton.detector import Detector
 from serve_app.triton.engine import Engine
 from serve_app.triton.overlay import Preparation
@@ -18,10 +18,10 @@ from serve_app.triton.protocol import Protocol as TritonProtocol
 from serve_app.triton.repository import ModelRepository
 from serve_app.types import PictureResult, Thresholds
 
-REFUSED_BATCH = "DALI refused a batch"  # as the Python backend's reader tells Triton's log
+REFUSED_BATCH = "DALI refused a batch"  # the Python backend's reader writes it to Triton's log
 
 
-class Contestant(Protocol):
+class Runner(Protocol):
     @property
     def device(self) -> str: ...
 
@@ -30,16 +30,16 @@ class Contestant(Protocol):
     def max_batch(self, track: Track) -> int: ...
 
     def batches(self, track: Track) -> Counter[int]:
-        """How often each batch size was executed until now."""
+        """Executions by batch size, so far."""
 
     def read_by_dali(self, track: Track) -> int | None:
-        """How many pictures until now, fewer where DALI refused some; None where the track doesn't promise it."""
+        """Pictures that DALI has read so far; None if the track does not use DALI."""
 
     async def detect(self, track: Track, picture: bytes, thresholds: Thresholds) -> PictureResult: ...
 
 
-class TritonContestant:
-    """A server in this process, with the models of the job's tracks; a context, because it must be stopped."""
+class TritonRunner:
+    """A context manager: the server starts and stops with it."""
 
     def __init__(self, job: Job, report: Report) -> None:
         self.device: str = job.detection.runs_on
@@ -52,7 +52,7 @@ class TritonContestant:
         self._cards = self._repository.cards()
         self._detector = Detector(self._engine, self._cards, job.detection.max_pixels, job.triton.picture_threads)
 
-    def __enter__(self) -> "TritonContestant":
+    def __enter__(self) -> "TritonRunner":
         self._engine.start()
         return self
 
@@ -77,7 +77,7 @@ class TritonContestant:
         )
 
     def read_by_dali(self, track: Track) -> int | None:
-        """A picture that DALI's backend fails on is read by us, and one whose batch DALI refuses by its stand-in."""
+        """Without the pictures that were read in another way because DALI failed on them or on their batch."""
         steps = self._repository.all[track.model].steps
         if not steps:
             return None
@@ -89,8 +89,8 @@ class TritonContestant:
         return await self._detector.detect(track, picture, thresholds)
 
 
-class TorchContestant:
-    """Track A as it is served: one picture after the other, in a thread of its own."""
+class TorchRunner:
+    """Track A: one picture after the other, in one thread."""
 
     def __init__(self, job: Job) -> None:
         self.device: str = job.detection.runs_on
@@ -105,14 +105,14 @@ class TorchContestant:
             )
 
     def require_device(self, picture: bytes) -> None:
-        """Ultralytics chooses by itself, and says nothing where it takes the processor."""
+        """Ultralytics chooses a device itself, and falls back to the processor silently."""
         import torch
 
         for predictor in self._predictors.values():
             predictor.predict(picture, Thresholds(), self._max_pixels)
-        took = "cuda" if torch.cuda.is_available() and torch.cuda.memory_allocated() else "cpu"
-        if took != self.device:
-            raise UnavailableError(f"PyTorch's predictor took {took}, not {self.device}")
+        device = "cuda" if torch.cuda.is_available() and torch.cuda.memory_allocated() else "cpu"
+        if device != self.device:
+            raise UnavailableError(f"PyTorch's predictor ran on {device}, not on {self.device}")
 
     def precision(self, track: Track) -> str:
         return self._predictors[track.size].card.precision

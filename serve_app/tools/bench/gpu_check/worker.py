@@ -1,4 +1,4 @@
-"""Work in a process of its own, which tells the check what it sees while it goes on."""
+"""A task in a process of its own: its events arrive while it runs, and a crash ends only the task and frees the GPU."""
 
 import os
 import pickle
@@ -13,29 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.settings import PROJECT_ROOT
-from serve_app.tools.bench.baselines.processes import current_environment, end
+from serve_app.tools.bench.baselines.processes import current_environment, end, restore_interrupts
 
-COMMAND = (sys.executable, "-m", "serve_app.tools.bench.gpu_check")
-END_PATIENCE_S = 60.0  # unloading models and ending their processes takes some seconds
+COMMAND = (sys.executable, "-c", f"from {__name__} import work; work()")
+END_TIMEOUT_S = 60.0  # to unload models and to end their processes
 
-Tell = Callable[[object], None]
-Work = Callable[..., None]  # of a Tell and what else it needs; a function of a module, since it goes by its name
+Emit = Callable[[object], None]
+Task = Callable[..., None]  # a module's function; its first argument is an Emit
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The last word of a process: why its work failed, or nothing."""
+    """The last event of a task; `error` is None after a success."""
 
-    reason: str | None = None
+    error: str | None = None
 
 
-def in_child(
-    work: Work, *arguments: object, hear: Tell, log: Path, environment: Mapping[str, str] | None = None
+def run_in_process(
+    task: Task, *arguments: object, on_event: Emit, log: Path, environment: Mapping[str, str] | None = None
 ) -> str | None:
-    """Returns when the process has ended: None where all of the work is done, else why it isn't.
-
-    What libraries print goes to the log.
-    """
+    """Run a task to its end; returns None, or why it failed. What the task prints goes to the log."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -45,38 +42,39 @@ def in_child(
             stderr=output,
             env={**current_environment(), **(environment or {})},
             cwd=PROJECT_ROOT,
-            start_new_session=True,  # Ctrl-C at the terminal is for the check, which ends its children
+            start_new_session=True,  # Ctrl-C at the terminal ends only the check, which ends this
+            preexec_fn=restore_interrupts,
         )
     try:
-        last = _converse(process, (work, arguments), hear)
-        with suppress(subprocess.TimeoutExpired):  # it is on its way out
-            process.wait(END_PATIENCE_S)
+        last = _receive(process, (task, arguments), on_event)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_TIMEOUT_S)
     finally:
-        end(process, END_PATIENCE_S)
-    return last.reason if last else f"{_how_it_ended(process.returncode)}; {log} ends with: {_last_line(log)}"
+        end(process, END_TIMEOUT_S)
+    return last.error if last else f"{_describe_end(process.returncode)}; {log} ends with: {_last_line(log)}"
 
 
-def _converse(process: "subprocess.Popen[bytes]", asked: tuple[Work, tuple[object, ...]], hear: Tell) -> Ended | None:
+def _receive(process: "subprocess.Popen[bytes]", request: tuple[Task, tuple[object, ...]], emit: Emit) -> Ended | None:
     assert process.stdin is not None
     assert process.stdout is not None
-    with process.stdout:  # closed before the process is ended: what it still wants to tell doesn't hold it up
+    with process.stdout:  # closed before the process is ended, so that it is not blocked by a full pipe
         with suppress(BrokenPipeError), process.stdin:
-            pickle.dump(asked, process.stdin)
+            pickle.dump(request, process.stdin)
         while True:
             try:
                 event = pickle.load(process.stdout)
-            except (EOFError, pickle.UnpicklingError):  # it has ended, perhaps in the middle of a word
+            except (EOFError, pickle.UnpicklingError):  # it has ended, perhaps in the middle of an event
                 return None
             if isinstance(event, Ended):
                 return event
-            hear(event)
+            emit(event)
 
 
-def _how_it_ended(code: int) -> str:
+def _describe_end(code: int) -> str:
     if code >= 0:
-        return f"its process ended with status {code}"
-    ended = f"its process was ended by {signal.Signals(-code).name}"
-    return ended + (", which is what happens where memory runs out" if -code == signal.SIGKILL else "")
+        return f"its process exited with status {code}"
+    killed = f"its process was ended by {signal.Signals(-code).name}"
+    return killed + (", as happens when memory runs out" if -code == signal.SIGKILL else "")
 
 
 def _last_line(log: Path) -> str:
@@ -84,26 +82,24 @@ def _last_line(log: Path) -> str:
     return " ".join(lines[-1].split()) if lines else "nothing"
 
 
-def work_as_asked() -> None:
-    """The other end: reads what to do, and writes what happens."""
-    # A shell that starts the check in the background has it ignored, for children too.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def work() -> None:
+    """In the process: read the task from standard input and write its events to standard output."""
     stream = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no event
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries print to the log, not into the events
 
-    def tell(event: object) -> None:
+    def emit(event: object) -> None:
         pickle.dump(event, stream)
         stream.flush()
 
-    work: Work
+    task: Task
     arguments: tuple[Any, ...]
-    work, arguments = pickle.load(sys.stdin.buffer)
+    task, arguments = pickle.load(sys.stdin.buffer)
     try:
-        work(tell, *arguments)
+        task(emit, *arguments)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    except Exception as problem:  # whatever it is, it is the answer
+    except Exception as problem:  # any failure is a result of the check
         traceback.print_exc()
-        tell(Ended(" ".join(str(problem).split()) or type(problem).__name__))
+        emit(Ended(" ".join(str(problem).split()) or type(problem).__name__))
         sys.exit(1)
-    tell(Ended())
+    emit(Ended())

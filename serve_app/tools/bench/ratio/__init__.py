@@ -1,1 +1,1 @@
-"""The service against what it replaces: both measured in turn in one run, and the ratio with its spread."""
+"""`scripts/bench ratio`: the service compared with other servers, and its start, growth and scaling."""

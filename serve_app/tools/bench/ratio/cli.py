@@ -1,8 +1,6 @@
 """The command line of `scripts/bench ratio`."""
 
 import argparse
-import signal
-import sys
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import groupby
 from pathlib import Path
@@ -15,15 +13,16 @@ from serve_app.clients.pictures import read_pictures
 from serve_app.errors import UnavailableError
 from serve_app.settings import PROJECT_ROOT
 from serve_app.tools.arguments import FAILED, Parser, end_with, number
-from serve_app.tools.bench.baselines import service as ours
+from serve_app.tools.bench.baselines.processes import exit_on_signals
+from serve_app.tools.bench.baselines.service import Change, RunningService, service
+from serve_app.tools.bench.load import Load
 from serve_app.tools.bench.ratio.comparisons import COMPARISONS
-from serve_app.tools.bench.ratio.measurements import Load
-from serve_app.tools.bench.ratio.report import as_json, draw, show
-from serve_app.tools.bench.ratio.rounds import Result, contest
-from serve_app.tools.bench.ratio.setup import Stage
-from serve_app.tools.bench.report import open_console, store
+from serve_app.tools.bench.ratio.report import as_rows, draw, show
+from serve_app.tools.bench.ratio.rounds import Result, run_rounds
+from serve_app.tools.bench.ratio.setup import Setup
+from serve_app.tools.bench.report import open_console, write_json
 
-DESCRIPTION = "Measure the service against what it replaces; starts it, and each peer, by itself: no other may be up."
+DESCRIPTION = "Compare the service with other servers. Starts the service and each baseline; no other may be running."
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -34,16 +33,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("names", nargs="*", metavar="P", help="which of those below; none: all of them")
+    add("names", nargs="*", metavar="P", help="comparisons to run, of those below; default: all")
     add("--config", type=Path, default=PROJECT_ROOT / "configs" / "serve.yaml", help="of the service, on free ports")
-    add("--clients", type=number(int, 1), default=16, metavar="N", help="at once (16)")
-    add("--duration", type=number(float, 0.1), default=10.0, metavar="S", help="seconds of a turn (10)")
-    add("--warmup", type=number(float, 0), default=2.0, metavar="S", help="seconds before each turn (2)")
-    add("--rounds", type=number(int, 1), default=5, metavar="N", help="turns of each side, by turns (5)")
-    add("--requests", type=number(int, 10), default=50_000, metavar="N", help="of P7 (50000)")
+    add("--clients", type=number(int, 1), default=16, metavar="N", help="clients at once (16)")
+    add("--duration", type=number(float, 0.1), default=10.0, metavar="S", help="seconds of a measurement (10)")
+    add("--warmup", type=number(float, 0), default=2.0, metavar="S", help="seconds before each measurement (2)")
+    add("--rounds", type=number(int, 1), default=5, metavar="N", help="measurements of each side, in alternation (5)")
+    add("--requests", type=number(int, 10), default=50_000, metavar="N", help="requests of P7 (50000)")
     add("--pictures", type=Path, default=PROJECT_ROOT / "docs" / "shapes.jpg", help="a picture, or a folder of them")
-    add("--json", type=Path, metavar="FILE", help="write the numbers, with the machine they are from")
-    add("--chart", type=Path, metavar="FILE", help="draw the ratios (PNG)")
+    add("--json", type=Path, metavar="FILE", help="write the numbers and the machine as JSON")
+    add("--chart", type=Path, metavar="FILE", help="write a chart of the ratios as PNG")
     options = parser.parse_args(arguments)
     options.names = options.names or list(COMPARISONS)
     for name in options.names:
@@ -54,56 +53,55 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> int:
     console = open_console()
-    read_pictures(options.pictures)  # told before anything starts
+    read_pictures(options.pictures)  # fails before anything is started
     results: dict[str, Result] = {}
     try:
-        measure_all(options, results, console)
+        compare_all(options, results, console)
     except (httpx.HTTPError, psutil.Error) as problem:
-        raise UnavailableError(f"the service or its peer failed: {problem}") from None
-    finally:  # what was measured before something failed is not lost
+        raise UnavailableError(f"the service or its baseline failed: {problem}") from None
+    finally:  # report what was measured before a failure
         if results:
-            tell_all(options, results, console)
+            report(options, results, console)
     return FAILED if any(result.failed for result in results.values()) else 0
 
 
-def measure_all(options: argparse.Namespace, results: dict[str, Result], console: Console) -> None:
-    # neighbours that need the same service share its run
+def compare_all(options: argparse.Namespace, results: dict[str, Result], console: Console) -> None:
+    # comparisons that need the same configuration share one service
     for serves, group in groupby(sorted(set(options.names)), key=lambda name: COMPARISONS[name].serves):
         names = list(group)
         console.print(f"starting the service for {', '.join(names)}")
-        with service_for(serves, options.config) as service:
+        with start_service(serves, options.config) as running:
             for name in names:
-                results[name] = compare(name, service, options, console)
+                results[name] = compare(name, running, options, console)
 
 
-def tell_all(options: argparse.Namespace, results: dict[str, Result], console: Console) -> None:
+def start_service(serves: Change | None, config: Path) -> AbstractContextManager[RunningService | None]:
+    return service(config, f"service-{serves.__name__}", serves) if serves else nullcontext()
+
+
+def compare(name: str, running: RunningService | None, options: argparse.Namespace, console: Console) -> Result:
+    load = Load(options.clients, options.duration, options.warmup)
+    url, pid = (running.url, running.pid) if running else ("", 0)
+    with ExitStack() as baselines, console.status(name) as status:
+
+        def progress(message: str) -> None:
+            line = f"{name}, {message}"
+            status.update(line) if console.is_terminal else console.print(line)
+
+        progress("starting the baseline")
+        setup = Setup(options.config, url, pid, options.pictures, load, options.requests, baselines)
+        comparison = COMPARISONS[name]
+        return run_rounds(comparison.sides(setup), comparison.rounds or options.rounds, progress)
+
+
+def report(options: argparse.Namespace, results: dict[str, Result], console: Console) -> None:
     show(results, console)
     if options.json:
-        store(as_json(results, ["scripts/bench", *sys.argv[1:]]), options.json)
+        write_json(options.json, "bench", compared=as_rows(results))
     if options.chart:
         draw(results, options.chart)
 
 
-def service_for(serves: ours.Change | None, config: Path) -> AbstractContextManager[ours.Run | None]:
-    return ours.service(config, f"service-{serves.__name__}", serves) if serves else nullcontext()
-
-
-def compare(name: str, service: ours.Run | None, options: argparse.Namespace, console: Console) -> Result:
-    load = Load(options.clients, options.duration, options.warmup)
-    url, pid = (service.url, service.pid) if service else ("", 0)
-    with ExitStack() as peers, console.status(name) as status:
-
-        def tell(what: str) -> None:
-            line = f"{name}, {what}"
-            status.update(line) if console.is_terminal else console.print(line)
-
-        tell("starting what it is compared with")
-        stage = Stage(options.config, url, pid, options.pictures, load, options.requests, peers)
-        comparison = COMPARISONS[name]
-        return contest(comparison.contenders(stage), comparison.rounds or options.rounds, tell)
-
-
 def main(arguments: list[str] | None) -> None:
-    for signum in (signal.SIGTERM, signal.SIGHUP):  # what was started ends as with Ctrl-C
-        signal.signal(signum, lambda signum, _: sys.exit(128 + signum))
+    exit_on_signals()
     end_with(run, parse(arguments))

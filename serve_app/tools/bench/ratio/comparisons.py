@@ -1,85 +1,76 @@
-"""The comparisons by their names: what each is about, its goals, and what the service is started with for it."""
+"""The comparisons P1 to P8: title, goals, sides, and the configuration that the service is started with."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from serve_app.tools.bench.baselines import service as ours
-from serve_app.tools.bench.ratio import alone
-from serve_app.tools.bench.ratio import sides as contenders
-from serve_app.tools.bench.ratio.autoscaling import DEPLOYMENT, LOOK_BACK_S
+from serve_app.tools.bench.baselines.service import Change, serve_detection, serve_language_models
+from serve_app.tools.bench.ratio import sides
+from serve_app.tools.bench.ratio.autoscaling import LOOK_BACK_S, load_step, serve_paced_model
 from serve_app.tools.bench.ratio.measurements import TOKENS
-from serve_app.tools.bench.ratio.rounds import Contender, Goal
-from serve_app.tools.bench.ratio.setup import Stage
-from serve_app.tools.bench.ratio.soak import Footprint
+from serve_app.tools.bench.ratio.rounds import Goal, Side
+from serve_app.tools.bench.ratio.service_only import Footprint, growth, startup
+from serve_app.tools.bench.ratio.setup import Setup
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`serves` is how the service's configuration differs for it; with None it starts the service itself."""
+    """With `serves` None the comparison starts the service itself."""
 
     title: str
     goals: tuple[Goal, ...]
-    contenders: Callable[[Stage], list[Contender]]
-    serves: ours.Change | None = ours.pictures_only
-    rounds: int | None = None  # where more of them say no more
-
-
-def paced(config: ours.Config) -> None:
-    """A deployment that scales, and nothing that needs the processor beside it."""
-    ours.without(config, "baseline", "playground")
-    (application,) = config["applications"]
-    application["args"]["llms"] = []
-    ours.add_model(config, DEPLOYMENT)
+    sides: Callable[[Setup], list[Side]]
+    serves: Change | None = serve_detection
+    rounds: int | None = None  # if fixed
 
 
 COMPARISONS = {
     "P1": Comparison(
         "D3 over HTTP, pictures in, JSON out ÷ the bare loop",
         (Goal("images/s", 0.9),),
-        contenders.d3_and_bare_loop,
+        sides.d3_and_bare_loop,
     ),
     "P2": Comparison(
         "the best track ÷ track A, equal detections",
         (Goal("images/s", 4.0),),
-        contenders.best_track_and_baseline,
+        sides.best_track_and_track_a,
     ),
     "P3": Comparison(
-        "track C ÷ a FastAPI gateway, gRPC and a tritonserver of its own, same engine",
-        (Goal("images/s", 1.5), Goal("p99 ms", 1.0, is_most=True)),
-        contenders.engine_and_gateway,
+        "track C ÷ a FastAPI gateway, gRPC and a tritonserver, same engine",
+        (Goal("images/s", 1.5), Goal("p99 ms", 1.0, is_maximum=True)),
+        sides.track_c_and_gateway,
     ),
     "P4": Comparison(
         "identity model, 60 KB ÷ tritonserver's own HTTP front end",
         (Goal("requests/s", 0.3),),
-        contenders.front_ends,
+        sides.identity_and_tritonserver,
     ),
     "P5": Comparison(
         f"streams of {TOKENS} tokens ÷ vllm serve with the same arguments",
-        (Goal("tokens/s", 0.97), Goal("first token ms", 1.05, is_most=True)),
-        contenders.language_models,
-        serves=ours.languages_only,
+        (Goal("tokens/s", 0.97), Goal("first token ms", 1.05, is_maximum=True)),
+        sides.language_model_and_vllm,
+        serves=serve_language_models,
     ),
     "P6": Comparison(
         "from serve run to the first detection, and to the first token",
-        (Goal("first detection s", 20.0, is_most=True), Goal("first token s", 60.0, is_most=True)),
-        alone.starts,
+        (Goal("first detection s", 20.0, is_maximum=True), Goal("first token s", 60.0, is_maximum=True)),
+        startup,
         serves=None,
     ),
     "P7": Comparison(
         "what the processes hold after many requests ÷ after a tenth of them",
-        tuple(Goal(kind, 1.02, is_most=True) for kind in Footprint.__slots__),
-        alone.soak,
+        tuple(Goal(one.name, 1.02, is_maximum=True) for one in fields(Footprint)),
+        growth,
         rounds=1,
     ),
     "P8": Comparison(
-        "a load step to three times a replica's capacity, and back",
+        "a load step to three times the capacity of a replica, and back",
         (
-            Goal("failed requests", 0.0, is_most=True),
-            Goal("asked for replicas after s", LOOK_BACK_S, is_most=True),
-            Goal("replicas at the end", 1.0, is_most=True),
+            Goal("failed requests", 0.0, is_maximum=True),
+            Goal("asked for replicas after s", LOOK_BACK_S, is_maximum=True),
+            Goal("replicas at the end", 1.0, is_maximum=True),
         ),
-        alone.step,
-        serves=paced,
+        load_step,
+        serves=serve_paced_model,
         rounds=1,
     ),
 }

@@ -1,81 +1,77 @@
-"""Two contenders measured in turn, so that what else the machine does falls on both; ratios come from pairs."""
+"""Two sides measured in alternation, so that changes of the machine affect both; each round gives one ratio."""
 
 import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-Numbers = dict[str, float]
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """`remarks` say what makes the numbers doubtful; `failed` counts requests."""
+
+    numbers: dict[str, float]
+    remarks: tuple[str, ...] = ()
+    failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What one turn gave; `remarks` say what makes the numbers doubtful."""
+class Side:
+    """One side of a comparison, measured once per round."""
 
-    numbers: Numbers
-    remarks: tuple[str, ...] = ()
-    failed: int = 0  # requests
-
-
-Turn = Callable[[], Measured]
+    name: str
+    measure: Callable[[], Measurement]
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What the ratio of a number should be, or with no peer the number itself."""
+    """A bound for a ratio, or for the number itself if there is no baseline."""
 
     number: str
     bound: float
-    is_most: bool = False  # else it is the least
+    is_maximum: bool = False
 
     def is_reached(self, value: float) -> bool:
-        return value <= self.bound if self.is_most else value >= self.bound
+        return value <= self.bound if self.is_maximum else value >= self.bound
 
     def __str__(self) -> str:
-        return f"{'≤' if self.is_most else '≥'} {self.bound:g}"
-
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    name: str
-    turn: Turn
+        return f"{'≤' if self.is_maximum else '≥'} {self.bound:g}"
 
 
 @dataclass(slots=True)
 class Result:
-    """The rounds of one comparison; without a peer the service's own numbers count."""
+    """The measurements of all rounds; `baseline` is empty if the service is measured alone."""
 
-    ours: list[Measured] = field(default_factory=list)
-    theirs: list[Measured] = field(default_factory=list)
+    service: list[Measurement] = field(default_factory=list)
+    baseline: list[Measurement] = field(default_factory=list)
 
     def values(self, number: str) -> list[float]:
-        """A ratio a round."""
-        mine = [turn.numbers[number] for turn in self.ours]
-        if not self.theirs:
-            return mine
-        pairs = zip(mine, self.theirs, strict=True)
-        return [value / peer.numbers[number] if peer.numbers[number] else math.nan for value, peer in pairs]
+        """One ratio per round, or the number itself without a baseline."""
+        ours = [one.numbers[number] for one in self.service]
+        if not self.baseline:
+            return ours
+        pairs = zip(ours, (one.numbers[number] for one in self.baseline), strict=True)
+        return [value / other if other else math.nan for value, other in pairs]
 
     def median(self, number: str) -> float:
-        """Not a number where a turn gave none: then no goal is reached."""
+        """NaN if any round has no number, so that no goal is reached."""
         values = self.values(number)
         return math.nan if any(map(math.isnan, values)) else statistics.median(values)
 
     @property
     def failed(self) -> int:
-        return sum(turn.failed for turn in (*self.ours, *self.theirs))
+        return sum(one.failed for one in (*self.service, *self.baseline))
 
     def remarks(self) -> list[str]:
-        return sorted({remark for turn in (*self.ours, *self.theirs) for remark in turn.remarks})
+        return sorted({remark for one in (*self.service, *self.baseline) for remark in one.remarks})
 
 
-def contest(contenders: Sequence[Contender], rounds: int, tell: Callable[[str], None]) -> Result:
-    """Ours first and theirs first by turns: whoever is second finds a warmer machine."""
+def run_rounds(sides: Sequence[Side], rounds: int, report: Callable[[str], None]) -> Result:
+    """The side that goes first alternates, because the second finds a warmer machine."""
     result = Result()
-    of = dict(zip((contender.name for contender in contenders), (result.ours, result.theirs), strict=False))
+    measurements = {side.name: to for side, to in zip(sides, (result.service, result.baseline), strict=False)}
     for number in range(rounds):
-        order = contenders if number % 2 == 0 else list(reversed(contenders))
-        for contender in order:
-            tell(f"round {number + 1} of {rounds}: {contender.name}")
-            of[contender.name].append(contender.turn())
+        for side in sides if number % 2 == 0 else reversed(sides):
+            report(f"round {number + 1} of {rounds}: {side.name}")
+            measurements[side.name].append(side.measure())
     return result

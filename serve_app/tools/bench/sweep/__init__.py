@@ -1,1 +1,1 @@
-"""Finding a model's best config.pbtxt by trying: Triton in this process, every setting under several loads."""
+"""`scripts/sweep`: a search for the best config.pbtxt of a model."""

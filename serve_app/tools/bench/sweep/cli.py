@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from serve_app.clients.pictures import read_pictures
 from serve_app.errors import InvalidRequestError, ServeAppError
@@ -14,11 +13,11 @@ from serve_app.settings import PROJECT_ROOT, read_config, settings_of
 from serve_app.tools.arguments import FAILED, Defaults, Parser, end_with, list_of, number
 from serve_app.tools.bench.report import open_console
 from serve_app.tools.bench.sweep.inputs import inputs_of
-from serve_app.tools.bench.sweep.report import line_of, show
+from serve_app.tools.bench.sweep.report import apply, format_line, show, write
 from serve_app.tools.bench.sweep.search import Objective, Search
 from serve_app.tools.bench.sweep.space import Setting, Space
 from serve_app.tools.bench.sweep.trial import Point, Trial
-from serve_app.tools.bench.sweep.verdict import apply, judge, write
+from serve_app.tools.bench.sweep.verdict import judge
 from serve_app.triton.overlay import Preparation
 from serve_app.triton.plans import LocalPlans
 from serve_app.triton.repository import ModelRepository, backing_of
@@ -40,11 +39,16 @@ def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
     parser = Parser(description=description, formatter_class=Defaults)
     add = parser.add_argument
     whole, counted = list_of(number(int, 1)), list_of(number(int, 0))
-    add("model", help="whose config.pbtxt is tried")
-    add("--through", metavar="ENSEMBLE", help="send the load to an ensemble over it; without this to the model itself")
-    add("--clients", type=whole, default=[1, 4, 16], metavar="N,…", help="requests at a time, each tried")
+    add("model", help="model to find a config for")
+    add("--through", metavar="ENSEMBLE", help="send requests to an ensemble that has the model as a step")
+    add("--clients", type=whole, default=[1, 4, 16], metavar="N,…", help="closed loops to measure with")
     add("--instances", type=whole, default=[1, 2], metavar="N,…", help="instance counts to try")
-    add("--batches", type=whole, metavar="N,…", help=f"max batch sizes to try (of {BATCHES}, what ensembles allow)")
+    add(
+        "--batches",
+        type=whole,
+        metavar="N,…",
+        help=f"max batch sizes to try (default: of {BATCHES} those that ensembles allow)",
+    )
     add(
         "--delays", type=list_of(number(int, 0)), default=[0, 500, 5000], metavar="US,…", help="queue delays to try, µs"
     )
@@ -56,47 +60,62 @@ def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
         metavar="N,…",
         help="engine streams to try; 0: one a thread",
     )
-    add("--objective", choices=("throughput", "latency"), default="throughput", help="what is best")
-    add("--max-p99-ms", type=number(float, 0.1), metavar="MS", help="what is slower is out")
-    add("--min-rate", type=number(float, 0), default=0.0, metavar="R", help="what answers fewer a second is out")
-    add("--search", choices=("quick", "all"), default="quick", help="one value after the other, or every combination")
+    add("--objective", choices=("throughput", "latency"), default="throughput", help="what to optimize")
+    add("--max-p99-ms", type=number(float, 0.1), metavar="MS", help="highest p99 that is accepted")
+    add("--min-rate", type=number(float, 0), default=0.0, metavar="R", help="lowest rate that is accepted, per second")
+    add(
+        "--search", choices=("quick", "all"), default="quick", help="one parameter after the other, or all combinations"
+    )
     add("--duration", type=number(float, 0.1), default=3.0, metavar="S", help="seconds of each measurement")
-    add("--warmup", type=number(float, 0), default=1.0, metavar="S", help="seconds before it")
-    add("--rounds", type=number(int, 1), default=5, metavar="N", help="of the best against the committed, at the end")
-    add("--picture", type=Path, default=PROJECT_ROOT / "docs" / "shapes.jpg", help="what detectors are asked")
-    add("--shape", type=shape, action="append", default=[], metavar="INPUT:N,…", help="of an input of no fixed shape")
+    add("--warmup", type=number(float, 0), default=1.0, metavar="S", help="seconds before each measurement")
+    add(
+        "--rounds",
+        type=number(int, 1),
+        default=5,
+        metavar="N",
+        help="rounds of the final comparison with the committed config",
+    )
+    add("--picture", type=Path, default=PROJECT_ROOT / "docs" / "shapes.jpg", help="picture for detectors")
+    add(
+        "--shape",
+        type=shape,
+        action="append",
+        default=[],
+        metavar="INPUT:N,…",
+        help="shape of an input without a fixed one",
+    )
     add("--config", type=Path, default=PROJECT_ROOT / "configs" / "serve.yaml", help="names the model repository")
-    add("--repository", type=Path, help="the model repository, where it is another")
-    add("--output", type=Path, metavar="FOLDER", help="for config.pbtxt, sweep.json and sweep.png (runs/sweep/MODEL)")
-    add("--apply", action="store_true", help="put the best config.pbtxt in place, if it isn't the committed one")
+    add("--repository", type=Path, help="another model repository")
+    add("--output", type=Path, metavar="FOLDER", help="folder of the results (runs/sweep/MODEL)")
+    add("--apply", action="store_true", help="replace the model's config.pbtxt if another is better")
     return parser.parse_args(arguments)
 
 
 def run(options: argparse.Namespace) -> int:
     console = open_console()
-    trial = trial_of(options)
+    trial = build_trial(options)
     values = {name: getattr(options, option) for name, option in OPTION_OF.items()}
-    space = Space(Setting.of(trial.config), values | {"max_batch": batches_of(trial, options.batches)})
+    space = Space(Setting.of(trial.config), values | {"max_batch": batches_to_try(trial, options.batches)})
     objective = Objective(options.objective, options.max_p99_ms, options.min_rate)
-    with progress_on(console) as progress:
-        search = Search(space, objective, lambda setting: try_out(trial, setting, options.clients, progress))
-        progress.add_task("settings", total=space.size(options.search == "all"))
-        search.everything() if options.search == "all" else search.one_at_a_time()
-    show(search.seen(), space.start, console)
-    best = objective.best(search.seen())
+    search = Search(space, objective, lambda setting: measure(trial, setting, options.clients, console))
+    whole = options.search == "all"
+    console.print(f"{'' if whole else 'at least '}{space.size(whole)} settings to try")
+    search.try_all() if whole else search.try_one_at_a_time()
+    show(search.measured(), space.start, console)
+    best = objective.best(search.measured())
     if best is None:
-        console.print("no setting keeps the bounds; the frontier says what is possible")
+        console.print("no setting is within the bounds; the frontier shows what is possible")
         return FAILED
     verdict = judge(trial, space.start, best, objective, options.rounds, console.print)
     folder = options.output or PROJECT_ROOT / "runs" / "sweep" / trial.model
-    write(folder, trial, search.seen(), space.start, verdict)
+    write(folder, trial, search.measured(), space.start, verdict)
     console.print(f"{verdict}\nwritten: {folder}/config.pbtxt, sweep.json, sweep.png")
     if options.apply and not verdict.is_committed:
         console.print(f"applied: {apply(folder, trial)}")
     return 0
 
 
-def trial_of(options: argparse.Namespace) -> Trial:
+def build_trial(options: argparse.Namespace) -> Trial:
     detection = settings_of(read_config(options.config)).detection
     path = options.repository or detection.model_repository
     through = options.through or options.model
@@ -108,39 +127,35 @@ def trial_of(options: argparse.Namespace) -> Trial:
         steps = ", ".join(repository.all[options.model].steps)
         raise InvalidRequestError(f"{options.model} is an ensemble; sweep one of its models, {steps}, --through it")
     if options.model not in (through, *repository.all[through].steps):
-        raise InvalidRequestError(f"--through: {options.model} is no step of {through}")
+        raise InvalidRequestError(f"--through: {options.model} is not a step of {through}")
     picture = read_pictures(options.picture)[0]
     inputs = inputs_of(repository.all[through].config, picture, dict(options.shape))
     preparation = Preparation(device=detection.runs_on, plan_for=LocalPlans(detection.plans, print).plan_for)
     return Trial(repository, options.model, through, inputs, options.duration, options.warmup, preparation)
 
 
-def batches_of(trial: Trial, asked: Sequence[int] | None) -> list[int]:
-    """Triton loads no ensemble whose batches are larger than those of a step."""
-    users = [model for model in trial.repository.all.values() if trial.model in model.steps]
-    least = max((model.config.max_batch_size for model in users), default=1)
-    if asked and min(asked) < least:
-        names = ", ".join(model.name for model in users)
-        raise InvalidRequestError(f"--batches: {names} ask {trial.model} for batches of up to {least}")
-    return list(asked) if asked else [size for size in BATCHES if size >= least]
+def batches_to_try(trial: Trial, requested: Sequence[int] | None) -> list[int]:
+    """Triton does not load an ensemble whose batches are larger than those of its steps."""
+    ensembles = [model for model in trial.repository.all.values() if trial.model in model.steps]
+    least = max((model.config.max_batch_size for model in ensembles), default=1)
+    if requested and min(requested) < least:
+        names = ", ".join(model.name for model in ensembles)
+        raise InvalidRequestError(
+            f"--batches: must be at least {least}, the batch size of {names}; got {min(requested)}"
+        )
+    return list(requested) if requested else [size for size in BATCHES if size >= least]
 
 
-def progress_on(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-
-
-def try_out(trial: Trial, setting: Setting, clients: Sequence[int], progress: Progress) -> Sequence[Point]:
+def measure(trial: Trial, setting: Setting, clients: Sequence[int], console: Console) -> Sequence[Point]:
     try:
-        points = trial.run(setting, clients)
+        with console.status(str(setting)):
+            points = trial.run(setting, clients)
     except ServeAppError as problem:
         if setting == Setting.of(trial.config):
             raise
-        progress.console.print(f"{setting}: {problem}")
+        console.print(f"{setting}: {problem}")
         return [Point(setting, count, 0.0, 0.0, 0.0, 1) for count in clients]
-    progress.console.print(line_of(points))
-    for task in progress.task_ids:
-        progress.advance(task)
+    console.print(format_line(points))
     return points
 
 

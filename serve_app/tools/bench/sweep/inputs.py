@@ -1,4 +1,4 @@
-"""What a model is asked while it is tried: a real picture for detectors, else numbers of its types and shapes."""
+"""The inputs of a trial: a picture for detectors, otherwise random numbers of the model's types and shapes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,25 +13,25 @@ from serve_app.errors import InvalidRequestError
 from serve_app.settings import MAX_PIXELS
 
 Arrays = dict[str, npt.NDArray[Any]]
-MOST = 100  # of random integers
+MAX_INTEGER = 100
 
 
 def inputs_of(config: ModelConfig, picture: bytes, shapes: Mapping[str, Sequence[int]]) -> Arrays:
-    """One request of a batch of one."""
-    unknown = set(shapes) - {given.name for given in config.input}
+    """For a request with a batch of one."""
+    unknown = set(shapes) - {tensor.name for tensor in config.input}
     if unknown:
         raise InvalidRequestError(f"--shape: {config.name} has no input {', '.join(sorted(unknown))}")
     found = {}
-    for given in config.input:
-        array = _of_picture(given.name, list(given.dims), given.data_type, picture)
+    for tensor in config.input:
+        array = _from_picture(tensor.name, list(tensor.dims), tensor.data_type, picture)
         if array is None:
-            array = _of_numbers(given, shapes.get(given.name))
-        found[given.name] = array[None] if config.max_batch_size else array
+            array = _random(tensor, shapes.get(tensor.name))
+        found[tensor.name] = array[None] if config.max_batch_size else array
     return found
 
 
-def _of_picture(name: str, dims: list[int], data_type: int, picture: bytes) -> npt.NDArray[Any] | None:
-    """What detectors take: a picture's bytes, its letterboxed square, or that as planes."""
+def _from_picture(name: str, dims: list[int], data_type: int, picture: bytes) -> npt.NDArray[Any] | None:
+    """For inputs of detectors: encoded bytes, a letterboxed square, or its planes; None for other inputs."""
     if name == "encoded" and data_type == DataType.TYPE_UINT8:
         return np.frombuffer(picture, np.uint8)
     if name != "images" or len(dims) != 3 or min(dims) < 0:
@@ -40,16 +40,20 @@ def _of_picture(name: str, dims: list[int], data_type: int, picture: bytes) -> n
     return as_unit_planes(square)[0] if data_type == DataType.TYPE_FP32 else square
 
 
-def _of_numbers(given: Any, shape: Sequence[int] | None) -> npt.NDArray[Any]:
-    dims = list(shape) if shape else list(given.dims)
-    if len(dims) != len(given.dims) or any(
-        fixed not in (-1, size) for fixed, size in zip(given.dims, dims, strict=False)
+def _random(tensor: Any, shape: Sequence[int] | None) -> npt.NDArray[Any]:
+    dims = list(shape) if shape else list(tensor.dims)
+    if len(dims) != len(tensor.dims) or any(
+        fixed not in (-1, size) for fixed, size in zip(tensor.dims, dims, strict=False)
     ):
-        raise InvalidRequestError(f"--shape: {given.name} has the shape {list(given.dims)}, which {dims} doesn't fit")
+        raise InvalidRequestError(
+            f"--shape: {tensor.name} has the shape {list(tensor.dims)}, which {dims} does not fit"
+        )
     if min(dims, default=0) < 0:
-        raise InvalidRequestError(f"--shape: {given.name} has the shape {dims}; say which, as in {given.name}:16")
-    name = DataType.Name(given.data_type).removeprefix("TYPE_")
+        raise InvalidRequestError(
+            f"--shape: {tensor.name} has the shape {dims}; pass a fixed one, as in {tensor.name}:16"
+        )
+    name = DataType.Name(tensor.data_type).removeprefix("TYPE_")
     if name == "STRING":
         return np.full(dims, b"text", np.object_)
     dtype = np.dtype(triton_to_np_dtype(name))
-    return np.random.default_rng(0).integers(0, 2 if dtype == np.bool_ else MOST, dims).astype(dtype)
+    return np.random.default_rng(0).integers(0, 2 if dtype == np.bool_ else MAX_INTEGER, dims).astype(dtype)

@@ -1,4 +1,4 @@
-"""What of a model's config is tried: a setting's values, where they stand in the config, and the values to try."""
+"""The search space: a setting of a model's config, and the values to try for each of its parameters."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -14,7 +14,7 @@ UNITS = {
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """None stands for what the model doesn't have: batches, or an engine with threads and streams."""
+    """None is a parameter that the model does not have: batches, or the threads and streams of its engine."""
 
     instances: int
     max_batch: int | None = None
@@ -34,7 +34,7 @@ class Setting:
         )
 
     def applied_to(self, config: ModelConfig) -> ModelConfig:
-        """A copy of it with these values."""
+        """A copy of the config with these values."""
         changed = ModelConfig()
         changed.CopyFrom(config)
         group = changed.instance_group[0] if changed.instance_group else ModelInstanceGroup()
@@ -63,7 +63,7 @@ def _parameter(config: ModelConfig, name: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Values to try for each name of a setting; a name that the model doesn't have is left out."""
+    """Values to try for each parameter that the model has."""
 
     start: Setting
     values: Mapping[str, Sequence[int]]
@@ -71,12 +71,12 @@ class Space:
     def names(self) -> list[str]:
         return [one.name for one in fields(Setting) if getattr(self.start, one.name) is not None]
 
-    def beside(self, setting: Setting, name: str) -> list[Setting]:
-        """The settings that differ from this one in one name."""
+    def neighbours(self, setting: Setting, name: str) -> list[Setting]:
+        """The settings that differ from this one in one parameter."""
         return [replace(setting, **{name: value}) for value in self.values[name] if value != getattr(setting, name)]
 
     def all(self) -> Iterator[Setting]:
-        """Every combination, the start among them first."""
+        """Every combination, beginning with the start."""
         yield self.start
         names = self.names()
         for values in product(*(self.values[name] for name in names)):
@@ -85,7 +85,7 @@ class Space:
                 yield setting
 
     def size(self, whole: bool) -> int:
-        """How many settings there are; of one value after the other at least."""
+        """The number of settings: of all combinations, or at least, of one parameter after the other."""
         if whole:
             return sum(1 for _ in self.all())
-        return 1 + sum(len(self.beside(self.start, name)) for name in self.names())
+        return 1 + sum(len(self.neighbours(self.start, name)) for name in self.names())

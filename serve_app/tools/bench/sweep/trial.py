@@ -1,8 +1,6 @@
-"""One setting tried: the repository with it in links, a Triton server over that, and closed loops of requests."""
+"""One setting tried: a Triton server with the changed config, under closed loops of requests."""
 
 import asyncio
-import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -11,8 +9,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serve_app.errors import ServeAppError
 from serve_app.settings import TritonSettings
-from serve_app.tools.bench.load import Outcome
-from serve_app.tools.bench.report import percentiles
+from serve_app.tools.bench.load import Load, LoadGenerator, Reply
 from serve_app.tools.bench.sweep.inputs import Arrays
 from serve_app.tools.bench.sweep.space import Setting
 from serve_app.triton.engine import Engine
@@ -22,7 +19,7 @@ from serve_app.triton.repository import ModelRepository
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A setting under so many clients."""
+    """A setting measured with one number of clients."""
 
     setting: Setting
     clients: int
@@ -34,7 +31,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Asks `through`, which is the model itself or an ensemble over it."""
+    """Requests go to `through`: the model itself, or an ensemble that has it as a step."""
 
     repository: ModelRepository
     model: str
@@ -56,32 +53,20 @@ class Trial:
             engine = Engine(ModelRepository(overlay.path, [self.through], None), settings)
             engine.start()
             try:
-                return [self._point(engine, setting, count) for count in clients]
+                return [self._measure(engine, setting, count) for count in clients]
             finally:
                 engine.stop()
 
-    def _point(self, engine: Engine, setting: Setting, clients: int) -> Point:
-        outcome = asyncio.run(self._loop(engine, clients))
-        at = percentiles(outcome.took_ms)
-        rate = len(outcome.took_ms) / self.duration_s
-        return Point(setting, clients, rate, at.get("p50", 0.0), at.get("p99", 0.0), outcome.errors.total())
+    def _measure(self, engine: Engine, setting: Setting, clients: int) -> Point:
+        async def send(_: int) -> Reply:
+            try:
+                await engine.infer(self.through, self.inputs)
+            except ServeAppError as problem:
+                return Reply(problem.message)
+            return Reply()
 
-    async def _loop(self, engine: Engine, clients: int) -> Outcome:
-        outcome = Outcome(errors=Counter())
-        begin = time.perf_counter() + self.warmup_s
-        end = begin + self.duration_s
-
-        async def client() -> None:
-            while (asked := time.perf_counter()) < end:
-                try:
-                    await engine.infer(self.through, self.inputs)
-                except ServeAppError as problem:
-                    outcome.errors[problem.message] += 1
-                    continue
-                if begin <= (now := time.perf_counter()) < end:
-                    outcome.took_ms.append((now - asked) * 1e3)
-
-        await asyncio.gather(*(client() for _ in range(clients)))
-        if outcome.errors and not outcome.took_ms:
-            raise ServeAppError(f"every request failed: {next(iter(outcome.errors))}")
-        return outcome
+        result = asyncio.run(LoadGenerator(Load(clients, self.duration_s, self.warmup_s), send).run())
+        if result.errors and not result.latencies_ms:
+            raise ServeAppError(f"every request failed: {next(iter(result.errors))}")
+        at = result.percentiles_ms
+        return Point(setting, clients, result.throughput, at.get("p50", 0.0), at.get("p99", 0.0), result.errors.total())
