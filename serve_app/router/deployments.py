@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from serve_app.errors import DeadlineExceededError, UnavailableError
@@ -56,15 +57,10 @@ class Deployments:
     async def warm_up(self) -> None:
         """Start it on every replica; `warm_up_status` follows it."""
         for upstream in self._upstreams.values():
-            try:
-                answers = await upstream.everywhere("start_warming", timeout_s=TIMEOUT_S)
-            except ABSENT:
-                if not upstream.optional:
-                    raise
-                continue
-            for answer in answers:
-                if isinstance(answer, BaseException):
-                    raise answer
+            with suppress(*ABSENT if upstream.optional else ()):  # `warm_up_status` shows that it is absent
+                for answer in await upstream.everywhere("start_warming", timeout_s=TIMEOUT_S):
+                    if isinstance(answer, BaseException):
+                        raise answer
 
     async def warm_up_status(self) -> dict[str, Any]:
         """The worst state of all, and each model's."""

@@ -7,6 +7,10 @@ import pytest
 from serve_app.router.upstream import Upstream
 
 
+async def never_crashed(_actor_id):
+    return False
+
+
 async def answer(found):
     """What a method gives or raises; errors may also stand for answers."""
     if inspect.isawaitable(found):
@@ -85,6 +89,6 @@ def deploy():
 
     def make(name, *replicas):
         handle = Handle(*replicas)
-        return Upstream(name, handle), handle
+        return Upstream(name, handle, crashed=never_crashed), handle
 
     return make

@@ -40,7 +40,7 @@ async def test_everywhere_needs_a_replica(deploy):
 @pytest.mark.parametrize(
     ("problem", "expected", "message"),
     [
-        (TimeoutError(), DeadlineExceededError, "not every replica of vision answered in 2.5 s"),
+        (TimeoutError(), DeadlineExceededError, "not every replica of vision answered within 2.5 s"),
         (ActorDiedError(), UnavailableError, "the deployment is busy or not ready; try again later"),
         (KeyError("secret"), KeyError, "secret"),
     ],

@@ -36,4 +36,4 @@ def test_the_headers_case_does_not_matter_over_http():
 def test_what_is_no_time_to_come_is_refused(text):
     with pytest.raises(InvalidRequestError) as caught:
         deadline_of({DEADLINE_HEADER: text}, SETTINGS)
-    assert caught.value.message == f"{DEADLINE_HEADER}: {text[:40]!r} is no number of seconds above 0"
+    assert caught.value.message == f"{DEADLINE_HEADER} must be a number of seconds greater than 0, got {text[:40]!r}"

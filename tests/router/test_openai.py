@@ -103,7 +103,7 @@ async def test_a_name_that_the_list_has_may_hold_a_slash(path):
 @pytest.mark.parametrize("name", ["none", "demo-llm:mine", "DEMO-LLM", "demo-llm ", ":", "\0", "ü", "legal:mine"])
 async def test_a_model_that_is_not_there_is_not_found_with_what_there_is(name):
     client, handles = serve(DEMO, FIXED)
-    message = f"The model `{name}` does not exist; there is: demo-llm, big, legal"
+    message = f"The model `{name}` does not exist; available: demo-llm, big, legal"
     assert error_of(await client.post(CHAT, json={"model": name}), 404) == message
     assert error_of(await client.get(f"/v1/models/{quote(name)}"), 404) == message
     assert not handles["demo-llm"].calls
@@ -112,14 +112,14 @@ async def test_a_model_that_is_not_there_is_not_found_with_what_there_is(name):
 async def test_half_a_surrogate_pair_in_a_name_can_be_said():
     client, _ = serve()
     answer = await client.post(CHAT, content=b'{"model": "x\\ud800"}')
-    assert error_of(answer, 404) == "The model `x?` does not exist; there is: demo-llm"
+    assert error_of(answer, 404) == "The model `x?` does not exist; available: demo-llm"
 
 
 @pytest.mark.parametrize("model", ["", 5, 0, False, True, 1.5, [], ["demo-llm"], {"name": "demo-llm"}])
 async def test_a_model_is_named_by_text(model):
     client, handles = serve()
     answer = await client.post(CHAT, json={"model": model})
-    assert error_of(answer, 400) == "`model` must be the name of a model; there is: demo-llm"
+    assert error_of(answer, 400) == "`model` must be the name of a model; available: demo-llm"
     assert not handles["demo-llm"].calls
 
 
@@ -129,7 +129,7 @@ async def test_only_where_there_is_one_model_its_name_may_be_left_out(document):
     assert (await client.post(CHAT, json=document)).status_code == 200
     assert handles["demo-llm"].calls[0][1] == document
     client, _ = serve(DEMO, ADAPTED)
-    message = "`model` must be the name of a model; there is: demo-llm, adapted"
+    message = "`model` must be the name of a model; available: demo-llm, adapted"
     assert error_of(await client.post(CHAT, json=document), 400) == message
 
 
@@ -207,7 +207,7 @@ async def test_only_named_paths_and_methods_pass(method, path, status):
 async def test_a_deadline_that_is_none_is_refused_in_the_same_shape():
     client, _ = serve()
     answer = await client.post(CHAT, json={}, headers={"x-request-timeout-s": "soon"})
-    assert "no number of seconds above 0" in error_of(answer, 400)
+    assert "must be a number of seconds greater than 0" in error_of(answer, 400)
 
 
 async def test_an_error_is_told_whatever_bytes_the_query_has():

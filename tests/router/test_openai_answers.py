@@ -14,8 +14,11 @@ from ray.serve.exceptions import BackPressureError
 from starlette.applications import Starlette
 
 from serve_app.errors import InvalidRequestError, NotFoundError, UnavailableError, UnsupportedError
+from serve_app.router.catalog import Catalog
+from serve_app.router.deployments import Deployments
 from serve_app.router.errors import HANDLERS
 from serve_app.router.openai import OpenAi
+from serve_app.router.plane import DataPlane
 from serve_app.router.upstream import Upstream
 from serve_app.settings import Settings
 
@@ -25,6 +28,11 @@ DOCUMENT = (200, '{"object": "x"}')
 EVENTS = [(200, 'data: {"a": "grün\\n\\n"}\n\n'), (200, 'data: {"b": 2}\n\n'), (200, "data: [DONE]\n\n")]
 KINDS = {400: "invalid_request_error", 404: "not_found_error"}
 HANGS = object()
+
+
+async def never(_actor_id):
+    """No replica crashed."""
+    return False
 
 
 class Stream:
@@ -66,7 +74,8 @@ class Handle:
 
 def build(*parts):
     settings, handle = Settings(triton=(), baseline=None, llms=(DEMO,)), Handle(parts)
-    routes = OpenAi(settings, {"demo-llm": Upstream("demo-llm", handle, wake_timeout_s=60)}).routes()
+    deployments = Deployments([Upstream("demo-llm", handle, wake_timeout_s=60, crashed=never)])
+    routes = OpenAi(DataPlane(Catalog([], {}), deployments), settings).routes()
     return Starlette(routes=routes, exception_handlers=HANDLERS), handle
 
 

@@ -12,6 +12,9 @@ from serve_app.errors import (
     NotFoundError,
     UnavailableError,
 )
+from serve_app.router import catalog
+from serve_app.router.catalog import Catalog
+from serve_app.router.deployments import Deployments
 from serve_app.router.plane import EXTENSIONS, DataPlane
 from serve_app.types.tensors import InferAnswer, InferRequest, Sequence
 
@@ -49,7 +52,12 @@ def build(deploy):
 
     def over(owners=(), controlled=None, **deployments):
         made = {name: deploy(name, *replicas) for name, replicas in deployments.items()}
-        plane = DataPlane([upstream for upstream, _ in made.values()], dict(owners), controlled)
+        upstreams = {name: upstream for name, (upstream, _) in made.items()}
+        plane = DataPlane(
+            Catalog(upstreams.values(), dict(owners)),
+            Deployments(upstreams.values()),
+            controlled=upstreams.get(controlled),
+        )
         return plane, {name: handle for name, (_, handle) in made.items()}
 
     return over
@@ -62,7 +70,6 @@ def asked_everywhere(handles):
 async def test_a_model_of_the_configuration_is_asked_without_looking_for_it(build):
     plane, handles = build({"yolo": "b"}, a=[replica("a1")], b=[replica("b1")])
     assert (await plane.infer(InferRequest("yolo"))).version == "b1"
-    assert asked_everywhere(handles) == 0
     assert (handles["a"].calls, len(handles["b"].calls)) == ([], 1)
 
 
@@ -75,18 +82,71 @@ async def test_a_model_that_nobody_named_is_looked_for_once_and_remembered(build
 
 async def test_a_model_belongs_to_the_deployment_that_has_it_loaded(build):
     plane, _ = build(a=[replica("a1", ready("m", None))], b=[replica("b1", ready("m"))])
-    assert (await plane.owner("m")).name == "b"
+    assert (await plane._owner("m")).name == "b"
     plane, _ = build(a=[replica("a1", ready("m", None))], b=[replica("b1", ready("m", None))])
-    assert (await plane.owner("m")).name == "a"
+    assert (await plane._owner("m")).name == "a"
+
+
+async def test_a_request_is_led_to_where_its_model_has_moved(build, monkeypatch):
+    """By the first request that misses it there, and by a view that is read again when it is old."""
+    rows = {"a1": [ready("m")], "b1": []}
+
+    def at(name):
+        def infer(asked):
+            if not rows[name]:
+                raise NotFoundError(f"Request for unknown model: '{asked.model}' is not found")
+            return InferAnswer(asked.model, name, asked.id)
+
+        def stream(asked):
+            return infer(asked)
+
+        return replica(name, index=lambda: (name, list(rows[name])), infer=infer, stream=stream)
+
+    plane, handles = build(a=[at("a1")], b=[at("b1")])
+    assert (await plane.infer(InferRequest("m"))).version == "a1"
+    rows["a1"], rows["b1"] = [], [ready("m")]
+    assert (await plane.infer(InferRequest("m"))).version == "b1"
+    rows["a1"], rows["b1"] = [ready("m")], [ready("m", "UNAVAILABLE")]
+    monkeypatch.setattr(catalog, "STALE_S", 0.0)
+    await plane.infer(InferRequest("m"))  # by the old view, which is read again meanwhile
+    await plane._catalog._background
+    assert (await plane.infer(InferRequest("m"))).version == "a1"
+    rows["a1"], rows["b1"] = [], []
+    await plane._catalog.refresh()
+    with pytest.raises(NotFoundError, match="'m' is not found; available: none yet"):
+        await plane.infer(InferRequest("m"))
+    assert asked_everywhere(handles) % 2 == 0
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/tmp/x", "a/b", "..\\x"])
+async def test_a_path_is_no_name_of_a_model(build, name):
+    plane, handles = build(controlled="a", a=[replica("a1")])
+    for change in (plane.load(name, {}), plane.unload(name, False)):
+        with pytest.raises(InvalidRequestError, match="it must be a single path segment"):
+            await change
+    assert handles["a"].broadcasts == []
+
+
+async def test_only_the_start_of_a_sequence_is_tried_on_another_replica(build):
+    for sequence, calls in (
+        (Sequence(7, start=True), 2),
+        (Sequence(7), 1),
+        (Sequence(7, end=True), 1),
+        (Sequence(), 2),
+    ):
+        plane, handles = build({"m": "a"}, a=[replica("a1", infer=silent)])
+        with pytest.raises(UnavailableError):
+            await plane.infer(InferRequest("m", sequence=sequence))
+        assert len(handles["a"].calls) == calls, sequence
 
 
 async def test_a_model_that_comes_later_is_found(build):
     rows = [ready("m")]
     plane, _ = build(a=[replica("a1", index=lambda: ("a1", list(rows)))])
     with pytest.raises(NotFoundError):
-        await plane.owner("late")
+        await plane._owner("late")
     rows.append(ready("late"))
-    assert (await plane.owner("late")).name == "a"
+    assert (await plane._owner("late")).name == "a"
 
 
 async def test_a_model_that_nobody_has_is_not_found_with_what_there_is(build):
@@ -94,7 +154,7 @@ async def test_a_model_that_nobody_has_is_not_found_with_what_there_is(build):
     for ask in (plane.metadata("none", 1), plane.config("none", 1), plane.infer(InferRequest("none"))):
         with pytest.raises(NotFoundError) as caught:
             await ask
-        assert caught.value.message == "Request for unknown model: 'none' is not found; there is: m, yolo"
+        assert caught.value.message == "Request for unknown model: 'none' is not found; available: m, yolo"
     with pytest.raises(NotFoundError):
         await anext(plane.stream(InferRequest("none")))
     assert await plane.model_ready("none", -1) is False
@@ -104,16 +164,16 @@ async def test_a_model_that_nobody_has_is_not_found_with_what_there_is(build):
 
 async def test_of_many_models_some_are_named(build):
     plane, _ = build(a=[replica("a1", *(ready(f"m{index:02}") for index in range(25)))])
-    with pytest.raises(NotFoundError, match=r"there is: m00, m01, .*, m19 and 5 more$"):
-        await plane.owner("none")
+    with pytest.raises(NotFoundError, match=r"available: m00, m01, .*, m19 and 5 more$"):
+        await plane._owner("none")
     plane, _ = build(a=[replica("a1")])
-    with pytest.raises(NotFoundError, match="there is: nothing yet"):
-        await plane.owner("none")
+    with pytest.raises(NotFoundError, match="available: none yet"):
+        await plane._owner("none")
 
 
 async def test_callers_at_the_same_time_share_the_search(build):
     plane, handles = build(a=[replica("a1")])
-    answers = await asyncio.gather(*(plane.owner(f"none{index}") for index in range(50)), return_exceptions=True)
+    answers = await asyncio.gather(*(plane._owner(f"none{index}") for index in range(50)), return_exceptions=True)
     assert {type(answer) for answer in answers} == {NotFoundError}
     assert asked_everywhere(handles) <= 2
 
@@ -121,12 +181,12 @@ async def test_callers_at_the_same_time_share_the_search(build):
 async def test_a_deployment_that_is_silent_may_have_the_model(build):
     plane, handles = build({"yolo": "a"}, a=[replica("a1", ready("m"))], b=[])
     with pytest.raises(UnavailableError) as caught:
-        await plane.owner("none")
-    assert caught.value.message == "no replica of b is there to ask for 'none'"
-    assert (await plane.owner("m")).name == "a"  # what the others have is there all the same
+        await plane._owner("none")
+    assert caught.value.message == "model 'none' is not found, and b has no replica that could have it"
+    assert (await plane._owner("m")).name == "a"  # what the others have is there all the same
     assert await plane.model_ready("none", -1) is False
     handles["b"].replicas.append(replica("b1", ready("none")))
-    assert (await plane.owner("none")).name == "b"
+    assert (await plane._owner("none")).name == "b"
 
 
 async def test_requests_of_a_sequence_carry_its_name(build):
@@ -185,18 +245,24 @@ async def test_a_load_and_an_unload_reach_every_replica(build):
     plane, handles = build({"m": "a"}, a=[replica("a1"), replica("a2")])
     await plane.load("m", {"config": "{}"})
     await plane.unload("m", True)
-    first, second = [change for method, (change,) in handles["a"].broadcasts if method == "change"]
+    first, second = [arguments[0] for method, arguments in handles["a"].broadcasts if method == "change"]
     assert (first.model, first.action, dict(first.parameters)) == ("m", "load", {"config": "{}"})
     assert (second.model, second.action, second.dependents) == ("m", "unload", True)
     assert first.id != second.id
 
 
 async def test_an_unknown_model_is_loaded_where_models_can_be(build):
-    plane, handles = build(controlled="b", a=[replica("a1")], b=[replica("b1")])
+    rows = []
+
+    def change(wanted):
+        rows.append(ready(wanted.model))
+        return "b1", None
+
+    taking = replica("b1", change=change, index=lambda: ("b1", list(rows)))
+    plane, handles = build(controlled="b", a=[replica("a1")], b=[taking])
     await plane.load("whole", {"config": "{}", "file:1/model.py": b"x"})
-    assert [method for method, _ in handles["b"].broadcasts] == ["index", "change"]
+    assert [method for method, _ in handles["b"].broadcasts] == ["index", "change", "index"]
     assert (await plane.infer(InferRequest("whole"))).version == "b1"
-    assert asked_everywhere(handles) == 2  # its owner is known from the load
 
 
 async def test_an_unknown_model_is_loaded_nowhere_without_model_control(build):
@@ -227,7 +293,7 @@ async def test_a_load_that_fails_does_not_make_an_owner(build):
     with pytest.raises(ForbiddenError, match="polling"):
         await plane.load("new", {})
     with pytest.raises(NotFoundError):
-        await plane.owner("new")
+        await plane._owner("new")
 
 
 async def test_a_replica_that_dies_during_a_load_is_no_success(build):
@@ -238,8 +304,8 @@ async def test_a_replica_that_dies_during_a_load_is_no_success(build):
 
 async def test_a_deployment_whose_replicas_all_fail_is_silent_too(build):
     plane, _ = build(a=[replica("a1")], b=[replica("b1", index=silent), replica("b2", index=silent)])
-    with pytest.raises(UnavailableError, match="no replica of b is there"):
-        await plane.owner("of-b")
+    with pytest.raises(UnavailableError, match="b has no replica that could have it"):
+        await plane._owner("of-b")
 
 
 @pytest.mark.parametrize("other", ["READY", "UNAVAILABLE"])

@@ -94,9 +94,14 @@ class Handle:
         return await anext(Stream([outcome]))
 
 
-def upstream(*outcomes):
+def upstream(*outcomes, crashed=()):
+    """An upstream over these outcomes; `crashed` are the actors that crashed of their own."""
+
+    async def has_crashed(actor_id):
+        return actor_id in crashed
+
     handle = Handle(*outcomes)
-    return Upstream("vision", handle), handle
+    return Upstream("vision", handle, crashed=has_crashed), handle
 
 
 async def collect(answers, into):
@@ -125,6 +130,25 @@ async def test_there_is_no_third_try(death):
         await vision.call("infer")
     assert caught.value.message in GONE_MESSAGES
     assert len(handle.calls) == 2
+
+
+CRASH = ActorUnavailableError("gone", b"x" * 16)
+
+
+async def test_a_request_that_crashed_a_replica_is_not_tried_on_another():
+    vision, handle = upstream(CRASH, [CRASH], "never", crashed=[CRASH.actor_id])
+    for call in (vision.call("infer"), anext(vision.stream("stream"))):
+        with pytest.raises(UnavailableError, match=GONE_MESSAGES[0]):
+            await call
+    assert [call[0] for call in handle.calls] == ["infer", "stream"]
+
+
+async def test_a_call_that_must_not_run_twice_is_not_tried_again():
+    vision, handle = upstream(ActorDiedError(), [ActorDiedError()], "never")
+    for call in (vision.call("infer", retry=False), anext(vision.stream("stream", retry=False))):
+        with pytest.raises(UnavailableError, match=GONE_MESSAGES[0]):
+            await call
+    assert [call[0] for call in handle.calls] == ["infer", "stream"]
 
 
 @pytest.mark.parametrize("problem", ANSWERS, ids=name_of)

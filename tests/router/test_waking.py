@@ -98,8 +98,12 @@ def later(delay_s, found):
     return future
 
 
+async def never_crashed(_actor_id):
+    return False
+
+
 async def ask(handle, way, wake_timeout_s=WAKE_S, deadline_s=60.0):
-    model = Upstream("demo-llm", handle, wake_timeout_s)
+    model = Upstream("demo-llm", handle, wake_timeout_s, crashed=never_crashed)
     if way == "call":
         return await model.call("infer", deadline=time.time() + deadline_s)
     (found,) = [answer async for answer in model.stream("infer", deadline=time.time() + deadline_s)]

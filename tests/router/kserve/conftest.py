@@ -34,7 +34,7 @@ class Plane:
         if self.problem:
             raise self.problem
         if model != "echo":
-            raise NotFoundError(f"Request for unknown model: '{model}' is not found; there is: echo")
+            raise NotFoundError(f"Request for unknown model: '{model}' is not found; available: echo")
 
     def _given(self, asked):
         self._require(asked.model)
@@ -80,6 +80,10 @@ class Plane:
     async def config(self, model, version):
         self._require(model)
         return {"name": model, "max_batch_size": self.max_batch_size}
+
+    async def signature(self, model, version):
+        config = await self.config(model, version)
+        return await self.metadata(model, version), config["max_batch_size"] > 0
 
     async def statistics(self, model, version):
         self._require(model or "echo")

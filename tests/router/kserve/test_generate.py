@@ -62,7 +62,7 @@ async def test_fields_are_inputs_by_the_models_own_metadata(client, plane, max_b
         ({"text": None}, "the data of input 'text' has values that are not BYTES"),
         ({"count": "1"}, "the data of input 'count' has values that are not INT32"),
         ({"count": {"a": 1}}, "Unable to parse 'count': generate takes a value or a flat list of values"),
-        ({"count": 2**31}, "beyond INT32"),
+        ({"count": 2**31}, "out of range for INT32"),
         ({"text": "a", "id": 1}, "Unable to parse 'id': it must be a string"),
         ({"text": "a", "id": "a\0"}, "'id' must be valid UTF-8 without zero bytes"),
         ({"text": "a", "parameters": [1]}, "Unable to parse 'parameters': it must be an object"),
@@ -85,7 +85,7 @@ async def test_bodies_paths_and_deadlines_are_checked_as_everywhere(client, end)
     for body in (b"", b"{", b"\xff"):
         assert "failed to parse" in error_of(await client.post(f"{ECHO}/{end}", content=body), 400)
     late = await client.post(f"{ECHO}/{end}", json={}, headers={"x-request-timeout-s": "0"})
-    assert "no number of seconds above 0" in error_of(late, 400)
+    assert "must be a number of seconds greater than 0" in error_of(late, 400)
     assert "unknown model: 'none'" in error_of(await client.post(f"/v2/models/none/{end}", json={}), 404)
     assert error_of(await client.post(f"{ECHO}/versions/x/{end}", json={}), 404) == "Not Found"
 

@@ -178,7 +178,7 @@ async def test_a_stream_answers_its_requests_and_is_refused_as_a_whole(service, 
     accepted = context()
     answers = [answer async for answer in service().ModelStreamInfer(requests(), accepted)]
     found = {answer.infer_response.id: answer.error_message for answer in answers}
-    assert found == {"a": "", "b": "Request for unknown model: 'none' is not found; there is: echo"}
+    assert found == {"a": "", "b": "Request for unknown model: 'none' is not found; available: echo"}
     assert accepted.code is None
     refused = context(x_request_timeout_s="0")
     assert [answer async for answer in service().ModelStreamInfer(requests(), refused)] == []

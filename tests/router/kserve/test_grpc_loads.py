@@ -39,14 +39,14 @@ async def test_a_load_brings_a_configuration_as_text_and_files_as_bytes(ask, pla
 @pytest.mark.parametrize(
     ("name", "kind", "value", "message"),
     [
-        ("config", "bytes_param", b"{}", "parameter 'config' of a load is no string_param"),
-        ("config", "bool_param", True, "parameter 'config' of a load is no string_param"),
-        ("config", None, None, "parameter 'config' of a load is no string_param"),
-        ("file:1/m", "string_param", "YQ==", "parameter 'file:1/m' of a load is no bytes_param"),
-        ("file:1/m", "int64_param", 1, "parameter 'file:1/m' of a load is no bytes_param"),
-        ("file:1/m", None, None, "parameter 'file:1/m' of a load is no bytes_param"),
-        ("file", "bytes_param", b"", "parameter 'file' of a load is unknown: there is 'config' and 'file:…'"),
-        ("Config", "string_param", "{}", "parameter 'Config' of a load is unknown: there is 'config' and 'file:…'"),
+        ("config", "bytes_param", b"{}", "load parameter 'config' must be a string_param"),
+        ("config", "bool_param", True, "load parameter 'config' must be a string_param"),
+        ("config", None, None, "load parameter 'config' must be a string_param"),
+        ("file:1/m", "string_param", "YQ==", "load parameter 'file:1/m' must be a bytes_param"),
+        ("file:1/m", "int64_param", 1, "load parameter 'file:1/m' must be a bytes_param"),
+        ("file:1/m", None, None, "load parameter 'file:1/m' must be a bytes_param"),
+        ("file", "bytes_param", b"", "unknown load parameter 'file'; known are 'config' and 'file:<path>'"),
+        ("Config", "string_param", "{}", "unknown load parameter 'Config'; known are 'config' and 'file:<path>'"),
         ("file:\0", "bytes_param", b"", "a parameter's name must be valid UTF-8 without zero bytes"),
     ],
 )

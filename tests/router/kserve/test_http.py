@@ -23,7 +23,7 @@ from serve_app.types.tensors import InferAnswer
 
 ECHO = "/v2/models/echo"
 INPUT = {"name": "x", "datatype": "INT32", "shape": [2], "data": [1, 2]}
-NOT_FOUND = "Request for unknown model: 'none' is not found; there is: echo"
+NOT_FOUND = "Request for unknown model: 'none' is not found; available: echo"
 HEADER = "Inference-Header-Content-Length"
 
 
@@ -167,10 +167,14 @@ async def test_a_raw_binary_request_is_the_models_one_input(client, plane, max_b
         ({"content": b"{}", "headers": {HEADER: "3"}}, 400, "inference header size should be in range (0, 2), got: 3"),
         ({"content": b"{}", "headers": {"content-encoding": "gzip"}}, 400, "the body is not valid gzip data"),
         ({"content": b"{}", "headers": {"content-encoding": "br"}}, 501, "Unsupported compression type 'br'"),
-        ({"content": b"abc", "headers": {HEADER: "0"}}, 400, "the body has 3 bytes, which is no whole input 'x'"),
-        ({"content": gzip.compress(bytes(2 << 20)), "headers": {"content-encoding": "gzip"}}, 413, "over the limit"),
-        ({"json": {"inputs": [INPUT]}, "headers": {"x-request-timeout-s": "no"}}, 400, "x-request-timeout-s: 'no'"),
-        ({"content": json.dumps({"inputs": [INPUT | {"name": "\ud800"}]})}, 400, "'name' holds characters"),
+        ({"content": b"abc", "headers": {HEADER: "0"}}, 400, "the body has 3 bytes, which doesn't fit input 'x'"),
+        (
+            {"content": gzip.compress(bytes(2 << 20)), "headers": {"content-encoding": "gzip"}},
+            413,
+            "larger than the limit",
+        ),
+        ({"json": {"inputs": [INPUT]}, "headers": {"x-request-timeout-s": "no"}}, 400, "greater than 0, got 'no'"),
+        ({"content": json.dumps({"inputs": [INPUT | {"name": "\ud800"}]})}, 400, "'name' must be valid UTF-8"),
         ({"json": {"inputs": [INPUT, INPUT]}}, 400, "input 'x' already exists in request"),
     ],
 )
@@ -252,7 +256,7 @@ async def test_models_are_loaded_and_unloaded(client, plane):
     ("action", "sent", "message"),
     [
         ("load", {"parameters": None}, "Unable to parse 'parameters': it must be an object"),
-        ("load", {"parameters": {"x": "y"}}, "parameter 'x' of a load is unknown"),
+        ("load", {"parameters": {"x": "y"}}, "unknown load parameter 'x'"),
         ("load", [], "it is not an object"),
         ("unload", {"parameters": []}, "Unable to parse 'unload_dependents': it must be true or false"),
         ("unload", {"parameters": {"unload_dependents": 1}}, "Unable to parse 'unload_dependents'"),

@@ -133,7 +133,7 @@ def test_shared_memory_is_unsupported_in_both_directions():
     assert "input 'x' is in shared memory" in refusal_of(made, UnsupportedError)
     made = message()
     made.outputs.add(name="y").parameters["shared_memory_region"].string_param = "r"
-    assert "output 'y' is asked for in shared memory" in refusal_of(made, UnsupportedError)
+    assert "output 'y' is requested in shared memory" in refusal_of(made, UnsupportedError)
 
 
 @pytest.mark.parametrize(("text", "version"), [("", -1), ("1", 1), ("007", 7), (str(2**63 - 1), 2**63 - 1)])
@@ -175,7 +175,7 @@ def test_parameters_with_a_meaning_are_not_handed_to_the_model(monkeypatch):
     [
         ("mine", None, None, "parameter 'mine' has no value"),
         ("mine", "uint64_param", 2**63, "parameter 'mine' doesn't fit into 64 bits"),
-        ("mine", "string_param", "a\0", "parameter 'mine' holds characters"),
+        ("mine", "string_param", "a\0", "parameter 'mine' must be valid UTF-8"),
         ("triton_x", "bool_param", True, "parameter keys starting with 'triton_' are reserved"),
         ("sequence_id", "int64_param", -1, "Unable to parse 'sequence_id'"),
         ("sequence_id", "bool_param", True, "Unable to parse 'sequence_id'"),

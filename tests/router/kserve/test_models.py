@@ -28,19 +28,19 @@ def test_parameters_are_an_object(parameters):
 def test_a_parameter_that_means_nothing_is_named(name):
     with pytest.raises(InvalidRequestError) as caught:
         load_parameters({name: "x"})
-    assert caught.value.message == f"parameter '{name}' of a load is unknown: there is 'config' and 'file:…'"
+    assert caught.value.message == f"unknown load parameter '{name}'; known are 'config' and 'file:<path>'"
 
 
 @pytest.mark.parametrize("value", [None, 1, True, [], {"name": "x"}, 1.5])
 @pytest.mark.parametrize("name", ["config", "file:1/model.py"])
 def test_a_value_is_text(name, value):
-    with pytest.raises(InvalidRequestError, match=f"parameter '{name}' of a load is no text"):
+    with pytest.raises(InvalidRequestError, match=f"load parameter '{name}' must be a string"):
         load_parameters({name: value})
 
 
 @pytest.mark.parametrize("text", ["a", "abc", "YQ", "YQ==YQ==", "Y Q=", "YQ==\n", "a-_b", "===="])
 def test_a_file_that_is_no_base64_is_refused(text):
-    with pytest.raises(InvalidRequestError, match=r"parameter 'file:1/model\.py' is no base64"):
+    with pytest.raises(InvalidRequestError, match=r"load parameter 'file:1/model\.py' is not valid base64"):
         load_parameters({"file:1/model.py": text})
 
 
@@ -54,5 +54,5 @@ def test_what_cannot_be_passed_on_is_refused_in_names_and_values(text):
 
 @pytest.mark.parametrize("text", ["é", "YQ==ü", "\ud800"])
 def test_a_file_that_is_not_even_ascii_is_refused(text):
-    with pytest.raises(InvalidRequestError, match="is no base64"):
+    with pytest.raises(InvalidRequestError, match="is not valid base64"):
         load_parameters({"file:1/model.py": text})

@@ -138,7 +138,7 @@ async def test_a_request_that_makes_no_sense_fails_alone_and_reaches_nobody(plan
     answers = await answers_of(plane, message("a"), wrong, message("b", model="none"), message("c"))
     assert sorted(rows(answers)) == [
         ("a", "", True),
-        ("b", "Request for unknown model: 'none' is not found; there is: echo", True),
+        ("b", "Request for unknown model: 'none' is not found; available: echo", True),
         ("c", "", True),
         ("wrong", "invalid datatype for input x", True),
     ]

@@ -23,15 +23,15 @@ def test_everything_that_can_be_said():
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("conf=-0.1", "conf=-0.1 is not between 0.0 and 1.0"),
-        ("conf=inf", "conf=inf is not between"),
-        ("iou=", "iou='' is not a number"),
-        ("max_det=0", "max_det=0 is not between 1 and 100"),
-        ("max_det=101", "max_det=101 is not between 1 and 100"),
-        ("classes=", "is not a list of class numbers"),
-        ("classes=1,-2", "is not a list of class numbers"),
-        ("classes=" + "9" * 5000, "is not a list of class numbers"),
-        ("classes=²", "is not a list of class numbers"),
+        ("conf=-0.1", "conf must be between 0.0 and 1.0, got -0.1"),
+        ("conf=inf", "conf must be between 0.0 and 1.0, got inf"),
+        ("iou=", "iou must be a number, got ''"),
+        ("max_det=0", "max_det must be between 1 and 100, got 0"),
+        ("max_det=101", "max_det must be between 1 and 100, got 101"),
+        ("classes=", "classes must be a list of class numbers such as 0,2, got"),
+        ("classes=1,-2", "classes must be a list of class numbers such as 0,2, got"),
+        ("classes=" + "9" * 5000, "classes must be a list of class numbers such as 0,2, got"),
+        ("classes=²", "classes must be a list of class numbers such as 0,2, got"),
     ],
 )
 def test_what_makes_no_sense_is_named(query, message):
