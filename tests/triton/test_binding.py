@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from serve_app.errors import DeadlineExceededError, EngineError, InvalidRequestError, UnsupportedError
-from serve_app.triton import binding, requests
+from serve_app.triton import binding, conversion
 from serve_app.triton.protocol import Protocol
 from serve_app.types.tensors import InferRequest, Tensor
 
@@ -41,7 +41,7 @@ def faked_package(monkeypatch):
         MemoryBuffer=lambda *fields: fields,
         Tensor=lambda *fields: fields,
     )
-    for module in (binding, requests):
+    for module in (binding, conversion):
         monkeypatch.setattr(module, "find_tritonserver", lambda: package)
     monkeypatch.setattr(binding, "translations", binding.translations.__wrapped__)
     return package
@@ -59,7 +59,7 @@ def test_data_types_that_are_no_python_enum_are_found_by_name_with_a_faked_packa
     model = SimpleNamespace(create_request=lambda **given: SimpleNamespace(**given))
     picture = np.arange(4, dtype=np.uint8)
     asked = InferRequest("m", inputs=(Tensor("x", "UINT8", (4,), picture.tobytes()),))
-    data_type, shape, _ = requests.create_request(model, asked, 0).inputs["x"]
+    data_type, shape, _ = conversion.create_request(model, asked, 0).inputs["x"]
     assert (data_type, shape) == ("the type", (4,))
 
 

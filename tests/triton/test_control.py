@@ -8,7 +8,7 @@ import pytest
 
 from serve_app.errors import ForbiddenError, ModelLoadError, NotFoundError
 from serve_app.triton import control
-from serve_app.triton.control import ModelControl
+from serve_app.triton.control import REFUSALS, ModelControl
 from serve_app.types.changes import ModelChange
 
 BROKEN = "raise ValueError('no engine')"
@@ -131,7 +131,8 @@ async def test_a_model_is_loaded_and_unloaded_and_the_latest_change_is_recorded(
 async def test_changes_are_forbidden_without_explicit_control(engine, store, calls, mode, change):
     with pytest.raises(ForbiddenError) as caught:
         await ModelControl(engine, mode, store).apply(change)
-    assert caught.value.message == "explicit model load / unload is not allowed if polling is enabled"
+    assert caught.value.message == REFUSALS[mode]
+    assert caught.value.message.startswith("explicit model load / unload is not allowed")
     assert (calls.made, store.changes(), store.version()) == ([], [], b"")
 
 
@@ -193,7 +194,7 @@ async def test_a_change_that_fails_is_told_and_does_not_keep_the_others(engine, 
         store.record(change)
     await explicit.catch_up()
     assert warnings() == [
-        "load of model 'bad', asked for earlier: failed to load 'bad', Internal: ValueError: no engine",
+        "load of model 'bad', made on another replica, failed: failed to load 'bad', Internal: ValueError: no engine",
         "load of model 'nobody', asked for earlier: "
         "failed to load 'nobody', failed to poll from model repository",
     ]  # fmt: skip

@@ -3,6 +3,7 @@
 import asyncio
 
 import numpy as np
+import psutil
 import pytest
 
 from serve_app.errors import (
@@ -238,8 +239,34 @@ class TritonPythonModel:
 """
 
 
-def test_stopping_twice_is_harmless(repository, running):
+async def test_an_engine_that_is_stopped_says_so_and_can_be_stopped_again(repository, running):
     repository.add("one")
     engine = running()
     engine.stop()
     engine.stop()
+    calls = (
+        engine.index, engine.metrics, engine.server_metadata, engine.require_health, engine.poll,
+        lambda: engine.load("one"), lambda: engine.unload("one"), lambda: engine.model("one"),
+    )  # fmt: skip
+    for call in calls:
+        with pytest.raises(UnavailableError, match="the Triton server is stopping"):
+            call()
+    with pytest.raises(UnavailableError, match="the Triton server is stopping"):
+        await engine.infer("one", number(1))
+
+
+@pytest.mark.parametrize("fails", ["_require_no_failure", "_prove_python_backend"])
+def test_a_start_that_fails_leaves_no_server_and_no_process_behind(repository, monkeypatch, fails):
+    repository.add("one")
+    engine = engine_over(repository)
+    before = psutil.Process().children(recursive=True)
+
+    def fail():
+        raise EngineError("the proof failed")
+
+    monkeypatch.setattr(engine, fails, fail)
+    with pytest.raises(EngineError, match="the proof failed"):
+        engine.start()
+    assert [child for child in psutil.Process().children(recursive=True) if child not in before] == []
+    with pytest.raises(UnavailableError, match="the Triton server is stopping"):
+        engine.index()

@@ -29,13 +29,13 @@ def test_the_steps_of_an_ensemble_come_with_it(repository):
 
 def test_a_step_that_is_missing_is_named(repository):
     repository.add("one").add_ensemble("both", "one", "two")
-    with pytest.raises(ModelLoadError, match="model 'both': its step 'two' is not in"):
+    with pytest.raises(ModelLoadError, match="model 'both': its ensemble step 'two' is not in"):
         selected(repository)
 
 
 def test_a_pattern_that_matches_nothing_is_refused_with_what_there_is(repository):
     repository.add("one").add("two")
-    with pytest.raises(ConfigurationError, match=r"no model matches 'three' in .*; there is: one, two"):
+    with pytest.raises(ConfigurationError, match=r"no model matches 'three' in .*; available: one, two"):
         selected(repository, "three")
 
 
@@ -46,7 +46,7 @@ def test_a_config_that_can_not_be_parsed_is_told_with_its_file_and_place(reposit
 
 
 def test_a_missing_repository_says_how_to_make_one(tmp_path):
-    with pytest.raises(ConfigurationError, match="nowhere: no such folder; `make models` builds it"):
+    with pytest.raises(ConfigurationError, match="nowhere does not exist; run `make models` to build it"):
         ModelRepository(tmp_path / "nowhere", ["*"], [])
 
 

@@ -14,6 +14,7 @@ from serve_app.errors import (
     ServeAppError,
     UnavailableError,
 )
+from serve_app.triton.embedded import AsyncResponseIterator
 from serve_app.triton.protocol import Protocol
 from serve_app.types.tensors import InferRequest, RequestedOutput, Tensor, pack_elements
 
@@ -112,6 +113,20 @@ async def test_a_consumer_that_stops_listening_ends_the_model(protocol, how):
     assert numbers(await collect(protocol.stream(ask_numbers(2)))) == [0, 1]
 
 
+async def test_only_a_request_that_is_left_early_is_cancelled(protocol, monkeypatch):
+    cancelled = []
+    cancel = AsyncResponseIterator.cancel
+    monkeypatch.setattr(AsyncResponseIterator, "cancel", lambda self: (cancelled.append(self), cancel(self)))
+    await protocol.infer(ask_identity())
+    await collect(protocol.stream(ask_identity()))
+    await collect(protocol.stream(ask_numbers(2)))
+    assert cancelled == []
+    stream = protocol.stream(ask_numbers(2))
+    await anext(stream)
+    await stream.aclose()
+    assert len(cancelled) == 1
+
+
 async def test_a_caller_that_leaves_takes_its_request_out_of_the_queue(protocol):
     before = await order(protocol)
     first, second = (asyncio.create_task(protocol.infer(ask_slow(seconds))) for seconds in (0.5, 0))
@@ -130,14 +145,14 @@ async def test_a_deadline_that_is_over_is_told_without_asking_the_model(protocol
     before = await order(protocol)
     with pytest.raises(DeadlineExceededError) as caught:
         await order(protocol, deadline=time.time() - late_s)
-    assert caught.value.message == "the deadline passed before model 'slow' was reached"
+    assert caught.value.message == "the deadline passed before the request reached model 'slow'"
     assert await order(protocol) == before + 1
 
 
 async def test_a_deadline_that_passes_while_the_model_works_is_told(protocol):
     with pytest.raises(DeadlineExceededError) as caught:
         await protocol.infer(ask_slow(0.4, deadline=time.time() + 0.1))
-    assert caught.value.message == "the deadline passed while model 'slow' was at work"
+    assert caught.value.message == "the deadline passed while model 'slow' worked on the request"
     assert await order(protocol, deadline=time.time() + 60)
 
 
@@ -158,7 +173,9 @@ async def test_a_deadline_that_passes_ends_a_stream_and_its_model(protocol):
         async for answer in protocol.stream(ask_numbers(*FOR_MINUTES, deadline=time.time() + 0.5)):
             answers.append(answer)
 
-    with pytest.raises(DeadlineExceededError, match="the deadline passed while model 'decoupled' was at work"):
+    with pytest.raises(
+        DeadlineExceededError, match="the deadline passed while model 'decoupled' worked on the request"
+    ):
         await listen()
     assert numbers(answers) == list(range(len(answers)))
     assert answers
@@ -176,7 +193,7 @@ async def test_a_consumer_that_is_busy_when_the_deadline_passes_is_told_and_not_
                 interrupted.append("the consumer's own work")
                 raise
 
-    with pytest.raises(DeadlineExceededError, match="the deadline passed before model 'decoupled' was reached"):
+    with pytest.raises(DeadlineExceededError, match="the deadline passed before the request reached model 'decoupled'"):
         await asyncio.create_task(listen())
     assert interrupted == []
 
