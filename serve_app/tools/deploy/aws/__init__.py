@@ -1,1 +1,1 @@
-"""The AWS account below the service: a cluster, its add-ons and a bucket, made step by step and taken away again."""
+"""Install the service on AWS, from an empty account to a running scenario, and remove it again."""

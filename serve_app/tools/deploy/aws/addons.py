@@ -1,96 +1,147 @@
-"""What runs in a cluster beside the service: Helm charts, the default disk, Karpenter's pools."""
+"""Add-ons that run in the cluster beside the service: Helm charts, the default disk class, Karpenter's node pools."""
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serve_app.tools.deploy.aws.calls import Calls
-from serve_app.tools.deploy.aws.charts import CHARTS, MONITORING, OPERATOR, Chart
-from serve_app.tools.deploy.aws.kube import Kube
-from serve_app.tools.deploy.aws.site import Site
+from serve_app.tools.deploy.aws.installation import Installation
+from serve_app.tools.deploy.aws.objects import ClusterObjects
+from serve_app.tools.deploy.aws.runner import Runner
 from serve_app.tools.deploy.scenarios.scenario import Scenario
 
-KARPENTER = "karpenter.sh/v1"
-CLASSES = "karpenter.k8s.aws/v1"
+KARPENTER_API = "karpenter.sh/v1"
+NODE_CLASS_API = "karpenter.k8s.aws/v1"
 NODES_TIMEOUT_S = 1800
 VOLUMES_TIMEOUT_S = 300
+SYSTEM, MONITORING, OPERATOR = "kube-system", "monitoring", "kuberay-system"
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """`values` is a file of kuberay/cluster/helm; an oci:// repository includes the chart's name."""
+
+    release: str
+    version: str
+    repository: str
+    namespace: str
+    has_values: bool = True
+
+    @property
+    def values(self) -> str | None:
+        return f"helm/{self.release}.yaml" if self.has_values else None
+
+    @property
+    def source(self) -> list[str]:
+        oci = self.repository.startswith("oci://")
+        return [self.repository] if oci else [self.release, "--repo", self.repository]
+
+
+# In this order: the others use the kinds that Prometheus's and Karpenter's charts define.
+KARPENTER_CHARTS = "oci://public.ecr.aws/karpenter"
+CHARTS = (
+    Chart("aws-load-balancer-controller", "3.6.0", "https://aws.github.io/eks-charts", SYSTEM),
+    Chart("kube-prometheus-stack", "88.6.2", "https://prometheus-community.github.io/helm-charts", MONITORING),
+    Chart("karpenter-crd", "1.15.0", f"{KARPENTER_CHARTS}/karpenter-crd", SYSTEM, has_values=False),
+    Chart("karpenter", "1.15.0", f"{KARPENTER_CHARTS}/karpenter", SYSTEM),
+    Chart("nvidia-device-plugin", "0.19.3", "https://nvidia.github.io/k8s-device-plugin", SYSTEM),
+    Chart("dcgm-exporter", "4.8.3", "https://nvidia.github.io/dcgm-exporter/helm-charts", MONITORING),
+    Chart("kuberay-operator", "1.7.0", "https://ray-project.github.io/kuberay-helm", OPERATOR),
+)
 
 
 class AddOns:
-    def __init__(self, calls: Calls, kube: Kube, site: Site, scenario: Scenario, kubeconfig: Path) -> None:
-        self._calls = calls
-        self._kube = kube
-        self._site = site
+    def __init__(
+        self,
+        runner: Runner,
+        objects: ClusterObjects,
+        installation: Installation,
+        scenario: Scenario,
+        kubeconfig: Path,
+    ) -> None:
+        self._runner = runner
+        self._objects = objects
+        self._installation = installation
         self._scenario = scenario
-        self._kubeconfig = f"--kubeconfig={kubeconfig}"
+        self._kubeconfig = kubeconfig
 
-    def install(self, description: dict[str, Any]) -> None:
-        self._kube.apply_text(self._site.read("storageclass.gp3.yaml"))
+    def install(self, vpc: str) -> None:
+        self._objects.apply_yaml(self._installation.read("storageclass.gp3.yaml"))
         for chart in CHARTS:
-            self._mend(chart)
-            self._upgrade(chart, description)
-        self._kube.apply_text(self._site.read("karpenter.nodeclasses.yaml"))
-        self._kube.apply_text(self._site.read("karpenter.nodepools.yaml"))
+            self._repair(chart)
+            self._upgrade(chart, vpc)
+        self._objects.apply_yaml(self._installation.read("karpenter.nodeclasses.yaml"))
+        self._objects.apply_yaml(self._installation.read("karpenter.nodepools.yaml"))
 
-    def end_nodes(self) -> None:
-        """While Karpenter runs: it ends the machines of a pool that is deleted; without it they run and cost on."""
-        self._kube.delete_all(KARPENTER, "NodePool")
-        self._calls.wait(
-            "Karpenter has ended its nodes", lambda: not self._kube.names(KARPENTER, "NodeClaim"), NODES_TIMEOUT_S
-        )
-        self._kube.delete_all(CLASSES, "EC2NodeClass")
-        self._calls.wait(
-            "its instance profiles are gone", lambda: not self._kube.names(CLASSES, "EC2NodeClass"), NODES_TIMEOUT_S
+    def delete_nodes(self) -> None:
+        """Before Karpenter is uninstalled, as only Karpenter terminates the instances of a deleted pool."""
+        self._delete_and_wait(KARPENTER_API, "NodePool", "NodeClaim", "Karpenter has terminated its nodes")
+        self._delete_and_wait(
+            NODE_CLASS_API, "EC2NodeClass", "EC2NodeClass", "Karpenter has deleted its instance profiles"
         )
 
     def uninstall(self, namespaces: Sequence[str]) -> None:
-        """Last first; then the disks, those of `namespaces` too, while the driver that deletes them is still there."""
+        """Charts in reverse order, then the disks claimed in `namespaces`, while the driver that deletes them runs."""
         for chart in reversed(CHARTS):
-            if self._calls.rehearsal or self._status(chart):
-                argv = ["helm", "uninstall", chart.release, f"--namespace={self._namespace(chart)}", "--wait"]
-                self._calls.run([*argv, self._kubeconfig])
-        spaces = (self._scenario.monitoring_namespace, *namespaces)
-        for namespace in spaces:
-            self._kube.delete_all("v1", "PersistentVolumeClaim", namespace)
-        disks = ", ".join(self._kube.disks(spaces)) or f"of {' and '.join(spaces)}"
-        self._calls.wait(f"the disks {disks} are gone", lambda: not self._kube.disks(spaces), VOLUMES_TIMEOUT_S)
+            if self._runner.dry_run or self._status(chart):
+                self._helm("uninstall", chart, "--wait")
+        claiming = (self._scenario.monitoring_namespace, *namespaces)
+        for namespace in claiming:
+            self._objects.delete_all("v1", "PersistentVolumeClaim", namespace)
+        disks = ", ".join(self._disks(claiming)) or f"of {' and '.join(claiming)}"
+        self._runner.wait(f"the disks {disks} are deleted", lambda: not self._disks(claiming), VOLUMES_TIMEOUT_S)
 
-    def _upgrade(self, chart: Chart, description: dict[str, Any]) -> None:
-        argv = ["helm", "upgrade", "--install", chart.release, *chart.source]
-        argv += [f"--version={chart.version}", f"--namespace={self._namespace(chart)}", "--create-namespace"]
-        argv += ["--wait", "--timeout=15m", self._kubeconfig, *self._settings(chart, description)]
-        if chart.values is None:
-            self._calls.run(argv)
-            return
-        told = f"kuberay/cluster/helm/{chart.values}"
-        self._calls.run([*argv, "--values=-"], self._site.read(f"helm/{chart.values}"), told)
+    def _delete_and_wait(self, api_version: str, kind: str, dependent: str, goal: str) -> None:
+        self._objects.delete_all(api_version, kind)
+        self._runner.wait(goal, lambda: not self._objects.list(api_version, dependent), NODES_TIMEOUT_S)
 
-    def _settings(self, chart: Chart, description: dict[str, Any]) -> list[str]:
+    def _disks(self, namespaces: Sequence[str]) -> list[str]:
+        """Disks that are deleted with their claims; a retained one is left alone."""
+        found = []
+        for volume in self._objects.list("v1", "PersistentVolume"):
+            claim = volume["spec"].get("claimRef") or {}
+            deleted = volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete"
+            if deleted and claim.get("namespace") in namespaces:
+                found.append(f"{volume['metadata']['name']} ({claim['namespace']}/{claim['name']})")
+        return found
+
+    def _upgrade(self, chart: Chart, vpc: str) -> None:
+        options = ["--create-namespace", "--wait", "--timeout=15m", f"--version={chart.version}"]
         if chart.release == "aws-load-balancer-controller":
-            return [f"--set=vpcId={description['resourcesVpcConfig']['vpcId']}"]
+            options.append(f"--set=vpcId={vpc}")
         if chart.release == "kuberay-operator":
-            return [f"--set=watchNamespace={{{self._scenario.namespace}}}"]
-        return []
+            options.append(f"--set=watchNamespace={{{self._scenario.namespace}}}")
+        argv = ["helm", "upgrade", "--install", chart.release, *chart.source, *self._cluster_options(chart), *options]
+        if chart.values:
+            values = self._installation.read(chart.values)
+            self._runner.run([*argv, "--values=-"], values, f"kuberay/cluster/{chart.values}")
+        else:
+            self._runner.run(argv)
 
-    def _mend(self, chart: Chart) -> None:
-        """A run that was killed leaves a release `pending`, which Helm doesn't touch again by itself."""
+    def _repair(self, chart: Chart) -> None:
+        """Helm refuses to upgrade a release that a killed run left pending."""
         status = self._status(chart)
-        where = [f"--namespace={self._namespace(chart)}", self._kubeconfig]
         if status == "pending-install":
-            self._calls.run(["helm", "uninstall", chart.release, "--wait", *where])
+            self._helm("uninstall", chart, "--wait")
         elif status in ("pending-upgrade", "pending-rollback"):
-            self._calls.run(["helm", "rollback", chart.release, "--wait", *where])
+            self._helm("rollback", chart, "--wait")
 
     def _status(self, chart: Chart) -> str:
-        """Empty where there is no such release."""
-        argv = ["helm", "status", chart.release, f"--namespace={self._namespace(chart)}", "--output=json"]
-        answer = self._calls.answer_of([*argv, self._kubeconfig])
+        """Empty where the release doesn't exist."""
+        argv = ["helm", "status", chart.release, *self._cluster_options(chart), "--output=json"]
         try:
-            return str(json.loads(answer or "{}").get("info", {}).get("status", ""))
+            return str(json.loads(self._runner.output(argv) or "{}").get("info", {}).get("status", ""))
         except ValueError:
             return ""
 
-    def _namespace(self, chart: Chart) -> str:
-        own = {MONITORING: self._scenario.monitoring_namespace, OPERATOR: self._scenario.operator_namespace}
-        return own.get(chart.namespace, chart.namespace)
+    def _helm(self, command: str, chart: Chart, *options: str) -> None:
+        self._runner.run(["helm", command, chart.release, *self._cluster_options(chart), *options])
+
+    def _cluster_options(self, chart: Chart) -> list[str]:
+        chosen = {MONITORING: self._scenario.monitoring_namespace, OPERATOR: self._scenario.operator_namespace}
+        return [f"--namespace={chosen.get(chart.namespace, chart.namespace)}", f"--kubeconfig={self._kubeconfig}"]
+
+
+def vpc_of(cluster: dict[str, Any]) -> str:
+    return str(cluster["resourcesVpcConfig"]["vpcId"])

@@ -1,14 +1,15 @@
-"""The model bucket: private, encrypted, versioned, over TLS only; made, or emptied and deleted where it is wanted."""
+"""The model bucket (private, encrypted, versioned, TLS only) and the IAM policy for pushing models to it."""
 
 import json
 from typing import Any
 
 from serve_app.errors import ConfigurationError
-from serve_app.tools.deploy.aws.calls import Calls
-from serve_app.tools.deploy.aws.site import Site
+from serve_app.tools.deploy.aws.installation import Installation
+from serve_app.tools.deploy.aws.runner import Runner
 
-GONE = ("404", "NoSuchBucket", "NotFound")
-BATCH = 1000  # what one delete_objects takes
+NO_BUCKET = ("404", "NoSuchBucket", "NotFound")
+NO_POLICY = ("NoSuchEntity",)
+KEYS_PER_REQUEST = 1000
 OLD_VERSIONS_DAYS = 30
 LIFECYCLE = {
     "Rules": [
@@ -21,96 +22,93 @@ LIFECYCLE = {
         }
     ]
 }
+PRIVATE = dict.fromkeys(("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True)
+ENCRYPTED = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": False}]}
 
 
-def make_bucket(calls: Calls, site: Site) -> None:
-    """Everything but its creation is said again at every run: it is the same, and half of it may be missing."""
-    name = site.bucket
-    if calls.ask("s3", "head_bucket", GONE, Bucket=name) is None:
-        # us-east-1 is the one region that S3 doesn't take as a place
-        place = {} if site.region == "us-east-1" else {"LocationConstraint": site.region}
-        create: dict[str, Any] = {"Bucket": name} | ({"CreateBucketConfiguration": place} if place else {})
-        calls.change("s3", "create_bucket", ("BucketAlreadyOwnedByYou",), **create)
-    closed = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
-    calls.change(
-        "s3", "put_public_access_block", Bucket=name, PublicAccessBlockConfiguration=dict.fromkeys(closed, True)
-    )
-    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": False}
-    calls.change("s3", "put_bucket_encryption", Bucket=name, ServerSideEncryptionConfiguration={"Rules": [rule]})
-    calls.change("s3", "put_bucket_versioning", Bucket=name, VersioningConfiguration={"Status": "Enabled"})
-    calls.change("s3", "put_bucket_lifecycle_configuration", Bucket=name, LifecycleConfiguration=LIFECYCLE)
-    policy = json.dumps(json.loads(site.read("iam.model-bucket.tls-only.json")))
-    calls.change("s3", "put_bucket_policy", Bucket=name, Policy=policy)
-    calls.change("s3", "put_bucket_tagging", Bucket=name, Tagging={"TagSet": site.tag_list})
-    make_writers_policy(calls, site)
+def create_bucket(runner: Runner, installation: Installation) -> None:
+    """Settings are written on every run, since an interrupted one may have written half of them."""
+    name = installation.bucket
+    if runner.get("s3", "head_bucket", NO_BUCKET, Bucket=name) is None:
+        create: dict[str, Any] = {"Bucket": name}
+        if installation.region != "us-east-1":  # which S3 refuses as a location
+            create["CreateBucketConfiguration"] = {"LocationConstraint": installation.region}
+        runner.change("s3", "create_bucket", ("BucketAlreadyOwnedByYou",), **create)
+    policy = json.dumps(json.loads(installation.read("iam.model-bucket.tls-only.json")))
+    settings: dict[str, dict[str, Any]] = {
+        "put_public_access_block": {"PublicAccessBlockConfiguration": PRIVATE},
+        "put_bucket_encryption": {"ServerSideEncryptionConfiguration": ENCRYPTED},
+        "put_bucket_versioning": {"VersioningConfiguration": {"Status": "Enabled"}},
+        "put_bucket_lifecycle_configuration": {"LifecycleConfiguration": LIFECYCLE},
+        "put_bucket_policy": {"Policy": policy},
+        "put_bucket_tagging": {"Tagging": {"TagSet": installation.tags}},
+    }
+    for operation, parameters in settings.items():
+        runner.change("s3", operation, Bucket=name, **parameters)
+    _put_writers_policy(runner, installation)
 
 
-def make_writers_policy(calls: Calls, site: Site) -> None:
-    """For whoever pushes models, people or CI: to be attached to their role. Pods get another, which only reads."""
-    arn = writers_arn(site)
-    wanted = json.loads(site.read("iam.model-bucket.write.json"))
-    found = calls.ask("iam", "get_policy", ("NoSuchEntity",), PolicyArn=arn)
-    if found is None:
-        calls.change(
+def delete_bucket(runner: Runner, installation: Installation) -> None:
+    """With every version of every object, and the policy for pushing to it."""
+    name = installation.bucket
+    if runner.dry_run:
+        runner.change("s3", "delete_objects", Bucket=name, Delete="every version of every object")
+    if runner.dry_run or runner.get("s3", "head_bucket", NO_BUCKET, Bucket=name) is not None:
+        _delete_objects(runner, name)
+        runner.change("s3", "delete_bucket", NO_BUCKET, Bucket=name)
+    _delete_writers_policy(runner, installation)
+
+
+def _delete_objects(runner: Runner, bucket: str) -> None:
+    for kind in ("Versions", "DeleteMarkers"):
+        found = runner.get_all("s3", "list_object_versions", kind, Bucket=bucket)
+        keys = [{"Key": version["Key"], "VersionId": version["VersionId"]} for version in found]
+        for start in range(0, len(keys), KEYS_PER_REQUEST):
+            batch = keys[start : start + KEYS_PER_REQUEST]
+            runner.say(f"deleting {len(batch)} of {len(keys)} object versions of {bucket}")
+            answer = runner.get("s3", "delete_objects", Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
+            for error in (answer or {}).get("Errors", []):
+                raise ConfigurationError(f"can't delete s3://{bucket}/{error['Key']}: {error['Code']}")
+
+
+def _put_writers_policy(runner: Runner, installation: Installation) -> None:
+    """To be attached to the roles of people and CI that push models; pods have a policy that only reads."""
+    arn = installation.writers_policy_arn
+    wanted = json.loads(installation.read("iam.model-bucket.write.json"))
+    policy = runner.get("iam", "get_policy", NO_POLICY, PolicyArn=arn)
+    if policy is None:
+        runner.change(
             "iam",
             "create_policy",
-            PolicyName=site.writers_policy,
+            PolicyName=installation.writers_policy,
             PolicyDocument=json.dumps(wanted),
-            Description=f"push models to {site.bucket}",
-            Tags=site.tag_list,
+            Description=f"push models to {installation.bucket}",
+            Tags=installation.tags,
         )
         return
-    version = calls.ask("iam", "get_policy_version", PolicyArn=arn, VersionId=found["Policy"]["DefaultVersionId"])
+    default = policy["Policy"]["DefaultVersionId"]
+    version = runner.get("iam", "get_policy_version", PolicyArn=arn, VersionId=default)
     if version is not None and version["PolicyVersion"]["Document"] != wanted:
-        _replace(calls, arn, json.dumps(wanted))
+        _delete_old_versions(runner, arn)  # IAM keeps at most five
+        runner.change(
+            "iam", "create_policy_version", PolicyArn=arn, PolicyDocument=json.dumps(wanted), SetAsDefault=True
+        )
 
 
-def writers_arn(site: Site) -> str:
-    return f"arn:{site.partition}:iam::{site.account}:policy/{site.writers_policy}"
+def _delete_writers_policy(runner: Runner, installation: Installation) -> None:
+    arn = installation.writers_policy_arn
+    policy = runner.get("iam", "get_policy", NO_POLICY, PolicyArn=arn)
+    if policy is None:
+        return
+    if policy["Policy"].get("AttachmentCount"):
+        raise ConfigurationError(
+            f"the policy {installation.writers_policy} is still attached: detach it from its roles and users"
+        )
+    _delete_old_versions(runner, arn)
+    runner.change("iam", "delete_policy", PolicyArn=arn)
 
 
-def _replace(calls: Calls, arn: str, document: str) -> None:
-    """IAM keeps five versions: those that aren't in force make room."""
-    _delete_old_versions(calls, arn)
-    calls.change("iam", "create_policy_version", PolicyArn=arn, PolicyDocument=document, SetAsDefault=True)
-
-
-def _delete_old_versions(calls: Calls, arn: str) -> None:
-    for version in calls.ask_all("iam", "list_policy_versions", "Versions", PolicyArn=arn):
+def _delete_old_versions(runner: Runner, arn: str) -> None:
+    for version in runner.get_all("iam", "list_policy_versions", "Versions", PolicyArn=arn):
         if not version["IsDefaultVersion"]:
-            calls.change("iam", "delete_policy_version", PolicyArn=arn, VersionId=version["VersionId"])
-
-
-def delete_writers_policy(calls: Calls, site: Site) -> None:
-    arn = writers_arn(site)
-    found = calls.ask("iam", "get_policy", ("NoSuchEntity",), PolicyArn=arn)
-    if found is None:
-        return
-    if found["Policy"].get("AttachmentCount"):
-        raise ConfigurationError(f"the policy {site.writers_policy} is still attached: detach it from roles and users")
-    _delete_old_versions(calls, arn)
-    calls.change("iam", "delete_policy", PolicyArn=arn)
-
-
-def delete_bucket(calls: Calls, site: Site) -> None:
-    """With every version of every object: that is what versioning keeps."""
-    name = site.bucket
-    if calls.rehearsal:
-        calls.change("s3", "delete_objects", Bucket=name, Delete="every version of every object")
-    elif calls.ask("s3", "head_bucket", GONE, Bucket=name) is None:
-        return
-    for kept in ("Versions", "DeleteMarkers"):
-        found = calls.ask_all("s3", "list_object_versions", kept, Bucket=name)
-        keys = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in found]
-        for start in range(0, len(keys), BATCH):
-            batch = keys[start : start + BATCH]
-            calls.say(f"{len(batch)} of {len(keys)} object versions of {name} are deleted")
-            _delete(calls, name, batch)
-    calls.change("s3", "delete_bucket", GONE, Bucket=name)
-
-
-def _delete(calls: Calls, name: str, batch: list[dict[str, str]]) -> None:
-    answer = calls.ask("s3", "delete_objects", Bucket=name, Delete={"Objects": batch, "Quiet": True})
-    if answer and answer.get("Errors"):
-        first = answer["Errors"][0]
-        raise ConfigurationError(f"s3://{name}/{first['Key']} can't be deleted: {first['Code']}")
+            runner.change("iam", "delete_policy_version", PolicyArn=arn, VersionId=version["VersionId"])

@@ -1,78 +1,74 @@
-"""What is looked at before anything is made: the tools, the account, and how many GPUs it may have."""
+"""Checks before anything is created: tool versions, and the account's quota of GPU instances."""
 
 import math
 import re
 import shutil
-from collections.abc import Iterator
 
 from serve_app.errors import ConfigurationError, ServeAppError
-from serve_app.tools.deploy.aws.calls import Calls
+from serve_app.tools.deploy.aws.runner import Runner
 from serve_app.tools.deploy.scenarios.scenario import Scenario
 
-# Each with the first version that knows what kuberay/cluster says; the links are where people get them.
+# Each with the first version that supports what kuberay/cluster uses.
 TOOLS = {
     "eksctl": (("eksctl", "version"), (0, 230), "https://eksctl.io/installation"),
     "helm": (("helm", "version", "--template={{.Version}}"), (3, 14), "https://helm.sh/docs/intro/install"),
 }
-# Service Quotas' codes of the vCPUs that may run at once, by the pools whose instances count.
+# Service Quotas' codes for running vCPUs, with the node pools whose instances count.
 QUOTAS = {
     "L-DB2E81BA": ("Running On-Demand G and VT instances", ("g5", "g6")),
     "L-417A185B": ("Running On-Demand P instances", ("p5",)),
 }
-SMALLEST = {"g5": 4, "g6": 4, "p5": 192}  # vCPUs of the smallest instance of a pool
+SMALLEST_VCPUS = {"g5": 4, "g6": 4, "p5": 192}  # of a pool's instances
 
 
-def check_tools(calls: Calls) -> None:
+def check_tools(runner: Runner) -> None:
     for tool, (argv, needed, link) in TOOLS.items():
-        if not calls.rehearsal and shutil.which(tool) is None:
-            raise ConfigurationError(f"{tool} is not on the PATH: {link} says how to install it")
-        answer = calls.answer_of(argv)
-        if calls.rehearsal:
+        if runner.dry_run:
+            runner.output(argv)
             continue
-        found = re.search(r"(\d+)\.(\d+)", answer or "")
+        if shutil.which(tool) is None:
+            raise ConfigurationError(f"{tool} is not on the PATH; install it: {link}")
+        found = re.search(r"(\d+)\.(\d+)", runner.output(argv) or "")
         if found is None:
-            raise ConfigurationError(f"`{' '.join(argv)}` tells no version: {link} says how to install {tool}")
+            raise ConfigurationError(f"`{' '.join(argv)}` prints no version; reinstall {tool}: {link}")
         if (int(found[1]), int(found[2])) < needed:
             raise ConfigurationError(
-                f"{tool} {found[0]} is too old, {'.'.join(map(str, needed))} is needed: {link} has a newer one"
+                f"{tool} must be {'.'.join(map(str, needed))} or newer, got {found[0]}; upgrade it: {link}"
             )
-        calls.say(f"{tool} {found[0]}")
+        runner.say(f"{tool} {found[0]}")
 
 
-def check_quotas(calls: Calls, scenario: Scenario) -> None:
-    """Warns only: nodes start as the scenario grows, and a quota can be raised while a cluster is made."""
+def warn_about_quotas(runner: Runner, scenario: Scenario) -> None:
+    """Warn only: GPU nodes start later, and the quota can be raised meanwhile."""
     for code, (name, pools) in QUOTAS.items():
-        first, most = vcpus(scenario, pools)
+        least, most = count_vcpus(scenario, pools)
         if not most:
             continue
         try:
-            answer = calls.ask("service-quotas", "get_service_quota", ServiceCode="ec2", QuotaCode=code)
-        except ServeAppError as problem:
-            calls.say(f"warning: the quota {name!r} is not known: {problem}")
+            answer = runner.get("service-quotas", "get_service_quota", ServiceCode="ec2", QuotaCode=code)
+        except ServeAppError as error:
+            runner.say(f"warning: can't read the quota {name!r}: {error}")
             continue
-        if answer is not None:
-            for line in warnings(name, code, answer["Quota"]["Value"], first, most):
-                calls.say(line)
+        if answer is not None and (quota := answer["Quota"]["Value"]) < most:
+            runner.say(_quota_warning(name, code, quota, least, most))
 
 
-def vcpus(scenario: Scenario, pools: tuple[str, ...]) -> tuple[float, float]:
-    """How many vCPUs of these pools a scenario starts with, and how many it grows to."""
-    first = most = 0.0
+def count_vcpus(scenario: Scenario, pools: tuple[str, ...]) -> tuple[float, float]:
+    """vCPUs of these pools with the scenario's least and most workers."""
+    least = most = 0.0
     for group in scenario.workers.values():
-        mine = [pool for pool in group.pools if pool in pools]
-        if mine:
-            size = max(min(SMALLEST[pool] for pool in mine), 2 ** math.ceil(math.log2(group.cpu)))
-            first, most = first + size * group.min, most + size * group.max
-    return first, most
+        sizes = [SMALLEST_VCPUS[pool] for pool in group.pools if pool in pools]
+        if sizes:
+            vcpus = max(min(sizes), 2 ** math.ceil(math.log2(group.cpu)))
+            least, most = least + vcpus * group.min, most + vcpus * group.max
+    return least, most
 
 
-def warnings(name: str, code: str, allowed: float, first: float, most: float) -> Iterator[str]:
-    if allowed >= most:
-        return
-    when = "can't start" if allowed < first else f"starts, and can't grow to the {most:g} that its max_replicas need"
-    yield f"warning: the account may run {allowed:g} vCPUs of {name!r}, the scenario begins with {first:g}: it {when}"
-    yield "  pods then stay Pending, and Karpenter's events and log say (kubectl get events -A | grep Vcpu):"
-    yield (
-        f"  VcpuLimitExceeded: You have requested more vCPU capacity than your current vCPU limit of {allowed:g} allows"
+def _quota_warning(name: str, code: str, quota: float, least: float, most: float) -> str:
+    effect = "it can't start" if quota < least else f"it starts, but can't scale to its maximum of {most:g}"
+    return (
+        f"warning: the quota {name!r} is {quota:g} vCPUs, the scenario starts with {least:g}: {effect}\n"
+        "  Pods over the quota stay Pending (kubectl get events -A | grep Vcpu):\n"
+        f"  VcpuLimitExceeded: You have requested more vCPU capacity than your current vCPU limit of {quota:g} allows\n"
+        f"  To raise it: https://console.aws.amazon.com/servicequotas/home/services/ec2/quotas/{code}"
     )
-    yield f"  ask for more: https://console.aws.amazon.com/servicequotas/home/services/ec2/quotas/{code}"

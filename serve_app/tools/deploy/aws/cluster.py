@@ -1,145 +1,142 @@
-"""The EKS cluster by eksctl: made whole, or completed where a run was cut off; EKS and its stacks say what is there."""
+"""The EKS cluster, made by eksctl: created whole, or completed where an earlier run left it unfinished."""
 
 from typing import Any
 
 import yaml
 
 from serve_app.errors import ConfigurationError
-from serve_app.tools.deploy.aws.calls import Calls
-from serve_app.tools.deploy.aws.site import Site
-from serve_app.tools.deploy.aws.stack import stack_status
+from serve_app.tools.deploy.aws.cloudformation import stack_status
+from serve_app.tools.deploy.aws.installation import Installation
+from serve_app.tools.deploy.aws.runner import Runner
 
 TIMEOUT_S = 1800
-GONE = ("ResourceNotFoundException",)
-FROM_INPUT = ("--config-file", "-")
-ANSWERS = ("ACTIVE", "UPDATING")  # when a cluster has an endpoint that answers
+NOT_FOUND = ("ResourceNotFoundException",)
+FILE = "kuberay/cluster/eksctl.yaml"
+ANSWERING = ("ACTIVE", "UPDATING")  # states in which the cluster's API can be reached
 
 
-def make_cluster(calls: Calls, site: Site, service_account: str, namespace: str) -> None:
-    config = cluster_config(site, service_account, namespace)
-    _make_room(calls, site)
-    status = status_of(calls, site)
+def create_cluster(runner: Runner, installation: Installation, service_account: str, namespace: str) -> None:
+    name, config = installation.cluster, cluster_config(installation, service_account, namespace)
+    _delete_orphaned_stack(runner, installation)
+    status = cluster_status(runner, installation)
     if status is None:
-        calls.run(["eksctl", "create", "cluster", *FROM_INPUT], yaml.safe_dump(config), "kuberay/cluster/eksctl.yaml")
-        status = status_of(calls, site)
+        _create(runner, "cluster", config, FILE)
+        status = cluster_status(runner, installation)
     if status == "FAILED":
         raise ConfigurationError(
-            f"the cluster {site.cluster} is FAILED: scripts/cleanup --from cluster removes it, then install again"
+            f"the cluster {name} is FAILED: delete it with `scripts/cleanup --from cluster`, then install again"
         )
     if status == "DELETING":
-        raise ConfigurationError(f"the cluster {site.cluster} is being deleted: run this again when it is gone")
-    calls.wait(f"the cluster {site.cluster} is ACTIVE", lambda: status_of(calls, site) == "ACTIVE", TIMEOUT_S)
-    complete_cluster(calls, site, config)
+        raise ConfigurationError(f"the cluster {name} is being deleted: install again when it is gone")
+    runner.wait(f"the cluster {name} is ACTIVE", lambda: cluster_status(runner, installation) == "ACTIVE", TIMEOUT_S)
+    if not runner.dry_run:
+        _create_missing_parts(runner, installation, config)
 
 
-def complete_cluster(calls: Calls, site: Site, config: dict[str, Any]) -> None:
-    """eksctl creates a cluster in parts; each that is missing is made by the command that makes it alone."""
-    if calls.rehearsal:  # `create cluster` makes all of them
+def delete_cluster(runner: Runner, installation: Installation) -> None:
+    """Also where only eksctl's stack is left, whose networks and addresses cost money."""
+    if not runner.dry_run and _is_deleted(runner, installation):
         return
-    addons = _addons(calls, site)
-    bound = {
-        (one["namespace"], one["serviceAccount"])
-        for one in calls.ask_all("eks", "list_pod_identity_associations", "associations", clusterName=site.cluster)
-    }
-    identities = config["iam"]["podIdentityAssociations"]
-    missing_addons = [one for one in config["addons"] if one["name"] not in addons]
-    missing_groups = [one for one in config["managedNodeGroups"] if not _has_group(calls, site, one["name"])]
-    missing = [one for one in identities if (one["namespace"], one["serviceAccountName"]) not in bound]
-    if missing_addons:
-        _create(calls, "addon", config | {"addons": missing_addons})
-    if missing_groups:
-        for group in missing_groups:
-            _end_group(calls, site, group["name"])
-        _create(calls, "nodegroup", config | {"managedNodeGroups": missing_groups})
-    if missing:
-        iam = config["iam"] | {"podIdentityAssociations": missing}
-        _create(calls, "podidentityassociation", config | {"iam": iam})
+    # Without eviction: all pods go, so disruption budgets would only hold up the nodes.
+    options = [f"--name={installation.cluster}", f"--region={installation.region}", "--wait"]
+    runner.run(["eksctl", "delete", "cluster", *options, "--disable-nodegroup-eviction"])
+    runner.wait(f"the cluster {installation.cluster} is deleted", lambda: _is_deleted(runner, installation), TIMEOUT_S)
 
 
-def delete_cluster(calls: Calls, site: Site) -> None:
-    """Also where only eksctl's stack is left: without the cluster it still has networks and addresses that cost."""
-    if not calls.rehearsal and _is_gone(calls, site):
-        return
-    # --disable-nodegroup-eviction: budgets of pods would hold up nodes that go with everything on them
-    calls.run(
-        [
-            "eksctl",
-            "delete",
-            "cluster",
-            f"--name={site.cluster}",
-            f"--region={site.region}",
-            "--wait",
-            "--disable-nodegroup-eviction",
-        ]
-    )
-    calls.wait(f"the cluster {site.cluster} is gone", lambda: _is_gone(calls, site), TIMEOUT_S)
-
-
-def cluster_config(site: Site, service_account: str, namespace: str) -> dict[str, Any]:
-    """eksctl.yaml, with the service's own namespace where a scenario has another."""
-    config: dict[str, Any] = yaml.safe_load(site.read("eksctl.yaml"))
+def cluster_config(installation: Installation, service_account: str, namespace: str) -> dict[str, Any]:
+    """eksctl.yaml, with the scenario's service account where it differs."""
+    config: dict[str, Any] = yaml.safe_load(installation.read("eksctl.yaml"))
     models = config["iam"]["podIdentityAssociations"][-1]
-    ours = {"namespace": namespace, "serviceAccountName": service_account}
-    if not ours.items() <= models.items():
-        del models["roleName"]  # of the committed service, which may be there as well: eksctl finds a name
-    models |= ours
+    wanted = {"namespace": namespace, "serviceAccountName": service_account}
+    if not wanted.items() <= models.items():
+        del models["roleName"]  # may be taken by the service of eksctl.yaml; eksctl generates a name
+    models |= wanted
     return config
 
 
-def description_of(calls: Calls, site: Site) -> dict[str, Any] | None:
-    answer = calls.ask("eks", "describe_cluster", GONE, name=site.cluster)
+def describe_cluster(runner: Runner, installation: Installation) -> dict[str, Any] | None:
+    answer = runner.get("eks", "describe_cluster", NOT_FOUND, name=installation.cluster)
     return dict(answer["cluster"]) if answer else None
 
 
-def status_of(calls: Calls, site: Site) -> str | None:
-    description = description_of(calls, site)
-    return str(description["status"]) if description else None
+def cluster_status(runner: Runner, installation: Installation) -> str | None:
+    cluster = describe_cluster(runner, installation)
+    return str(cluster["status"]) if cluster else None
 
 
-def _make_room(calls: Calls, site: Site) -> None:
-    """A stack whose cluster isn't there can't be gone on with, and holds the name: it goes first."""
-    calls.wait(f"the stack {site.cluster_stack} is at rest", lambda: _is_at_rest(calls, site), TIMEOUT_S)
-    stack = stack_status(calls, site.cluster_stack)
-    if stack is not None and status_of(calls, site) is None:
-        calls.say(f"the stack {site.cluster_stack} is {stack}, and there is no cluster: it is deleted and made anew")
-        delete_cluster(calls, site)
+def _create(runner: Runner, part: str, config: dict[str, Any], source: str = f"missing parts of {FILE}") -> None:
+    runner.run(["eksctl", "create", part, "--config-file", "-"], yaml.safe_dump(config), source)
 
 
-def _is_at_rest(calls: Calls, site: Site) -> bool:
-    return not (stack_status(calls, site.cluster_stack) or "").endswith("IN_PROGRESS")
+def _create_missing_parts(runner: Runner, installation: Installation, config: dict[str, Any]) -> None:
+    """An interrupted `eksctl create cluster` is not resumed by running it again, but by creating each part."""
+    created = _created_addons(runner, installation)
+    if addons := [addon for addon in config["addons"] if addon["name"] not in created]:
+        _create(runner, "addon", config | {"addons": addons})
+    groups = [
+        group for group in config["managedNodeGroups"] if not _has_node_group(runner, installation, group["name"])
+    ]
+    for group in groups:
+        _delete_failed_node_group(runner, installation, group["name"])
+    if groups:
+        _create(runner, "nodegroup", config | {"managedNodeGroups": groups})
+    bound = {
+        (identity["namespace"], identity["serviceAccount"])
+        for identity in runner.get_all(
+            "eks", "list_pod_identity_associations", "associations", clusterName=installation.cluster
+        )
+    }
+    wanted = config["iam"]["podIdentityAssociations"]
+    if missing := [one for one in wanted if (one["namespace"], one["serviceAccountName"]) not in bound]:
+        _create(
+            runner, "podidentityassociation", config | {"iam": config["iam"] | {"podIdentityAssociations": missing}}
+        )
 
 
-def _is_gone(calls: Calls, site: Site) -> bool:
-    return status_of(calls, site) is None and stack_status(calls, site.cluster_stack) is None
-
-
-def _addons(calls: Calls, site: Site) -> set[str]:
-    """Those that were made; eksctl makes one that failed anew."""
-    names = calls.ask_all("eks", "list_addons", "addons", clusterName=site.cluster)
+def _created_addons(runner: Runner, installation: Installation) -> set[str]:
+    """Without failed ones, which `eksctl create addon` replaces."""
+    cluster = installation.cluster
     return {
         name
-        for name in names
-        if not _has_failed(calls.ask("eks", "describe_addon", GONE, clusterName=site.cluster, addonName=name), "addon")
+        for name in runner.get_all("eks", "list_addons", "addons", clusterName=cluster)
+        if _exists(runner.get("eks", "describe_addon", NOT_FOUND, clusterName=cluster, addonName=name), "addon")
     }
 
 
-def _has_group(calls: Calls, site: Site, name: str) -> bool:
-    answer = calls.ask("eks", "describe_nodegroup", GONE, clusterName=site.cluster, nodegroupName=name)
-    return not _has_failed(answer, "nodegroup")
+def _has_node_group(runner: Runner, installation: Installation, name: str) -> bool:
+    return _exists(_describe_node_group(runner, installation, name), "nodegroup")
 
 
-def _has_failed(answer: dict[str, Any] | None, kind: str) -> bool:
-    return answer is None or answer[kind]["status"] == "CREATE_FAILED"
+def _exists(answer: dict[str, Any] | None, kind: str) -> bool:
+    return answer is not None and answer[kind]["status"] != "CREATE_FAILED"
 
 
-def _end_group(calls: Calls, site: Site, name: str) -> None:
-    """What is left of one that failed: eksctl would take it for the group, and make none."""
-    known = calls.ask("eks", "describe_nodegroup", GONE, clusterName=site.cluster, nodegroupName=name)
-    if known is None and stack_status(calls, site.group_stack(name)) is None:
-        return
-    where = [f"--cluster={site.cluster}", f"--region={site.region}", f"--name={name}"]
-    calls.run(["eksctl", "delete", "nodegroup", *where, "--wait", "--drain=false"])
+def _describe_node_group(runner: Runner, installation: Installation, name: str) -> dict[str, Any] | None:
+    return runner.get("eks", "describe_nodegroup", NOT_FOUND, clusterName=installation.cluster, nodegroupName=name)
 
 
-def _create(calls: Calls, part: str, config: dict[str, Any]) -> None:
-    calls.run(["eksctl", "create", part, *FROM_INPUT], yaml.safe_dump(config), "what is missing of eksctl.yaml")
+def _delete_failed_node_group(runner: Runner, installation: Installation, name: str) -> None:
+    """eksctl takes what is left of a failed group for the group itself, and would create none."""
+    group = _describe_node_group(runner, installation, name)
+    if group is not None or stack_status(runner, installation.node_group_stack(name)) is not None:
+        options = [f"--cluster={installation.cluster}", f"--region={installation.region}", f"--name={name}"]
+        runner.run(["eksctl", "delete", "nodegroup", *options, "--wait", "--drain=false"])
+
+
+def _delete_orphaned_stack(runner: Runner, installation: Installation) -> None:
+    """A stack without its cluster can't be completed, and keeps eksctl from creating another of its name."""
+    name = installation.cluster_stack
+    runner.wait(
+        f"the stack {name} stops changing",
+        lambda: not (stack_status(runner, name) or "").endswith("IN_PROGRESS"),
+        TIMEOUT_S,
+    )
+    stack = stack_status(runner, name)
+    if stack is not None and cluster_status(runner, installation) is None:
+        runner.say(f"the stack {name} is {stack} and has no cluster: deleting it, then creating it again")
+        delete_cluster(runner, installation)
+
+
+def _is_deleted(runner: Runner, installation: Installation) -> bool:
+    status = cluster_status(runner, installation)
+    return status is None and stack_status(runner, installation.cluster_stack) is None

@@ -1,60 +1,60 @@
-"""The command lines of `scripts/install` and `scripts/cleanup`."""
+"""The command lines of scripts/install and scripts/cleanup."""
 
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import boto3
 from botocore.exceptions import BotoCoreError
 
-from serve_app.errors import ConfigurationError, ServeAppError
+from serve_app.errors import ConfigurationError, ServeAppError, near_miss
 from serve_app.settings import PROJECT_ROOT
-from serve_app.tools.deploy.aws.access import check_kubeconfig
-from serve_app.tools.deploy.aws.calls import Calls, Rehearsal
-from serve_app.tools.deploy.aws.installation import Choices, Installation
-from serve_app.tools.deploy.aws.services import DEFAULT, Service, kept_services, service_of
-from serve_app.tools.deploy.aws.site import (
+from serve_app.tools.deploy.aws.installation import (
     ACCOUNT,
     CLUSTER,
     REGION,
-    Site,
-    bucket_of,
+    Installation,
     check_names,
+    default_bucket,
     default_kubeconfig,
 )
-from serve_app.tools.deploy.aws.steps import chosen, run_steps
+from serve_app.tools.deploy.aws.installer import Installer, Options, Step
+from serve_app.tools.deploy.aws.kubeconfig import check_kubeconfig
+from serve_app.tools.deploy.aws.runner import DryRunner, Runner
+from serve_app.tools.deploy.aws.scenarios import DEFAULT, resolve_scenario, saved_scenarios
 
 MODELS = Path("model_repository/gpu")
 
 
 def install(description: str, arguments: list[str] | None = None) -> None:
     parser = _parser(description, f"default: {DEFAULT}")
-    parser.add_argument("--models", type=Path, default=PROJECT_ROOT / MODELS, help=f"what is pushed; default: {MODELS}")
-    parser.add_argument("--no-models", action="store_true", help="push none: they are in the bucket, or come later")
+    parser.add_argument(
+        "--models", type=Path, default=PROJECT_ROOT / MODELS, help=f"model repository to push; default: {MODELS}"
+    )
+    parser.add_argument("--no-models", action="store_true", help="push no models")
     _main(parser.parse_args(arguments), "scripts/install")
 
 
 def cleanup(description: str, arguments: list[str] | None = None) -> None:
-    parser = _parser(description, f"default: what was installed from here, else {DEFAULT}")
-    parser.add_argument(
-        "--delete-models", action="store_true", help="the bucket too, with every version of every model"
-    )
-    parser.add_argument("--delete-images", action="store_true", help="the image repositories too, with every image")
-    parser.add_argument("--yes", action="store_true", help="don't ask first")
+    parser = _parser(description, f"default: those installed from this checkout, else {DEFAULT}")
+    parser.add_argument("--delete-models", action="store_true", help="also delete the bucket with all models")
+    parser.add_argument("--delete-images", action="store_true", help="also delete the image repositories")
+    parser.add_argument("--yes", action="store_true", help="don't ask for confirmation")
     _main(parser.parse_args(arguments), "scripts/cleanup")
 
 
 def _parser(description: str, scenario: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--scenario", help=f"of kuberay/scenarios, or a file; {scenario}")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="what differs in the scenario")
-    parser.add_argument("--region", help=f"default: AWS's own setting, else {REGION}")
+    parser.add_argument("--scenario", help=f"name in kuberay/scenarios, or a file; {scenario}")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the scenario")
+    parser.add_argument("--region", help=f"AWS region; default: that of your AWS configuration, else {REGION}")
     parser.add_argument("--cluster-name", default=CLUSTER, help="default: %(default)s")
-    parser.add_argument("--bucket", help="of the models; default: named after cluster, account and region")
-    parser.add_argument("--kubeconfig", type=Path, help="is written, whole; default: ~/.kube/config.CLUSTER")
-    parser.add_argument("--only", action="append", default=[], metavar="STEP", help="this step alone; may be repeated")
-    parser.add_argument("--from", dest="start", metavar="STEP", help="this step and what comes after it")
+    parser.add_argument("--bucket", help="model bucket; default: named after cluster, account and region")
+    parser.add_argument("--kubeconfig", type=Path, help="file to write; default: ~/.kube/config.CLUSTER")
+    parser.add_argument("--only", action="append", default=[], metavar="STEP", help="run this step; may be repeated")
+    parser.add_argument("--from", dest="start", metavar="STEP", help="run this step and those after it")
     parser.add_argument("--dry-run", action="store_true", help="print every call and make none; needs no account")
     return parser
 
@@ -62,10 +62,10 @@ def _parser(description: str, scenario: str) -> argparse.ArgumentParser:
 def _main(options: argparse.Namespace, command: str) -> None:
     try:
         _run(options, command)
-    except ServeAppError as problem:
-        sys.exit(f"error: {problem}")
+    except ServeAppError as error:
+        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit(f"\nstopped; what was made stays, and {command} goes on from there")
+        sys.exit(f"\ninterrupted; what was created stays: run {command} again to continue")
 
 
 def _run(options: argparse.Namespace, command: str) -> None:
@@ -73,72 +73,99 @@ def _run(options: argparse.Namespace, command: str) -> None:
     check_names(options.cluster_name, str(session.region_name), options.bucket)
     kubeconfig = options.kubeconfig or default_kubeconfig(options.cluster_name)
     check_kubeconfig(kubeconfig, options.cluster_name)
-    calls = Rehearsal(session, _indented) if options.dry_run else Calls(session, _indented)
-    site = _site(options, calls)
-    cleans = command.endswith("cleanup")
-    whole = cleans and options.scenario is None and not options.set
-    services = _services(options, site, whole)
-    choices = Choices(
+    runner = (DryRunner if options.dry_run else Runner)(session, _say_indented)
+    installation = _installation(options, runner)
+    is_cleanup = command == "scripts/cleanup"
+    every_service = is_cleanup and options.scenario is None and not options.set
+    scenarios = saved_scenarios(installation) if every_service else []
+    if not scenarios:
+        scenarios = [resolve_scenario(options.scenario or DEFAULT, options.set, installation, options.bucket)]
+    installer = Installer(runner, installation, scenarios, _installer_options(options, kubeconfig, every_service))
+    every_step = installer.cleanup_steps() if is_cleanup else installer.install_steps()
+    steps = _select(every_step, options.only, options.start)
+    example = " (an example)" if options.dry_run else ""
+    names = " and ".join(installed.scenario.scenario for installed in scenarios)
+    print(
+        f"account {installation.account}{example}, {installation.region}, cluster {installation.cluster}, "
+        f"scenario {names}",
+        flush=True,
+    )
+    if is_cleanup and not (options.yes or options.dry_run):
+        _confirm(installation, steps)
+    _run_steps(steps, command)
+    print("dry run: nothing was changed" if options.dry_run else "done", flush=True)
+
+
+def _installer_options(options: argparse.Namespace, kubeconfig: Path, every_service: bool) -> Options:
+    return Options(
         kubeconfig,
         None if getattr(options, "no_models", True) else options.models,
         os.environ.get("HF_TOKEN"),
         getattr(options, "delete_models", False),
         getattr(options, "delete_images", False),
-        whole,
+        every_service,
     )
-    installation = Installation(calls, site, services, choices)
-    steps = chosen(installation.cleaning_steps() if cleans else installation.steps(), options.only, options.start)
-    example = " (an example)" if options.dry_run else ""
-    names = " and ".join(service.scenario.scenario for service in services)
-    _say(f"account {site.account}{example}, {site.region}, cluster {site.cluster}, scenario {names}")
-    if cleans and not (options.yes or options.dry_run):
-        _agree(site, [step.name for step in steps])
-    run_steps(steps, _indented, command)
-    _say("nothing was done: this was a rehearsal" if options.dry_run else "done")
 
 
 def _session(options: argparse.Namespace) -> boto3.Session:
     try:
         session = boto3.Session(region_name=options.region)
         return session if session.region_name else boto3.Session(region_name=REGION)
-    except BotoCoreError as problem:
-        raise ConfigurationError(f"{problem}; `aws configure list-profiles` shows what AWS_PROFILE may be") from None
+    except BotoCoreError as error:
+        raise ConfigurationError(f"{error}; `aws configure list-profiles` lists the values for AWS_PROFILE") from None
 
 
-def _site(options: argparse.Namespace, calls: Calls) -> Site:
-    region = str(calls.session.region_name)
-    identity = calls.ask("sts", "get_caller_identity")
-    account = str(identity["Account"]) if identity else ACCOUNT
+def _installation(options: argparse.Namespace, runner: Runner) -> Installation:
+    region = str(runner.session.region_name)
     try:
-        partition = calls.session.get_partition_for_region(region)
+        partition = runner.session.get_partition_for_region(region)
     except BotoCoreError:
-        raise ConfigurationError(f"--region {region!r} is no region of AWS's; {REGION} is one") from None
-    bucket = options.bucket or bucket_of(options.cluster_name, account, region)
-    if identity:
-        check_names(options.cluster_name, region, bucket)
-    return Site(options.cluster_name, region, account, bucket, partition)
+        raise ConfigurationError(f"--region must be an AWS region such as {REGION}, got {region!r}") from None
+    identity = runner.get("sts", "get_caller_identity")
+    account = str(identity["Account"]) if identity else ACCOUNT
+    bucket = options.bucket or default_bucket(options.cluster_name, account, region)
+    check_names(options.cluster_name, region, bucket)
+    return Installation(options.cluster_name, region, account, bucket, partition)
 
 
-def _services(options: argparse.Namespace, site: Site, whole: bool) -> list[Service]:
-    kept = kept_services(site) if whole else []
-    return kept or [service_of(options.scenario or DEFAULT, options.set, site, options.bucket)]
+def _select(steps: Sequence[Step], only: Sequence[str], start: str | None) -> Sequence[Step]:
+    names = [step.name for step in steps]
+    for name in (*only, *([start] if start else [])):
+        if name not in names:
+            raise ConfigurationError(f"no step {name!r}{near_miss(name, names)}; the steps are {', '.join(names)}")
+    if only and start:
+        raise ConfigurationError("--only and --from can't be combined: use one of them")
+    if only:
+        return [step for step in steps if step.name in only]
+    return steps[names.index(start) :] if start else steps
 
 
-def _agree(site: Site, steps: list[str]) -> None:
+def _run_steps(steps: Sequence[Step], command: str) -> None:
+    for number, step in enumerate(steps, 1):
+        print(f"[{number}/{len(steps)}] {step.name}: {step.purpose}", flush=True)
+        try:
+            step.run()
+        except ServeAppError as error:
+            raise type(error)(
+                f"step {step.name}: {error}\nwhat was done so far stays; to continue, fix this and run {command} again "
+                f"(or `{command} --from {step.name}`)"
+            ) from None
+
+
+def _confirm(installation: Installation, steps: Sequence[Step]) -> None:
     if not sys.stdin.isatty():
-        raise ConfigurationError("nobody is there to ask: --yes says that it is meant")
-    _say(f"this ends {', '.join(steps)} of {site.cluster} in account {site.account}")
+        raise ConfigurationError("can't ask for confirmation without a terminal; confirm with --yes")
+    names = ", ".join(step.name for step in steps)
+    print(f"this deletes {names} of {installation.cluster} in account {installation.account}", flush=True)
     try:
-        answer = input("write the cluster's name to go on: ")
+        answer = input("type the cluster's name to confirm: ")
     except EOFError:
-        raise ConfigurationError("no name was written: nothing was done") from None
-    if answer.strip() != site.cluster:
-        raise ConfigurationError("that is another name: nothing was done")
+        answer = ""
+    if answer.strip() != installation.cluster:
+        raise ConfigurationError(
+            f"not confirmed: expected {installation.cluster!r}, got {answer!r}; nothing was deleted"
+        )
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-def _indented(line: str) -> None:
-    print(line if line.startswith("[") else f"  {line}", flush=True)
+def _say_indented(line: str) -> None:
+    print(f"  {line}", flush=True)

@@ -1,4 +1,4 @@
-"""Credentials for an EKS cluster's API, as kubeconfigs ask for them: `python -m serve_app.tools.deploy.aws.token`."""
+"""Print a token for an EKS cluster's API: kubeconfigs run `python -m serve_app.tools.deploy.aws.token`."""
 
 import argparse
 import base64
@@ -12,12 +12,12 @@ from botocore.exceptions import BotoCoreError
 from botocore.signers import RequestSigner
 
 API = "client.authentication.k8s.io/v1"
-LIFETIME = timedelta(minutes=14)  # EKS takes one for fifteen
-SIGNED_FOR_S = 60
+LIFETIME = timedelta(minutes=14)  # EKS accepts it for 15
+SIGNATURE_S = 60
 
 
 def credential_of(session: boto3.Session, cluster: str, region: str, now: datetime) -> dict[str, Any]:
-    """A signed question to STS: EKS asks it, and learns who the caller is."""
+    """The token is a presigned GetCallerIdentity request, with which EKS asks STS who the caller is."""
     client = session.client("sts", region_name=region)
     signer = RequestSigner(
         client.meta.service_model.service_id, region, "sts", "v4", session.get_credentials(), session.events
@@ -29,10 +29,10 @@ def credential_of(session: boto3.Session, cluster: str, region: str, now: dateti
         "headers": {"x-k8s-aws-id": cluster},
         "context": {},
     }
-    url = signer.generate_presigned_url(request, region_name=region, expires_in=SIGNED_FOR_S, operation_name="")
+    url = signer.generate_presigned_url(request, region_name=region, expires_in=SIGNATURE_S, operation_name="")
     token = "k8s-aws-v1." + base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
-    until = (now + LIFETIME).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"apiVersion": API, "kind": "ExecCredential", "status": {"token": token, "expirationTimestamp": until}}
+    expires = (now + LIFETIME).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"apiVersion": API, "kind": "ExecCredential", "status": {"token": token, "expirationTimestamp": expires}}
 
 
 def main() -> None:
@@ -45,8 +45,8 @@ def main() -> None:
         if session.get_credentials() is None:
             sys.exit("error: no AWS credentials: log in first (aws sso login)")
         print(json.dumps(credential_of(session, options.cluster_name, options.region, datetime.now(UTC))))
-    except BotoCoreError as problem:
-        sys.exit(f"error: {problem}")
+    except BotoCoreError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
