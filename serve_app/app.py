@@ -21,7 +21,7 @@ from serve_app.settings import (
     parse_settings,
 )
 from serve_app.triton.replica import TritonReplica
-from serve_app.ui.deployment import PlaygroundReplica
+from serve_app.ui.replica import PlaygroundReplica
 
 logger = logging.getLogger("ray.serve")
 BASELINE = "baseline"

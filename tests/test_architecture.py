@@ -144,7 +144,7 @@ def test_the_playground_is_a_client():
 
 
 def test_a_process_that_builds_the_application_loads_no_gradio():
-    program = "import sys, serve_app.app, serve_app.ui.deployment; sys.exit('gradio' in sys.modules)"
+    program = "import sys, serve_app.app, serve_app.ui.replica; sys.exit('gradio' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], timeout=100).returncode == 0
 
 

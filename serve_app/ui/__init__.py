@@ -1,1 +1,1 @@
-"""The playground: a page for people, which asks the service what any client may ask."""
+"""The playground: a web page that is a client of the service like any other."""

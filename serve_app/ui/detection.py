@@ -1,4 +1,4 @@
-"""The tab for pictures: one picture through two tracks, with boxes, class names and where the time went."""
+"""The Detect tab: one picture through two tracks, with boxes, class names and times by stage."""
 
 import re
 import time
@@ -18,36 +18,35 @@ from serve_app.detection.drawing import draw
 from serve_app.errors import InvalidRequestError, NotFoundError, ServeAppError
 from serve_app.settings import MAX_PIXELS, PROJECT_ROOT
 from serve_app.types import PictureResult, Thresholds
-from serve_app.ui.markup import badge, failure, figures, note, table
+from serve_app.ui.html import badge, failure, figures, note, table
 from serve_app.ui.service import Service
 
 SAMPLES = (PROJECT_ROOT / "docs" / "shapes.jpg", *sorted((Path(__file__).parent / "samples").glob("*.jpg")))
 TRACK = re.compile(r"/(pytorch/)?predict/\w+", re.ASCII)
 DEFAULTS = Thresholds()
-NOTHING = "Nothing to compare with"
-WAITING = "Choose a picture, then Detect."
+NO_TRACK = "No second track"
+START = "Choose a picture and press Detect."
 
 
-def as_dropped(_image: gr.Image, dropped: ImageData | None) -> str | None:
-    """The file, whatever it is: whether it is a picture is the service's to say, not Gradio's."""
-    return dropped.path if dropped else None
+def file_path(_image: gr.Image, uploaded: ImageData | None) -> str | None:
+    """The file as it was uploaded: the service decides whether it is a picture, not Gradio."""
+    return uploaded.path if uploaded else None
 
 
-# In place: Gradio makes an image anew from its arguments when a sample is chosen, so one that is changed would be lost,
-# and for a class of ours it would write a stub beside this file.
-gr.Image.preprocess = as_dropped
+# On the class: Gradio rebuilds the component when a sample is chosen, and writes a stub file for each subclass.
+gr.Image.preprocess = file_path
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What one track made of the picture."""
+class TrackResult:
+    """One track's detections, and the time of the request."""
 
-    result: PictureResult
-    took_ms: float
+    picture: PictureResult
+    round_trip_ms: float
 
 
 class DetectionTab:
-    """Its components, and what happens between them."""
+    """Components and events."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -61,14 +60,16 @@ class DetectionTab:
                 with gr.Group():
                     self._conf = gr.Slider(0, 1, DEFAULTS.confidence, step=0.01, label="Confidence (conf)")
                     self._iou = gr.Slider(0, 1, DEFAULTS.iou, step=0.01, label="Overlap (iou)")
-                    self._most = gr.Slider(1, 300, DEFAULTS.max_detections, step=1, label="Most detections (max_det)")
+                    self._max_detections = gr.Slider(
+                        1, 300, DEFAULTS.max_detections, step=1, label="Maximum detections (max_det)"
+                    )
                 run = gr.Button("Detect", variant="primary", elem_id="detect")
             self._sides = [self._side(number) for number in (1, 2)]
-        chosen = [track for track, _, _ in self._sides]
-        shown = [one for _, drawn, told in self._sides for one in (drawn, told)]
-        inputs = [self._picture, self._conf, self._iou, self._most, *chosen]
-        run.click(self.detect, inputs, shown, show_progress="minimal", api_visibility="private")
-        self.updated = chosen
+        tracks = [track for track, _, _ in self._sides]
+        outputs = [output for _, drawn, result in self._sides for output in (drawn, result)]
+        inputs = [self._picture, self._conf, self._iou, self._max_detections, *tracks]
+        run.click(self.detect, inputs, outputs, show_progress="minimal", api_visibility="private")
+        self.updated = tracks
 
     def _side(self, number: int) -> tuple[gr.Dropdown, gr.Image, gr.HTML]:
         with gr.Column(scale=3, min_width=340):
@@ -77,96 +78,101 @@ class DetectionTab:
                 label="Detections", interactive=False, height=340, buttons=["download", "fullscreen"],
                 elem_id=f"drawn-{number}",
             )  # fmt: skip
-            told = gr.HTML(note(WAITING), elem_id=f"told-{number}")
-        return track, drawn, told
+            result = gr.HTML(note(START), elem_id=f"result-{number}")
+        return track, drawn, result
 
     async def update(self) -> list[gr.Dropdown]:
-        """What is served now; B beside D1 where there are both, as their designs differ most."""
+        """The tracks that can be chosen."""
         try:
             tracks = await self._service.tracks()
         except ServeAppError:
-            return [gr.Dropdown(choices=[], value=None, info="The service doesn't answer: reload this page")] * 2
+            return [
+                gr.Dropdown(choices=[], value=None, info="The service doesn't answer; reload this page to try again")
+            ] * 2
         choices = [(f"{track['track']} · {track['size']} · {track['summary']}", track["path"]) for track in tracks]
         if not choices:
             return [gr.Dropdown(choices=[], value=None, info="This service has no detection tracks")] * 2
-        first, second = preferred(tracks)
+        first, second = default_tracks(tracks)
         return [
             gr.Dropdown(choices=choices, value=first, info=""),
-            gr.Dropdown(choices=[*choices, (NOTHING, "")], value=second, info=""),
+            gr.Dropdown(choices=[*choices, (NO_TRACK, "")], value=second, info=""),
         ]
 
     def detect(
-        self, picture: str | None, conf: float, iou: float, most: float, *tracks: str | None
+        self, picture: str | None, conf: float, iou: float, max_detections: float, *tracks: str | None
     ) -> Iterator[list[Any]]:
-        """One track after the other, so that neither's time is spent on the other's work."""
-        seen: list[Seen | ServeAppError | None] = [None] * len(tracks)
+        """One track after the other, so that neither slows the other down."""
+        results: list[TrackResult | ServeAppError | None] = [None] * len(tracks)
         content = Path(picture).read_bytes() if picture else b""
         for number, track in enumerate(tracks):
             if track:
-                seen[number] = look(self._service.url, track, content, Thresholds(conf, iou, int(most)))
-                yield self._show(content, seen, tracks)
+                results[number] = run_track(
+                    self._service.url, track, content, Thresholds(conf, iou, int(max_detections))
+                )
+                yield self._outputs(content, results, tracks)
         if not any(tracks):
-            yield self._show(content, seen, tracks)
+            yield self._outputs(content, results, tracks)
 
-    def _show(
-        self, content: bytes, seen: list[Seen | ServeAppError | None], tracks: tuple[str | None, ...]
+    def _outputs(
+        self, content: bytes, results: list[TrackResult | ServeAppError | None], tracks: tuple[str | None, ...]
     ) -> list[Any]:
-        longest = max((one.took_ms for one in seen if isinstance(one, Seen)), default=1.0)
-        shown: list[Any] = []
-        for one, track in zip(seen, tracks, strict=True):
-            if isinstance(one, Seen):
-                drawn = draw(content, one.result.detections, MAX_PIXELS)
-                shown += [save_bytes_to_cache(drawn, "detections.jpg", self._picture.GRADIO_CACHE), tell(one, longest)]
-            elif one is not None:
-                shown += [None, failure(one)]
+        longest_ms = max((one.round_trip_ms for one in results if isinstance(one, TrackResult)), default=1.0)
+        outputs: list[Any] = []
+        for result, track in zip(results, tracks, strict=True):
+            if isinstance(result, TrackResult):
+                drawn = draw(content, result.picture.detections, MAX_PIXELS)
+                path = save_bytes_to_cache(drawn, "detections.jpg", self._picture.GRADIO_CACHE)
+                outputs += [path, result_html(result, longest_ms)]
+            elif result is not None:
+                outputs += [None, failure(result)]
             else:
-                shown += [None, note("Waiting for the other track…" if track else WAITING)]
-        return shown
+                outputs += [None, note("Waiting for the other track…" if track else START)]
+        return outputs
 
 
-def preferred(tracks: list[dict[str, Any]]) -> tuple[str, str]:
-    """The two that a page begins with."""
+def default_tracks(tracks: list[dict[str, Any]]) -> tuple[str, str]:
+    """The two that are chosen first: B and D1 if served, as their designs differ most."""
     paths = {track["track"]: track["path"] for track in reversed(tracks)}
     first = paths.get("B") or tracks[0]["path"]
     others = [paths[name] for name in ("D1", "C", "A") if name in paths and paths[name] != first]
     return first, next(iter(others), "")
 
 
-def look(url: str, track: str, picture: bytes, thresholds: Thresholds) -> Seen | ServeAppError:
-    if not TRACK.fullmatch(track):  # else a visitor could send to any path from in here
-        return NotFoundError(f"there is no track {track!r}")
+def run_track(url: str, track: str, picture: bytes, thresholds: Thresholds) -> TrackResult | ServeAppError:
+    if not TRACK.fullmatch(track):  # else a visitor could send requests to any path of the service
+        return NotFoundError(f"no track at {track!r}")
     if not picture:
-        return InvalidRequestError("Drop a picture on the left, or choose a sample.")
+        return InvalidRequestError("Upload a picture or choose a sample.")
     with RestDetector(url, track) as detector:
-        began = time.perf_counter()
+        started_s = time.perf_counter()
         try:
             result = detector.detect(picture, thresholds)
-        except ServeAppError as problem:
-            return problem
-        return Seen(result, (time.perf_counter() - began) * 1e3)
+        except ServeAppError as error:
+            return error
+        return TrackResult(result, (time.perf_counter() - started_s) * 1e3)
 
 
-def tell(seen: Seen, longest_ms: float) -> str:
-    """Names, times as a bar on the scale of the slower of the two, and each detection."""
-    found = seen.result.detections
+def result_html(result: TrackResult, longest_ms: float) -> str:
+    """Counts by class, times by stage on the scale of the slower track, and each detection."""
+    found = result.picture.detections
     names = Counter(one.class_name for one in found)
     chips = "".join(badge(f"{name} × {count}", True) for name, count in sorted(names.items()))
     rows = [
         (escape(one.class_name), f"{one.confidence:.2f}", f"{one.x1:.2f}, {one.y1:.2f} – {one.x2:.2f}, {one.y2:.2f}")
         for one in found
     ]
-    size = f"{seen.result.width} × {seen.result.height}"
-    told = figures((("objects", str(len(found))), ("ms round trip", f"{seen.took_ms:.1f}"), ("pixels", size)))
-    told += times_of(seen, longest_ms)
+    size = f"{result.picture.width} × {result.picture.height}"
+    html = figures((("objects", str(len(found))), ("ms round trip", f"{result.round_trip_ms:.1f}"), ("pixels", size)))
+    html += times_html(result, longest_ms)
     if not found:
-        return told + note("Nothing was found at these thresholds.")
-    return f'{told}<div class="chips">{chips}</div>' + table(("class", "confidence", "box"), rows)
+        return html + note("Nothing was found at these thresholds.")
+    return f'{html}<div class="chips">{chips}</div>' + table(("class", "confidence", "box"), rows)
 
 
-def times_of(seen: Seen, longest_ms: float) -> str:
-    stages = dict(asdict(seen.result.times))
-    stages["transport"] = max(0.0, seen.took_ms - sum(stages.values()))
-    width = 100 * seen.took_ms / longest_ms
+def times_html(result: TrackResult, longest_ms: float) -> str:
+    stages = dict(asdict(result.picture.times))
+    stages["transport"] = max(0.0, result.round_trip_ms - sum(stages.values()))
+    width = 100 * result.round_trip_ms / longest_ms
     parts = "".join(
         f'<i class="stage-{number}" style="flex-grow: {ms:.3f}"></i>' for number, ms in enumerate(stages.values())
     )

@@ -1,4 +1,4 @@
-"""The page as a whole: its tabs, its looks, and the application that answers for it."""
+"""The page as a whole: its tabs, its theme, and the ASGI application that serves it."""
 
 from pathlib import Path
 
@@ -8,20 +8,20 @@ from starlette.middleware import Middleware
 
 from serve_app.ui.chat import ChatTab
 from serve_app.ui.detection import SAMPLES, DetectionTab
-from serve_app.ui.guard import Guard, close_doors
+from serve_app.ui.restrictions import BlockRoutes, restrict_files
 from serve_app.ui.service import Service
 from serve_app.ui.status import StatusTab
 
 PATH = "/ui"
 STYLE = Path(__file__).with_name("style.css")
-KEPT_S = 3600  # how long pictures that were uploaded or drawn stay
-EVENTS_AT_ONCE, EVENTS_WAITING = 8, 64  # of each kind, from all visitors
-UPLOAD_BYTES = 20 << 20
+FILES_KEPT_S = 3600  # uploaded and drawn pictures
+MAX_RUNNING_EVENTS, MAX_QUEUED_EVENTS = 8, 64  # of each kind, from all visitors
+MAX_UPLOAD_BYTES = 20 << 20
 HEADER = """<header class="top"><h1>serve_app playground</h1>
 <p>Detection through in-process Triton and language models through vLLM, behind one router.</p>
 <nav><a href="../docs" target="_blank">HTTP interface</a><a href="../metrics" target="_blank">Metrics</a></nav></header>
 """
-# Fonts of the reader's machine: a page that asks no other host for anything works everywhere.
+# System fonts: the page loads nothing from other hosts.
 THEME = gr.themes.Soft(
     primary_hue="emerald",
     neutral_hue="slate",
@@ -40,29 +40,32 @@ THEME = gr.themes.Soft(
 
 
 def build_page(service_url: str) -> Starlette:
-    """Everything below /ui, which Gradio would forget in the addresses of some files if it were not told twice."""
+    """Serves /ui; Gradio needs the path as root_path too, or leaves it out of some files' URLs."""
     blocks = build_blocks(Service(service_url))
-    close_doors(blocks)
+    restrict_files(blocks)
     return gr.mount_gradio_app(  # type: ignore[no-any-return]
-        Starlette(middleware=[Middleware(Guard)]), blocks, PATH, root_path=PATH, theme=THEME, css_paths=STYLE,
+        Starlette(middleware=[Middleware(BlockRoutes)]), blocks, PATH, root_path=PATH, theme=THEME, css_paths=STYLE,
         footer_links=[], show_error=False, run_history=False, ssr_mode=False, mcp_server=False,
-        enable_monitoring=False, pwa=False, max_file_size=UPLOAD_BYTES,
+        enable_monitoring=False, pwa=False, max_file_size=MAX_UPLOAD_BYTES,
         allowed_paths=[str(path) for path in SAMPLES],
     )  # fmt: skip
 
 
 def build_blocks(service: Service) -> gr.Blocks:
     with gr.Blocks(
-        title="serve_app playground", analytics_enabled=False, fill_width=True, delete_cache=(KEPT_S, KEPT_S)
+        title="serve_app playground",
+        analytics_enabled=False,
+        fill_width=True,
+        delete_cache=(FILES_KEPT_S, FILES_KEPT_S),
     ) as blocks:
         gr.HTML(HEADER)
         with gr.Tab("Detect"):
-            pictures = DetectionTab(service)
+            detection = DetectionTab(service)
         with gr.Tab("Chat"):
             chat = ChatTab(service)
         with gr.Tab("Status") as tab:
             StatusTab(service, tab)
-        for part in (pictures, chat):
+        for part in (detection, chat):
             blocks.load(part.update, None, part.updated, show_progress="hidden", api_visibility="private")
-    blocks.queue(default_concurrency_limit=EVENTS_AT_ONCE, max_size=EVENTS_WAITING, api_open=False)
+    blocks.queue(default_concurrency_limit=MAX_RUNNING_EVENTS, max_size=MAX_QUEUED_EVENTS, api_open=False)
     return blocks

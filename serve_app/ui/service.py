@@ -1,4 +1,4 @@
-"""The service's public HTTP API, as the page asks it: documents, or errors in words for a visitor."""
+"""Client of the service's HTTP API for the page, and headlines of its errors for visitors."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ from serve_app.errors import (
 
 TIMEOUT_S = 10.0
 HEADLINES: dict[type[ServeAppError], str] = {
-    NotAnImageError: "This is no picture",
-    UnreadableImageError: "This picture can't be read",
+    NotAnImageError: "This is not a picture",
+    UnreadableImageError: "This picture can't be decoded",
     PayloadTooLargeError: "This is too large",
     NotFoundError: "This is not served",
     TooManyRequestsError: "Too many requests: try again in a moment",
@@ -28,46 +28,46 @@ HEADLINES: dict[type[ServeAppError], str] = {
 }
 
 
-def headline_of(problem: ServeAppError) -> str:
-    """What happened, for somebody who doesn't know status codes."""
-    return next((text for kind, text in HEADLINES.items() if isinstance(problem, kind)), "The request failed")
+def headline_of(error: ServeAppError) -> str:
+    """What happened, for visitors who don't know status codes."""
+    return next((text for kind, text in HEADLINES.items() if isinstance(error, kind)), "The request failed")
 
 
 class Service:
-    """Documents of the service at `url`."""
+    """The service at `url`."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     async def tracks(self) -> list[dict[str, Any]]:
-        return list((await self._ask("GET", "/tracks"))["tracks"])
+        return list((await self._request("GET", "/tracks"))["tracks"])
 
-    async def languages(self) -> dict[str, str]:
-        """Names to ask for, each with the model that answers: an adapter's is another's."""
-        return {model["id"]: model["root"] for model in (await self._ask("GET", "/v1/models"))["data"]}
+    async def language_models(self) -> dict[str, str]:
+        """Names that requests may use, each with the model that answers: for an adapter, its base model."""
+        return {model["id"]: model["root"] for model in (await self._request("GET", "/v1/models"))["data"]}
 
     async def health(self) -> dict[str, Any]:
-        return dict(await self._ask("GET", "/health", also=UnavailableError.status))
+        return dict(await self._request("GET", "/health", accepted=UnavailableError.status))
 
-    async def warmth(self) -> dict[str, Any]:
-        return dict((await self._ask("GET", "/warmup_status"))["deployments"])
+    async def warmup_status(self) -> dict[str, Any]:
+        return dict((await self._request("GET", "/warmup_status"))["deployments"])
 
     async def index(self) -> list[dict[str, Any]]:
-        return list(await self._ask("POST", "/v2/repository/index"))
+        return list(await self._request("POST", "/v2/repository/index"))
 
     async def statistics(self) -> list[dict[str, Any]]:
-        return list((await self._ask("GET", "/v2/models/stats"))["model_stats"])
+        return list((await self._request("GET", "/v2/models/stats"))["model_stats"])
 
-    async def _ask(self, method: str, path: str, also: int = 200) -> Any:
+    async def _request(self, method: str, path: str, accepted: int = 200) -> Any:
         try:
             async with httpx.AsyncClient(base_url=self.url, timeout=TIMEOUT_S) as client:
                 answer = await client.request(method, path)
-        except httpx.HTTPError as problem:
-            raise unreachable(self.url, problem) from None
+        except httpx.HTTPError as error:
+            raise unreachable(self.url, error) from None
         try:
             document = answer.json()
         except ValueError:
             raise error_of(answer.status_code, f"{path} answered {answer.status_code}") from None
-        if not answer.is_success and not (answer.status_code == also and "error" not in document):
+        if not answer.is_success and not (answer.status_code == accepted and "error" not in document):
             raise error_of(answer.status_code, str(document.get("error", document)))
         return document

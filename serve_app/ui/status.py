@@ -1,4 +1,4 @@
-"""The tab of what is served: deployments and their replicas, tracks, models and language models."""
+"""The Status tab: deployments and their replicas, tracks, models and language models."""
 
 import asyncio
 import time
@@ -9,42 +9,42 @@ from typing import Any
 import gradio as gr
 
 from serve_app.errors import ServeAppError
-from serve_app.ui.markup import badge, failure, note, section, table
+from serve_app.ui.html import badge, failure, note, section, table
 from serve_app.ui.service import Service
 
 
 class StatusTab:
-    """One page of tables, made anew when it is looked at."""
+    """Tables that are read from the service when the tab is opened or refreshed."""
 
     def __init__(self, service: Service, tab: gr.Tab) -> None:
         self._service = service
         refresh = gr.Button("Refresh", size="sm", scale=0, min_width=120, elem_id="refresh")
-        shown = gr.HTML(note("Asking…"), elem_id="status")
+        shown = gr.HTML(note("Loading…"), elem_id="status")
         for event in (refresh.click, tab.select):
             event(self.show, None, shown, show_progress="hidden", api_visibility="private")
 
     async def show(self) -> str:
-        """What can't be had says why in its own place."""
+        """A table that can't be read is replaced by its error."""
         parts: tuple[tuple[str, Callable[[], Awaitable[str]]], ...] = (
             ("Deployments", self._deployments),
             ("Detection tracks", self._tracks),
-            ("Language models", self._languages),
+            ("Language models", self._language_models),
             ("Models under KServe v2", self._models),
         )
-        contents = await asyncio.gather(*(_told(make) for _, make in parts))
+        contents = await asyncio.gather(*(_or_failure(make) for _, make in parts))
         sections = [section(title, content) for (title, _), content in zip(parts, contents, strict=True)]
         when = time.strftime("%H:%M:%S")
-        return f'<div class="status">{"".join(sections)}</div>' + note(f"As of {when}, the service's time.")
+        return f'<div class="status">{"".join(sections)}</div>' + note(f"As of {when} on the server's clock.")
 
     async def _deployments(self) -> str:
         health = await self._service.health()
         try:
-            warm = await self._service.warmth()
+            warm = await self._service.warmup_status()
         except ServeAppError:
-            warm = {}  # while something starts; what is there is known from its health
+            warm = {}  # not answered while a deployment starts
         rows = [
-            (escape(name), badge("ready" if there else "not ready", there), replicas_of(warm.get(name) or {}))
-            for name, there in health["deployments"].items()
+            (escape(name), badge("ready" if ready else "not ready", ready), replicas_of(warm.get(name) or {}))
+            for name, ready in health["deployments"].items()
         ]
         return table(("deployment", "state", "replicas"), rows)
 
@@ -58,40 +58,40 @@ class StatusTab:
             )
             for track in await self._service.tracks()
         ]
-        return table(("track", "path", "engine", "state"), rows) if rows else note("None are configured.")
+        return table(("track", "path", "engine", "state"), rows) if rows else note("None configured.")
 
-    async def _languages(self) -> str:
-        names, index = await asyncio.gather(self._service.languages(), self._service.index())
+    async def _language_models(self) -> str:
+        names, index = await asyncio.gather(self._service.language_models(), self._service.index())
         states = {row["name"]: row for row in index}
         rows = [(escape(name), _state(states.get(root, {}))) for name, root in names.items()]
-        return table(("model", "state"), rows) if rows else note("None are configured.")
+        return table(("model", "state"), rows) if rows else note("None configured.")
 
     async def _models(self) -> str:
         index = await self._service.index()
         try:
-            answered = {row["name"]: row["inference_count"] for row in await self._service.statistics()}
+            counts = {row["name"]: row["inference_count"] for row in await self._service.statistics()}
         except ServeAppError:
-            answered = {}
+            counts = {}
         rows = [
-            (escape(row["name"]), escape(row.get("version", "")), _state(row), str(answered.get(row["name"], "–")))
+            (escape(row["name"]), escape(row.get("version", "")), _state(row), str(counts.get(row["name"], "–")))
             for row in sorted(index, key=lambda row: str(row["name"]))
         ]
         return table(("model", "version", "state", "inferences"), rows)
 
 
-async def _told(make: Callable[[], Awaitable[str]]) -> str:
+async def _or_failure(make: Callable[[], Awaitable[str]]) -> str:
     try:
         return await make()
-    except ServeAppError as problem:
-        return failure(problem)
+    except ServeAppError as error:
+        return failure(error)
 
 
 def replicas_of(models: dict[str, dict[str, Any]]) -> str:
-    """As many as say that they are warm, of those there are; each model of a deployment is on every replica."""
+    """Every replica has each model of its deployment, and is as warm as the coldest of them."""
     if not models:
         return "–"
-    counts = models.values()
-    return f"{min(one['replicas_ready'] for one in counts)} of {max(one['replicas'] for one in counts)} warm"
+    ready = min(model["replicas_ready"] for model in models.values())
+    return f"{ready} of {max(model['replicas'] for model in models.values())} warm"
 
 
 def _state(row: dict[str, Any]) -> str:

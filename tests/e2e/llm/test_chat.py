@@ -28,7 +28,7 @@ def test_a_visitor_reads_the_trained_answer_and_its_speed(browse, languages, pai
     page.wait_for_function("/[1-9][0-9.]*\\s+tokens\\/s/.test(document.querySelector('#speed').innerText)")
     assert figure(page, "tokens") > 10
     assert 0 < figure(page, "ms to the first token") < 30_000
-    assert 0 < figure(page, "s in all") < 60
+    assert 0 < figure(page, "s in total") < 60
     picture_for_readme(page, "chat")
 
 

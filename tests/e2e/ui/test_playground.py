@@ -41,8 +41,8 @@ def detect(page, *sides):
         page.wait_for_function(f"document.querySelector('#track-{side} input').value != ''")
     page.click("#detect")
     for side in sides:
-        page.wait_for_selector(f"#told-{side} .bar")
-    told = {side: re.findall(r"(\w+) ([\d.]+) ms", page.inner_text(f"#told-{side} .legend")) for side in sides}
+        page.wait_for_selector(f"#result-{side} .bar")
+    told = {side: re.findall(r"(\w+) ([\d.]+) ms", page.inner_text(f"#result-{side} .legend")) for side in sides}
     return {side: {name: float(ms) for name, ms in found} for side, found in told.items()}
 
 
@@ -83,7 +83,7 @@ def test_a_picture_that_is_dropped_is_drawn_on_and_two_tracks_are_timed(browse, 
     times = detect(page, 1, 2)
     original = cv2.imread(str(scene))
     for side in (1, 2):
-        rows = page.locator(f"#told-{side} table.rows tbody tr").all_inner_texts()
+        rows = page.locator(f"#result-{side} table.rows tbody tr").all_inner_texts()
         assert sorted(row.split()[0] for row in rows) == sorted(one["class_name"] for one in expected)
         drawn = shown(page, side)
         assert drawn.shape == original.shape
@@ -111,10 +111,10 @@ def test_a_sample_is_compared_at_a_click(browse, service, client, picture_for_re
     first = page.locator("#picture img").get_attribute("src")
     page.locator("#samples button").nth(1).click()
     page.wait_for_function("old => document.querySelector('#picture img')?.src != old", arg=first)
-    page.get_by_label("number input for Most detections (max_det)").fill("2")
+    page.get_by_label("number input for Maximum detections (max_det)").fill("2")
     page.wait_for_timeout(500)  # until the page has taken the number over, which nothing shows
     detect(page, 1, 2)
-    page.wait_for_function("document.querySelectorAll('#told-2 table.rows tbody tr').length == 2")
+    page.wait_for_function("document.querySelectorAll('#result-2 table.rows tbody tr').length == 2")
     chosen, drawn = cv2.imread(str(SAMPLES[1])), shown(page, 2)
     assert drawn.shape == chosen.shape
     assert np.median(np.abs(drawn.astype(int) - chosen)) < 5
@@ -127,9 +127,9 @@ def test_what_is_no_picture_is_told_and_the_page_goes_on(browse, service, scene,
     upload(page, text)
     page.wait_for_timeout(1000)
     page.click("#detect")
-    page.wait_for_selector("#told-1 .failure")
-    page.wait_for_selector("#told-2 .failure")
-    assert "This is no picture" in page.inner_text("#told-1")
+    page.wait_for_selector("#result-1 .failure")
+    page.wait_for_selector("#result-2 .failure")
+    assert "This is not a picture" in page.inner_text("#result-1")
     upload(page, scene)
     page.locator("#picture img").wait_for()
     assert detect(page, 1, 2)[1]["infer"] > 1
@@ -147,7 +147,7 @@ def test_the_status_shows_what_is_served(browse, service, client, picture_for_re
         assert track["path"] in sections["Detection tracks"]
     names = {row["name"] for row in client.post("/v2/repository/index").json()}
     assert [name for name in names if not re.search(rf"^{name}\s", sections["Models under KServe v2"], re.M)] == []
-    assert "None are configured" in sections["Language models"]
+    assert "None configured" in sections["Language models"]
 
 
 def events_of(url, session):

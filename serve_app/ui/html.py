@@ -1,4 +1,4 @@
-"""The pieces of HTML that the page's results are made of; everything that comes from elsewhere is escaped."""
+"""HTML fragments of the page; text is escaped."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -11,18 +11,18 @@ def note(text: str) -> str:
     return f'<p class="note">{escape(text)}</p>'
 
 
-def failure(problem: ServeAppError) -> str:
-    return f'<div class="failure" role="alert"><b>{headline_of(problem)}</b><p>{escape(problem.message)}</p></div>'
+def failure(error: ServeAppError) -> str:
+    return f'<div class="failure" role="alert"><b>{headline_of(error)}</b><p>{escape(error.message)}</p></div>'
 
 
 def figures(pairs: Iterable[tuple[str, str]]) -> str:
-    """Numbers in a row, each over what it means."""
+    """A row of numbers, each above its name."""
     cells = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in pairs)
     return f'<div class="figures">{cells}</div>'
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Of cells that are HTML already."""
+    """Cells are HTML, and not escaped."""
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<table class="rows"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
