@@ -1,6 +1,7 @@
 """Image repositories on ECR, one for each image of kuberay/images."""
 
 import json
+from typing import Any
 
 from serve_app.tools.deploy.aws.installation import REPOSITORY_PREFIX, Installation
 from serve_app.tools.deploy.aws.runner import Runner
@@ -9,6 +10,11 @@ from serve_app.tools.deploy.scenarios.scenario import ImageName, Scenario
 IMAGES: tuple[ImageName, ...] = ("cpu", "head", "vision", "llm")
 NO_REPOSITORY = ("RepositoryNotFoundException",)
 UNTAGGED_DAYS = 14
+# Tags never move, except for the layer cache that kuberay/images/build pushes again and again.
+TAGS: dict[str, Any] = {
+    "imageTagMutability": "IMMUTABLE_WITH_EXCLUSION",
+    "imageTagMutabilityExclusionFilters": [{"filterType": "WILDCARD", "filter": "cache"}],
+}
 LIFECYCLE = {
     "rules": [
         {
@@ -31,6 +37,7 @@ def repository_of(image: ImageName) -> str:
 
 
 def create_repositories(runner: Runner, installation: Installation) -> None:
+    """Settings are written on every run: kuberay/images/build creates repositories too, without them."""
     for image in IMAGES:
         name = repository_of(image)
         if runner.get("ecr", "describe_repositories", NO_REPOSITORY, repositoryNames=[name]) is None:
@@ -39,11 +46,11 @@ def create_repositories(runner: Runner, installation: Installation) -> None:
                 "create_repository",
                 ("RepositoryAlreadyExistsException",),
                 repositoryName=name,
-                imageTagMutability="IMMUTABLE",
                 imageScanningConfiguration={"scanOnPush": True},
                 encryptionConfiguration={"encryptionType": "AES256"},
                 tags=installation.tags,
             )
+        runner.change("ecr", "put_image_tag_mutability", repositoryName=name, **TAGS)
         runner.change("ecr", "put_lifecycle_policy", repositoryName=name, lifecyclePolicyText=json.dumps(LIFECYCLE))
 
 

@@ -121,6 +121,7 @@ class Account:
         (self.records / "releases.json").write_text(json.dumps(statuses))
 
     def push_images(self):
+        """As kuberay/images/build --push, which creates the repositories that are missing."""
         ecr = boto3.client("ecr")
         for image in ("cpu", "head", "vision", "llm"):
             with contextlib.suppress(ecr.exceptions.RepositoryAlreadyExistsException):

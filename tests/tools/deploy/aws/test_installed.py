@@ -27,6 +27,7 @@ def test_the_bucket_is_private_encrypted_versioned_and_has_the_models(installed)
 def test_the_account_and_the_cluster_have_everything_with_faked_tools(installed):
     repositories = boto3.client("ecr").describe_repositories()["repositories"]
     assert {one["repositoryName"].split("/")[1] for one in repositories} == {"cpu", "head", "vision", "llm"}
+    assert {one["imageTagMutability"] for one in repositories} == {"IMMUTABLE_WITH_EXCLUSION"}
     assert boto3.client("cloudformation").describe_stacks(StackName="Karpenter-serve-app-eks")["Stacks"]
     assert boto3.client("sqs").get_queue_url(QueueName="Karpenter-serve-app-eks")
     assert boto3.client("eks").describe_cluster(name="serve-app-eks")["cluster"]["status"] == "ACTIVE"
