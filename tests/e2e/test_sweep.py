@@ -8,7 +8,7 @@ import cv2
 import pytest
 
 from serve_app.settings import PROJECT_ROOT
-from serve_app.tools.bench.sweep.space import Setting
+from serve_app.tools.bench.sweep.search import Setting
 from serve_app.triton.repository import ModelRepository
 
 pytestmark = pytest.mark.e2e

@@ -12,11 +12,9 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from serve_app.errors import InvalidRequestError
 from serve_app.settings import PROJECT_ROOT
 from serve_app.tools.bench.sweep.cli import batches_to_try, build_trial, parse
-from serve_app.tools.bench.sweep.inputs import inputs_of
 from serve_app.tools.bench.sweep.report import apply, draw, show, write
-from serve_app.tools.bench.sweep.search import Objective, Search, frontier
-from serve_app.tools.bench.sweep.space import Setting, Space
-from serve_app.tools.bench.sweep.trial import Point, Trial
+from serve_app.tools.bench.sweep.search import Objective, Point, Search, Setting, Space, frontier
+from serve_app.tools.bench.sweep.trial import Trial, inputs_of
 from serve_app.tools.bench.sweep.verdict import judge
 from serve_app.triton.overlay import Preparation
 from serve_app.triton.repository import ModelRepository

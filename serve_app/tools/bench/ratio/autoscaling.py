@@ -14,7 +14,7 @@ import httpx
 from serve_app.errors import UnavailableError
 from serve_app.tools.bench.baselines.service import Config, add_model, remove_deployments
 from serve_app.tools.bench.ratio.rounds import Measurement, Side
-from serve_app.tools.bench.ratio.setup import Setup
+from serve_app.tools.bench.ratio.sides import Setup
 from serve_app.tools.bench.report import chart
 from serve_app.tools.launch.watch import read_status
 

@@ -19,7 +19,7 @@ from serve_app.tools.bench.load import Load
 from serve_app.tools.bench.ratio.comparisons import COMPARISONS
 from serve_app.tools.bench.ratio.report import as_rows, draw, show
 from serve_app.tools.bench.ratio.rounds import Result, run_rounds
-from serve_app.tools.bench.ratio.setup import Setup
+from serve_app.tools.bench.ratio.sides import Setup
 from serve_app.tools.bench.report import open_console, write_json
 
 DESCRIPTION = "Compare the service with other servers. Starts the service and each baseline; no other may be running."

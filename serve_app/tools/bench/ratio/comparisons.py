@@ -6,10 +6,9 @@ from dataclasses import dataclass, fields
 from serve_app.tools.bench.baselines.service import Change, serve_detection, serve_language_models
 from serve_app.tools.bench.ratio import sides
 from serve_app.tools.bench.ratio.autoscaling import LOOK_BACK_S, load_step, serve_paced_model
-from serve_app.tools.bench.ratio.measurements import TOKENS
 from serve_app.tools.bench.ratio.rounds import Goal, Side
 from serve_app.tools.bench.ratio.service_only import Footprint, growth, startup
-from serve_app.tools.bench.ratio.setup import Setup
+from serve_app.tools.bench.ratio.sides import TOKENS, Setup
 
 
 @dataclass(frozen=True, slots=True)

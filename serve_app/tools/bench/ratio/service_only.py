@@ -11,9 +11,8 @@ from serve_app.errors import UnavailableError
 from serve_app.tools.bench.baselines.service import service
 from serve_app.tools.bench.connection import build_post
 from serve_app.tools.bench.load import Load, run_http_load
-from serve_app.tools.bench.ratio.measurements import identity_request
 from serve_app.tools.bench.ratio.rounds import Measurement, Side
-from serve_app.tools.bench.ratio.setup import Setup
+from serve_app.tools.bench.ratio.sides import Setup, identity_request
 
 TOKEN_TIMEOUT_S = 300.0
 SLICE_S = 10.0

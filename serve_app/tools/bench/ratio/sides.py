@@ -1,26 +1,141 @@
-"""The sides of the comparisons P1 to P5: each function starts a baseline and returns both sides, the service first."""
+"""The sides of the comparisons P1 to P5, the service first, and how each is measured."""
 
 import json
+import math
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import httpx
+import numpy as np
+from tritonclient.http import InferenceServerClient, InferInput
 
-from serve_app.errors import ServeAppError
-from serve_app.tools.bench.baselines import openvino_loop, service
+from serve_app.clients.pictures import read_pictures
+from serve_app.errors import ConfigurationError, ServeAppError
+from serve_app.settings import LanguageModelSettings, Settings, read_config, settings_of
 from serve_app.tools.bench.baselines.gateway import gateway
 from serve_app.tools.bench.baselines.servers import tritonserver, vllm_serve
+from serve_app.tools.bench.baselines.service import MODELS
+from serve_app.tools.bench.connection import Response, build_post
 from serve_app.tools.bench.detections import require_equal
-from serve_app.tools.bench.ratio.measurements import measure_completions, measure_identity
+from serve_app.tools.bench.load import Load, LoadResult, run_http_load
 from serve_app.tools.bench.ratio.rounds import Measurement, Side
-from serve_app.tools.bench.ratio.setup import Setup
-from serve_app.tools.bench.report import machine
+from serve_app.tools.bench.report import count_errors, machine
+from serve_app.tools.bench.tracks import Service, Track
+from serve_app.triton.repository import ModelRepository
+
+BARE_LOOP = "serve_app.tools.bench.baselines.openvino_loop"
+BOUNDARY = "picture"
+IDENTITY_BYTES = 60 << 10
+PROMPT, TOKENS = "What is serve_app?", 64
+
+
+def measure_pictures(url: str, path: str, pictures: Sequence[bytes], load: Load) -> Measurement:
+    """Multipart forms, which every stack accepts."""
+    content_type = f"multipart/form-data; boundary={BOUNDARY}"
+    requests = [build_post(url, path, _form(picture), content_type) for picture in pictures]
+    result = run_http_load(url, requests, load)
+    return _measurement(result, {"images/s": result.throughput})
+
+
+def _form(picture: bytes) -> bytes:
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="picture"\r\n\r\n'
+    return head.encode() + picture + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def identity_request(url: str) -> bytes:
+    """60 KB in the binary form of tritonclient."""
+    tensor = InferInput("INPUT0", [IDENTITY_BYTES], "UINT8")
+    tensor.set_data_from_numpy(np.arange(IDENTITY_BYTES, dtype=np.uint8))
+    body, header_bytes = InferenceServerClient.generate_request_body([tensor])
+    path = "/v2/models/identity/infer"
+    return build_post(url, path, bytes(body), Inference_Header_Content_Length=str(header_bytes))
+
+
+def measure_identity(url: str, load: Load) -> Measurement:
+    def check(response: Response) -> str:
+        return "" if len(response.body) > IDENTITY_BYTES else "a short answer"
+
+    result = run_http_load(url, [identity_request(url)], load, check)
+    return _measurement(result, {"requests/s": result.throughput})
+
+
+def measure_completions(url: str, model: str, load: Load) -> Measurement:
+    """Streams with a fixed number of tokens: tokens per second and mean time to first token."""
+    document = {"model": model, "prompt": PROMPT, "max_tokens": TOKENS, "ignore_eos": True, "temperature": 0}
+    document |= {"stream": True, "stream_options": {"include_usage": True}}
+    request = build_post(url, "/v1/completions", json.dumps(document).encode(), "application/json")
+
+    def check(response: Response) -> str:
+        return "" if f'"completion_tokens":{TOKENS}'.encode() in response.body else f"not {TOKENS} tokens"
+
+    result = run_http_load(url, [request], load, check)
+    first_ms = float(np.mean(result.first_byte_ms)) if result.first_byte_ms else math.nan
+    return _measurement(result, {"tokens/s": result.throughput * TOKENS, "first token ms": first_ms})
+
+
+def _measurement(result: LoadResult, numbers: dict[str, float]) -> Measurement:
+    numbers["p99 ms"] = result.percentiles_ms.get("p99", math.nan)
+    return Measurement(numbers, (*count_errors(result.errors), *result.warnings), result.errors.total())
+
+
+@dataclass(frozen=True)
+class Setup:
+    """`url` and `pid` are those of the service, if one was started; `baselines` ends what is entered into it."""
+
+    config: Path
+    url: str
+    pid: int
+    pictures: Path
+    load: Load
+    requests: int
+    baselines: ExitStack
+
+    @cached_property
+    def settings(self) -> Settings:
+        return settings_of(read_config(self.config))
+
+    @property
+    def language_model(self) -> LanguageModelSettings:
+        if not self.settings.llms:
+            raise ConfigurationError(f"{self.config} has no language model")
+        return self.settings.llms[0]
+
+    @property
+    def repository(self) -> Path:
+        return ModelRepository.of(self.settings.triton[0], self.settings.detection).path
+
+    @property
+    def picture(self) -> bytes:
+        return read_pictures(self.pictures)[0]
+
+    def tracks(self) -> list[Track]:
+        return Service(self.url).tracks()
+
+    def track(self, name: str) -> Track:
+        """Of the first size that is served."""
+        for track in self.tracks():
+            if track.name == name:
+                return track
+        raise ConfigurationError(f"{self.config} does not serve track {name}")
+
+    def detections(self, path: str) -> list[dict[str, Any]]:
+        return Service(self.url).detect(path, self.picture)
+
+    def pictures_to(self, track: Track, name: str = "", url: str = "") -> Side:
+        pictures = read_pictures(self.pictures)
+        return Side(name or track.name, lambda: measure_pictures(url or self.url, track.path, pictures, self.load))
 
 
 def d3_and_bare_loop(setup: Setup) -> list[Side]:
     d3 = setup.track("D3")
     engine = setup.repository / f"yolo_{d3.size}_engine_batch" / "1"
-    command = [sys.executable, "-m", openvino_loop.__name__, str(engine), "--pictures", str(setup.pictures)]
+    command = [sys.executable, "-m", BARE_LOOP, str(engine), "--pictures", str(setup.pictures)]
     command += ["--seconds", str(setup.load.duration_s), "--warmup", str(setup.load.warmup_s)]
     expected = setup.detections(d3.path)
 
@@ -59,7 +174,7 @@ def track_c_and_gateway(setup: Setup) -> list[Side]:
 
 
 def identity_and_tritonserver(setup: Setup) -> list[Side]:
-    server = setup.baselines.enter_context(tritonserver(service.MODELS, ["identity"], "tritonserver-identity"))
+    server = setup.baselines.enter_context(tritonserver(MODELS, ["identity"], "tritonserver-identity"))
     return [
         Side("serve_app", lambda: measure_identity(setup.url, setup.load)),
         Side("tritonserver", lambda: measure_identity(server.url, setup.load)),

@@ -12,11 +12,9 @@ from serve_app.errors import InvalidRequestError, ServeAppError
 from serve_app.settings import PROJECT_ROOT, read_config, settings_of
 from serve_app.tools.arguments import FAILED, Defaults, Parser, end_with, list_of, number
 from serve_app.tools.bench.report import open_console
-from serve_app.tools.bench.sweep.inputs import inputs_of
 from serve_app.tools.bench.sweep.report import apply, format_line, show, write
-from serve_app.tools.bench.sweep.search import Objective, Search
-from serve_app.tools.bench.sweep.space import Setting, Space
-from serve_app.tools.bench.sweep.trial import Point, Trial
+from serve_app.tools.bench.sweep.search import Objective, Point, Search, Setting, Space
+from serve_app.tools.bench.sweep.trial import Trial, inputs_of
 from serve_app.tools.bench.sweep.verdict import judge
 from serve_app.triton.overlay import Preparation
 from serve_app.triton.plans import LocalPlans

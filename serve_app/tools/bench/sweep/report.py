@@ -8,9 +8,8 @@ from google.protobuf import text_format
 from rich.console import Console
 
 from serve_app.tools.bench.report import chart, machine_line, print_table, write_json
-from serve_app.tools.bench.sweep.search import frontier
-from serve_app.tools.bench.sweep.space import Setting
-from serve_app.tools.bench.sweep.trial import Point, Trial
+from serve_app.tools.bench.sweep.search import Point, Setting, frontier
+from serve_app.tools.bench.sweep.trial import Trial
 from serve_app.tools.bench.sweep.verdict import Verdict
 
 

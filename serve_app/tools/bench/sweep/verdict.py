@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from serve_app.tools.bench.ratio.rounds import Measurement, Side, run_rounds
-from serve_app.tools.bench.sweep.search import Objective
-from serve_app.tools.bench.sweep.space import Setting
-from serve_app.tools.bench.sweep.trial import Point, Trial
+from serve_app.tools.bench.sweep.search import Objective, Point, Setting
+from serve_app.tools.bench.sweep.trial import Trial
 
 MIN_GAIN = 1.02  # a smaller gain does not replace the committed config
 

@@ -9,10 +9,10 @@ import pytest
 from serve_app.detection.tracks import DESIGNS, Track
 from serve_app.errors import EngineError, QueueFullError
 from serve_app.settings import DetectionSettings, TritonSettings
-from serve_app.tools.bench.gpu_check import measure
+from serve_app.tools.bench.gpu_check import tasks
 from serve_app.tools.bench.gpu_check.fidelity import Expected
 from serve_app.tools.bench.gpu_check.jobs import Job, Part
-from serve_app.tools.bench.gpu_check.measure import NOT_READ, SPARE, check_fidelity, measure_speed
+from serve_app.tools.bench.gpu_check.tasks import NOT_READ, SPARE, check_fidelity, measure_speed
 from serve_app.tools.bench.load import Load
 from serve_app.types import Detection, PictureResult
 
@@ -69,8 +69,8 @@ class FakeRunner:
 
 @pytest.fixture(autouse=True)
 def without_waiting(monkeypatch):
-    monkeypatch.setattr(measure, "SETTLE_S", 0.0)
-    monkeypatch.setattr(measure, "RETRY_S", 0.002)
+    monkeypatch.setattr(tasks, "SETTLE_S", 0.0)
+    monkeypatch.setattr(tasks, "RETRY_S", 0.002)
 
 
 def job_of(clients=8, duration_s=0.1):
