@@ -25,12 +25,12 @@ from serve_app.ui.replica import PlaygroundReplica
 
 logger = logging.getLogger("ray.serve")
 BASELINE = "baseline"
-PLAYGROUND_DRAIN_S = 5  # its sessions end with it, however long it waits
+PLAYGROUND_DRAIN_S = 5  # its sessions end with it, so waiting longer gains nothing
 CONSISTENT_HASHING = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 
 
 def build(args: dict[str, Any]) -> serve.Application:
-    """What `import_path: serve_app.app:build` names; everything is checked before the first .bind()."""
+    """The application of `import_path: serve_app.app:build`; everything is checked before the first .bind()."""
     settings = parse_settings(args)
     tracks = route_tracks(settings)
     warn_without_haproxy()
@@ -71,7 +71,7 @@ def bind_playground(playground: PlaygroundSettings) -> serve.Application:
 
 
 def build_language_model(model: LanguageModelSettings) -> serve.Application:
-    """ray.serve.llm's own builder; its import takes ten seconds, which nobody pays who serves none."""
+    """A deployment by ray.serve.llm's builder, imported here because the import takes ten seconds."""
     from ray.serve.llm import build_llm_deployment
 
     from serve_app.llm.configuration import configuration_of
@@ -88,7 +88,7 @@ def build_language_model(model: LanguageModelSettings) -> serve.Application:
 def warn_without_haproxy() -> None:
     if not RAY_SERVE_ENABLE_HA_PROXY:
         logger.warning(
-            "HAProxy is off, and Serve's own proxy takes a tenth of the requests: "
+            "HAProxy is off, and Serve's own proxy handles a tenth of the requests: "
             "set RAY_SERVE_ENABLE_HA_PROXY=1 for every Ray process, as configs/ray.env does"
         )
 
@@ -105,5 +105,5 @@ def route_tracks(settings: Settings) -> dict[Track, str]:
                 routes[track] = triton.name
                 break
     if not routes and settings.more_than_languages:
-        raise ConfigurationError("no deployment serves a track: see triton[].models")
+        raise ConfigurationError("no deployment serves any track: triton[].models matches none of the detection models")
     return routes

@@ -1,24 +1,24 @@
-"""Every error a user can meet, each with the status it answers.
+"""Every error a user can meet, with its HTTP status.
 
-ServeAppError                     500  anything below
-├── InvalidRequestError           400  a request that says something it can't mean
-├── UnauthorizedError             401  no key, or one that isn't known
-├── ForbiddenError                403  a key that doesn't open this
-├── NotFoundError                 404  no such model, track or size
-├── PayloadTooLargeError          413  a body over the limit
-├── NotAnImageError               415  bytes in no picture format that is read here
-├── UnreadableImageError          422  a picture that can't be decoded, or has too many pixels
-├── TooManyRequestsError          429  over a rate that was set for the caller
-├── UnsupportedError              501  Triton has it somewhere, and it can't be had here
-├── UnavailableError              503  nothing ready yet; worth another try
-│   └── QueueFullError            503  too many wait already, or this one waited too long
-├── DeadlineExceededError         504  the time the caller gave is over
-├── ConfigurationError            500  settings that can't be served; raised before anything starts
+ServeAppError                     500  the root of all below
+├── InvalidRequestError           400  a malformed request, or a value out of range
+├── UnauthorizedError             401  no key, or an unknown one
+├── ForbiddenError                403  the key doesn't allow this
+├── NotFoundError                 404  no such model, track or path
+├── PayloadTooLargeError          413  a body larger than the limit
+├── NotAnImageError               415  bytes that are not a supported image format
+├── UnreadableImageError          422  an image that can't be decoded, or has too many pixels
+├── TooManyRequestsError          429  over the caller's rate limit
+├── UnsupportedError              501  a feature of Triton that isn't supported here
+├── UnavailableError              503  not ready, or gone; try again
+│   └── QueueFullError            503  the queue is full, or the request waited in it too long
+├── DeadlineExceededError         504  the request's deadline has passed
+├── ConfigurationError            500  invalid settings; raised before anything starts
 └── EngineError                   500  the engine failed
-    ├── ModelError                500  a model failed on a request; the message is the model's own
-    └── ModelLoadError            500  a model can't be loaded; names it and the reason
+    ├── ModelError                500  a model failed on a request, with the model's own message
+    └── ModelLoadError            500  a model can't be loaded, with its name and the reason
 
-Errors cross process borders by pickle, so a constructor takes the message and nothing else.
+Errors are pickled between processes, so a constructor takes the message and nothing else.
 """
 
 import difflib

@@ -63,8 +63,8 @@ def test_every_mistake_is_told_at_once():
 
 
 def test_two_deployments_of_one_name_are_refused():
-    assert "names of triton and llms must differ" in refusal({"triton": [{"name": "a"}, {"name": "a"}]})
-    assert "names of triton and llms must differ" in refusal({"triton": [{"name": "a"}], "llms": [{"name": "a"}]})
+    assert "names of triton and llms must be unique" in refusal({"triton": [{"name": "a"}, {"name": "a"}]})
+    assert "names of triton and llms must be unique" in refusal({"triton": [{"name": "a"}], "llms": [{"name": "a"}]})
     assert "router, baseline, playground are taken" in refusal({"llms": [{"name": "router"}]})
     assert "router, baseline, playground are taken" in refusal({"llms": [{"name": "playground"}]})
 
@@ -80,12 +80,12 @@ def test_a_playground_is_told_the_services_root(url):
 
 
 def test_a_baseline_of_a_size_that_is_not_served_is_refused():
-    assert "baseline.sizes: large is not under detection.models" in refusal({"baseline": {"sizes": ["large"]}})
+    assert "baseline.sizes must be among detection.models, got large" in refusal({"baseline": {"sizes": ["large"]}})
 
 
 def test_a_precision_that_the_engine_does_not_compute_in_is_refused_with_those_it_does():
     args = {"detection": {"models": {"nano": {"precision": "fp8"}}}}
-    assert "models.nano.precision: openvino computes in f32, bf16, int8, not fp8" in refusal(args)
+    assert "models.nano.precision: openvino supports f32, bf16, int8, got fp8" in refusal(args)
     args["detection"]["engine"] = "tensorrt"
     assert parse_settings(args).detection.runs_on == "cuda"
 
@@ -93,7 +93,7 @@ def test_a_precision_that_the_engine_does_not_compute_in_is_refused_with_those_i
 @pytest.mark.parametrize(("engine", "device"), [("openvino", "cuda"), ("tensorrt", "cpu")])
 def test_an_engine_is_not_sent_to_a_device_that_it_has_nothing_to_do_with(engine, device):
     args = {"detection": {"engine": engine, "device": device}}
-    assert f"device: {engine} has one kind of device only" in refusal(args)
+    assert f"device must be omitted for {engine}, which runs on one kind of device only" in refusal(args)
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "python-onnxruntime", "python-torch"])
@@ -115,7 +115,7 @@ def test_a_polled_repository_is_served_whole():
 def test_a_polled_repository_is_read_as_it_is_so_its_configs_must_be_for_the_engine():
     triton = {"name": "vision", "control_mode": "poll"}
     message = refusal({"detection": {"engine": "tensorrt"}, "triton": [triton]})
-    assert "vision: control_mode poll reads detection.model_repository as it is, and tensorrt needs more" in message
+    assert "vision: control_mode poll serves detection.model_repository as it is, but engine tensorrt needs" in message
     foreign = triton | {"model_repository": "/models"}
     assert parse_settings({"detection": {"engine": "tensorrt"}, "triton": [foreign]}).triton[0].control_mode == "poll"
 
@@ -180,9 +180,9 @@ def test_the_default_configuration_says_the_defaults():
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("applications: [", "is not YAML"),
-        ("[1, 2]", "no `applications:`"),
-        ("http_options: {}", "no `applications:`"),
+        ("applications: [", "1:16: not valid YAML"),
+        ("[1, 2]", "`applications:` is missing or empty"),
+        ("http_options: {}", "`applications:` is missing or empty"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_refused_with_its_name(tmp_path, content, reason):
@@ -199,7 +199,7 @@ def test_a_file_that_is_not_there_is_refused_with_its_name(tmp_path):
 
 
 def test_a_file_without_our_application_is_refused():
-    with pytest.raises(ConfigurationError, match="no application with import_path"):
+    with pytest.raises(ConfigurationError, match="no application has import_path"):
         settings_of({"applications": [{"import_path": "other:app"}]})
 
 
@@ -255,4 +255,4 @@ def test_values_come_from_the_environment_with_their_types(monkeypatch):
 
 def test_a_variable_that_is_not_set_is_named(monkeypatch):
     monkeypatch.delenv("SERVE_APP_MODEL", raising=False)
-    assert "the environment has no SERVE_APP_MODEL" in refusal(language_model(source="${SERVE_APP_MODEL}"))
+    assert "SERVE_APP_MODEL is not set" in refusal(language_model(source="${SERVE_APP_MODEL}"))

@@ -8,16 +8,16 @@ from serve_app.settings.detection import BaselineSettings, DetectionSettings, Si
 from serve_app.settings.languages import LanguageModelSettings
 from serve_app.settings.section import Section
 
-TAKEN = ("router", "baseline", "playground")  # names of deployments that there is one of
+TAKEN = ("router", "baseline", "playground")  # names of deployments that exist at most once
 
 
 class RouterSettings(Section):
     """The ingress."""
 
     max_body_mib: int = Field(64, ge=1, le=4096, description="larger HTTP bodies are refused with 413")
-    request_timeout_s: float = Field(300.0, gt=0, description="how long a request may take that brings no deadline")
+    request_timeout_s: float = Field(300.0, gt=0, description="how long a request without its own deadline may take")
     admin_key_file: Path | None = Field(
-        None, description="a file with the key that load and unload ask for; null: they are open"
+        None, description="a file with the key that load and unload require; null: no key is required"
     )
 
 
@@ -43,19 +43,21 @@ class Settings(Section):
     def _check_together(self) -> "Settings":
         names = [triton.name for triton in self.triton] + [model.name for model in self.llms]
         if len({*names, *TAKEN}) != len(names) + len(TAKEN):
-            raise ValueError(f"names of triton and llms must differ, and {', '.join(TAKEN)} are taken: {names}")
+            raise ValueError(
+                f"names of triton and llms must be unique, and not {', '.join(TAKEN)}; got {', '.join(names)}"
+            )
         for triton in self.triton:
             if triton.control_mode == "poll" and not triton.model_repository and self.detection.engine != "openvino":
                 raise ValueError(
-                    f"{triton.name}: control_mode poll reads detection.model_repository as it is, and "
-                    f"{self.detection.engine} needs more than is there: use explicit"
+                    f"{triton.name}: control_mode poll serves detection.model_repository as it is, but engine "
+                    f"{self.detection.engine} needs other configs than are there: use control_mode explicit"
                 )
         if not (self.more_than_languages or self.llms):
-            raise ValueError("nothing to serve: triton, baseline and llms are all empty")
+            raise ValueError("nothing to serve: at least one of triton, baseline and llms must be set")
         if self.baseline:
             unknown = [size for size in self.baseline.sizes if size not in self.detection.models]
             if unknown:
-                raise ValueError(f"baseline.sizes: {', '.join(unknown)} is not under detection.models")
+                raise ValueError(f"baseline.sizes must be among detection.models, got {', '.join(unknown)}")
         return self
 
     @property

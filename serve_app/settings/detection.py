@@ -1,4 +1,4 @@
-"""Detection: which detectors there are, on which engine, in which deployments."""
+"""Detection: the detectors, their engine, and the deployments that serve them."""
 
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -7,13 +7,13 @@ from pydantic import Field, field_validator, model_validator
 
 from serve_app.settings.section import Name, Section, from_project_root
 
-MAX_PIXELS = 64_000_000  # of a picture, unless the configuration says otherwise
+MAX_PIXELS = 64_000_000  # of a picture, by default
 
 Size = Literal["nano", "small", "medium", "large", "xlarge"]
 SIZES: tuple[Size, ...] = get_args(Size)
 Precision = Literal["f32", "bf16", "f16", "int8", "fp8"]
 EngineKind = Literal["openvino", "tensorrt", "onnxruntime", "python-onnxruntime", "python-torch"]
-# What each kind of engine can compute in.
+# The precisions that each engine supports.
 PRECISIONS: dict[EngineKind, tuple[Precision, ...]] = {
     "openvino": ("f32", "bf16", "int8"),
     "tensorrt": ("f32", "f16", "int8", "fp8"),
@@ -25,15 +25,15 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class ModelSource(Section):
-    """What one size is made from."""
+    """What the model of one size is built from."""
 
     weights: str = Field("auto", description="auto (public weights, else the demo's), demo, or a .pt file")
-    precision: Precision = Field("f32", description="what the engine computes in; not every engine can all")
+    precision: Precision = Field("f32", description="what the engine computes in; engines support some of them")
     nms: bool = Field(True, description="false: the head of YOLO26 that needs no suppression")
 
 
 class DetectionSettings(Section):
-    """Which detectors there are, and what a request gets when it says nothing."""
+    """The detectors, and the defaults of requests."""
 
     model_repository: Path = Field(Path("model_repository/cpu"), description="the Triton model repository")
     engine: EngineKind = Field(
@@ -68,9 +68,9 @@ class DetectionSettings(Section):
         for size, source in self.models.items():
             if source.precision not in PRECISIONS[self.engine]:
                 can = ", ".join(PRECISIONS[self.engine])
-                raise ValueError(f"models.{size}.precision: {self.engine} computes in {can}, not {source.precision}")
+                raise ValueError(f"models.{size}.precision: {self.engine} supports {can}, got {source.precision}")
         if (self.engine, self.device) in (("openvino", "cuda"), ("tensorrt", "cpu")):
-            raise ValueError(f"device: {self.engine} has one kind of device only, leave it out")
+            raise ValueError(f"device must be omitted for {self.engine}, which runs on one kind of device only")
         return self
 
     @property
@@ -79,7 +79,7 @@ class DetectionSettings(Section):
 
 
 class TritonSettings(Section):
-    """One deployment of in-process Triton servers; its replicas and resources stand under `deployments:`."""
+    """One deployment of in-process Triton servers; its replicas and resources are set under `deployments:`."""
 
     name: Name = Field(description="the deployment's name in Ray Serve")
     model_repository: Path | None = Field(None, description="its own repository; null: that of `detection`")
@@ -87,9 +87,9 @@ class TritonSettings(Section):
     control_mode: Literal["none", "explicit", "poll"] = Field(
         "none", description="none: fixed; explicit: load and unload by request; poll: follows the repository"
     )
-    poll_interval_s: float = Field(15.0, gt=0, description="how often a polled repository is looked at")
+    poll_interval_s: float = Field(15.0, gt=0, description="how often the repository is polled")
     instances: dict[str, Annotated[int, Field(ge=1, le=64)]] = Field(
-        {}, description="instances of a model, where its config.pbtxt should not decide"
+        {}, description="instances of a model, in place of what its config.pbtxt says"
     )
     drain_timeout_s: float = Field(30.0, ge=0, description="how long work in flight may finish when a replica stops")
     picture_threads: int = Field(2, ge=1, le=64, description="threads that decode and draw boxes for tracks B and C")

@@ -1,4 +1,4 @@
-"""From a file to checked settings; the one place of the service that reads the environment."""
+"""Reads a configuration file into checked settings; the one place of the service that reads the environment."""
 
 import os
 import re
@@ -17,7 +17,7 @@ VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
 def filled_in(value: Any, environment: Mapping[str, str] | None = None) -> Any:
-    """`${NAME}` and `${NAME:-default}` from the environment, by default that of the process that builds the app."""
+    """Substitute `${NAME}` and `${NAME:-default}` from the environment, by default that of this process."""
     variables = os.environ if environment is None else environment
     if isinstance(value, dict):
         return {key: filled_in(one, variables) for key, one in value.items()}
@@ -26,7 +26,7 @@ def filled_in(value: Any, environment: Mapping[str, str] | None = None) -> Any:
     if not isinstance(value, str) or not VARIABLE.search(value):
         return value
     text = VARIABLE.sub(lambda found: _variable(found, variables), value)
-    # A value that is one variable is what YAML makes of it, so that numbers stay numbers.
+    # A value that is a single variable is parsed as YAML, so that numbers stay numbers.
     return yaml.safe_load(text) if VARIABLE.fullmatch(value) else text
 
 
@@ -34,30 +34,30 @@ def _variable(found: re.Match[str], variables: Mapping[str, str]) -> str:
     name, default = found.groups()
     value = variables.get(name, default)
     if value is None:
-        raise ConfigurationError(f"${{{name}}}: the environment has no {name}; ${{{name}:-…}} would give a default")
+        raise ConfigurationError(f"${{{name}}}: {name} is not set; set it, or write ${{{name}:-default}}")
     return value
 
 
 def parse_settings(args: dict[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
-    """Check `args` whole; every mistake is in the one message."""
+    """Check all of `args`; the error names every mistake."""
     try:
         return Settings.model_validate(filled_in(args, environment))
     except ValidationError as problem:
         errors = problem.errors()
-        # a list that lost its only item to a mistake is not too short as well
+        # a list whose only item is invalid is not too short as well
         real = [error for error in errors if error["type"] != "too_short"] or errors
         raise ConfigurationError(f"invalid configuration: {mistakes(real, 'args')}") from None
 
 
 def mistakes(errors: Iterable[ErrorDetails], whole: str) -> str:
-    """Each with its place; `whole` names what has none."""
+    """Each error with its place in the file; `whole` is the place of errors that have none."""
     return "; ".join(
         f"{'.'.join(map(str, error['loc'])) or whole}: {error['msg'].removeprefix('Value error, ')}" for error in errors
     )
 
 
 def traces_endpoint() -> str:
-    """Where OpenTelemetry's own variables say that traces go, over HTTP."""
+    """The HTTP endpoint for traces, from OpenTelemetry's own variables."""
     base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318").rstrip("/")
     return os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{base}/v1/traces")
 
@@ -69,23 +69,25 @@ def read_config(path: Path) -> dict[str, Any]:
     except OSError as problem:
         raise ConfigurationError(f"{path}: {problem.strerror}") from None
     except yaml.YAMLError as problem:
-        raise ConfigurationError(f"{path} is not YAML: {str(problem).splitlines()[-1].strip()}") from None
+        mark = getattr(problem, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise ConfigurationError(f"{place}: not valid YAML: {getattr(problem, 'problem', problem)}") from None
     if not isinstance(content, dict) or not content.get("applications"):
-        raise ConfigurationError(f"{path}: no `applications:`, so nothing to serve")
+        raise ConfigurationError(f"{path}: `applications:` is missing or empty")
     return content
 
 
 def settings_of(config: dict[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
-    """The settings of the file's application that `serve_app.app:build` makes."""
+    """The settings of the application that `serve_app.app:build` builds."""
     return parse_settings(application_of(config).get("args") or {}, environment)
 
 
 def application_of(config: dict[str, Any]) -> dict[str, Any]:
-    """The file's application that `serve_app.app:build` makes."""
+    """The application that `serve_app.app:build` builds."""
     for application in config["applications"]:
         if application.get("import_path") == "serve_app.app:build":
             return application  # type: ignore[no-any-return]
-    raise ConfigurationError("no application with import_path serve_app.app:build")
+    raise ConfigurationError("no application has import_path serve_app.app:build")
 
 
 def read_environment_file(path: Path) -> dict[str, str]:
@@ -100,6 +102,6 @@ def read_environment_file(path: Path) -> dict[str, str]:
             continue
         key, separator, value = line.partition("=")
         if not separator:
-            raise ConfigurationError(f"{path}:{number}: not KEY=VALUE: {line!r}")
+            raise ConfigurationError(f"{path}:{number}: expected KEY=VALUE, got {line!r}")
         values[key.strip()] = value.strip()
     return values

@@ -1,4 +1,4 @@
-"""What every block of the configuration has in common: unknown keys are refused, objects are frozen."""
+"""The base of every block of the configuration: frozen, and unknown keys are refused."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 
 
 class Section(BaseModel):
-    """One block of the file: unknown keys are refused, with the nearest valid name."""
+    """One block of the file; an unknown key is refused with the nearest valid name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -30,5 +30,5 @@ class Section(BaseModel):
 
 
 def from_project_root(path: Path) -> Path:
-    """Relative paths start where the project lies, so that driver and replicas agree on them."""
+    """Resolve a relative path against the project, so that driver and replicas agree on it."""
     return path if path.is_absolute() else PROJECT_ROOT / path

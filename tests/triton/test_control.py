@@ -195,7 +195,7 @@ async def test_a_change_that_fails_is_told_and_does_not_keep_the_others(engine, 
     await explicit.catch_up()
     assert warnings() == [
         "load of model 'bad', made on another replica, failed: failed to load 'bad', Internal: ValueError: no engine",
-        "load of model 'nobody', asked for earlier: "
+        "load of model 'nobody', made on another replica, failed: "
         "failed to load 'nobody', failed to poll from model repository",
     ]  # fmt: skip
     assert await answer(engine, "shared") == 2

@@ -173,9 +173,7 @@ async def test_a_deadline_that_passes_ends_a_stream_and_its_model(protocol):
         async for answer in protocol.stream(ask_numbers(*FOR_MINUTES, deadline=time.time() + 0.5)):
             answers.append(answer)
 
-    with pytest.raises(
-        DeadlineExceededError, match="the deadline passed while model 'decoupled' worked on the request"
-    ):
+    with pytest.raises(DeadlineExceededError, match="passed while model 'decoupled' worked on"):
         await listen()
     assert numbers(answers) == list(range(len(answers)))
     assert answers
