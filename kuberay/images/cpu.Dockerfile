@@ -1,8 +1,8 @@
 # syntax=docker/dockerfile:1.7
 # The whole service without a GPU, for kind, minikube or a laptop: `docker run --shm-size 2g -p 8000:8000 serve-app/cpu:0.1.0`.
 #
-# Size, an estimate: 9.2 GB on disk (packages 8.9 GB, of which 5 GB are PyTorch's CUDA libraries, whose build for the
-# processor alone isn't on PyPI), 4 GB to pull.
+# Size, an estimate: 9.2 GB on disk (packages 8.9 GB, of which 5 GB are PyTorch's CUDA libraries, as PyPI has
+# no build without them), 4 GB to pull.
 ARG UV_IMAGE=ghcr.io/astral-sh/uv
 ARG UV_VERSION=0.13.8
 ARG UV_DIGEST=
@@ -16,7 +16,7 @@ ENV PATH=/opt/serve_app/bin:$PATH \
     HOME=/tmp \
     PYTHONUNBUFFERED=1
 
-# wget asks in KubeRay's probes; vLLM's kernels for the processor need libnuma. A login shell forgets PATH.
+# KubeRay's probes use wget; vLLM's CPU kernels need libnuma; login shells reset PATH.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libnuma1 wget \
     && rm -rf /var/lib/apt/lists/* \
@@ -41,7 +41,7 @@ RUN --mount=type=bind,from=uv,source=/uv,target=/run/uv \
     VIRTUAL_ENV=/opt/serve_app /run/uv pip install --no-cache --offline --no-deps --no-build-isolation --editable . \
     && python -m compileall -q serve_app model_repository
 
-# Built here, since the root is read-only where it runs; without a network, so that `auto` always means the weights above.
+# Built here, as the root file system is read-only in pods; without network, so that `auto` takes the weights above.
 RUN --network=none python scripts/build_models --config configs/serve.yaml \
     && chmod -R a+rX model_repository
 

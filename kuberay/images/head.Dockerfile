@@ -1,8 +1,8 @@
 # syntax=docker/dockerfile:1.7
 # Head and routers of clusters without language models, and the playground; no GPU.
 #
-# The base brings the system, its tools and Python; what runs is an environment of our own beside the base's, so that
-# neither changes the other, and every version is one that was tested.
+# The base provides the system, its tools and Python. The application has a virtual environment of its own, with the versions
+# that were tested.
 # Size, an estimate: 3.7 GB on disk (base 2.5 GB, packages 1.2 GB), 1.3 GB to pull.
 ARG UV_IMAGE=ghcr.io/astral-sh/uv
 ARG UV_VERSION=0.13.8
@@ -18,7 +18,7 @@ ENV PATH=/opt/serve_app/bin:$PATH \
     PYTHONUNBUFFERED=1
 
 USER 0:0
-# A login shell forgets PATH.
+# Login shells reset PATH.
 RUN echo "export PATH=/opt/serve_app/bin:\$PATH" >/etc/profile.d/serve_app.sh
 
 RUN --mount=type=bind,from=uv,source=/uv,target=/run/uv \

@@ -1,9 +1,9 @@
 # syntax=docker/dockerfile:1.7
-# vLLM replicas on NVIDIA GPUs; head and routers too where language models are served, because building the application
-# imports vLLM.
+# vLLM replicas on NVIDIA GPUs; also head and routers where language models are served, as building the application imports
+# vLLM.
 #
-# vLLM, PyTorch, Ray and what they need stay as the base has them: requirements/llm.txt has none of it, only what the
-# application imports besides, so it goes into the base's own environment.
+# vLLM, PyTorch, Ray and their requirements are those of the base. requirements/llm.txt adds the application's other packages
+# to the base's environment.
 # Size, an estimate: 25 GB on disk, 12 GB to pull, nearly all of it the base.
 ARG UV_IMAGE=ghcr.io/astral-sh/uv
 ARG UV_VERSION=0.13.8
@@ -18,7 +18,7 @@ ENV HOME=/tmp \
     PYTHONUNBUFFERED=1
 
 USER 0:0
-# A login shell forgets PATH. /home/ray is its user's alone.
+# Login shells reset PATH. /home/ray can be entered only by its user.
 RUN echo "export PATH=$(dirname "$(command -v python)"):\$PATH" >/etc/profile.d/serve_app.sh \
     && chmod a+rx /home/ray
 

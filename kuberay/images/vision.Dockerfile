@@ -1,9 +1,9 @@
 # syntax=docker/dockerfile:1.7
-# Triton replicas on NVIDIA GPUs, with TensorRT and DALI; track A; the Job that builds TensorRT's plans.
+# Triton replicas on NVIDIA GPUs, with TensorRT and DALI; track A; the Job that builds TensorRT plans.
 #
-# Of NVIDIA's releases 26.08: Ubuntu 24.04 with Python 3.12 as Ray's images have it, Triton 2.72, TensorRT 11.2.1 and
-# DALI 2.2.0, both of which PyPI has for what is built here, CUDA 13 as PyTorch's packages and ray-llm's cu130. Nodes need
-# driver 580 or newer. With another release, change the last two lines of requirements/vision.in too.
+# NVIDIA's release 26.08: Ubuntu 24.04 and Python 3.12 as in Ray's images, Triton 2.72, TensorRT 11.2.1 and DALI 2.2.0 (PyPI
+# has the same versions, which build the models), and CUDA 13 as in PyTorch's packages and ray-llm's cu130. Nodes need driver
+# 580 or newer. To change the release, also change the last two lines of requirements/vision.in.
 # Size, an estimate: 22 GB on disk (base 16 GB, packages 6 GB), 12 GB to pull.
 ARG UV_IMAGE=ghcr.io/astral-sh/uv
 ARG UV_VERSION=0.13.8
@@ -14,14 +14,14 @@ ARG BASE_DIGEST=
 FROM ${UV_IMAGE}:${UV_VERSION}${UV_DIGEST:+@${UV_DIGEST}} AS uv
 FROM ${BASE_IMAGE}:${BASE_TAG}${BASE_DIGEST:+@${BASE_DIGEST}}
 
-# The base's PYTHONPATH leads to a DALI without what it imports. Triton's Python backend takes the first python3 of PATH.
+# The base's PYTHONPATH has a DALI that lacks its requirements. Triton's Python backend runs the first python3 on PATH.
 ENV PATH=/opt/serve_app/bin:$PATH \
     HOME=/tmp \
     PYTHONPATH= \
     PYTHONUNBUFFERED=1
 
 USER 0:0
-# A login shell forgets PATH.
+# Login shells reset PATH.
 RUN echo "export PATH=/opt/serve_app/bin:/opt/tritonserver/bin:\$PATH" >/etc/profile.d/serve_app.sh
 
 RUN --mount=type=bind,from=uv,source=/uv,target=/run/uv \
@@ -31,8 +31,8 @@ RUN --mount=type=bind,from=uv,source=/uv,target=/run/uv \
     && /run/uv venv --python 3.12 /opt/serve_app \
     && VIRTUAL_ENV=/opt/serve_app /run/uv pip sync --compile-bytecode /run/requirements.txt
 
-# Triton's Python package is the image's own. TensorRT's bindings load the image's libraries; the package that gives them
-# their usual name would bring another two gigabytes of the same.
+# Triton's Python package is the base's. TensorRT's bindings load the base's libraries; the package `tensorrt` would install
+# the same two gigabytes again.
 RUN --mount=type=bind,from=uv,source=/uv,target=/run/uv \
     VIRTUAL_ENV=/opt/serve_app /run/uv pip install --no-cache --offline --no-deps --compile-bytecode \
         /opt/tritonserver/python/tritonserver-*.whl \
