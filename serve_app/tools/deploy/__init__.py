@@ -1,1 +1,1 @@
-"""The service on Kubernetes through KubeRay: scenarios to manifests, and the commands that bring them up and down."""
+"""The service on Kubernetes through KubeRay: manifests from scenarios, and the commands of `scripts/deploy`."""

@@ -1,4 +1,4 @@
-"""What watches the service on Kubernetes, made of configs/monitoring: scrapes, alerts and dashboards as manifests."""
+"""Monitoring manifests from configs/monitoring: the PodMonitor, alert rules and Grafana dashboards."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ import yaml
 from serve_app.settings import PROJECT_ROOT
 from serve_app.tools.deploy.api.objects import Manifest
 from serve_app.tools.deploy.api.target import labels_of
-from serve_app.tools.deploy.scenarios.files import to_yaml
+from serve_app.tools.deploy.yaml_format import to_yaml
 
 SOURCE = PROJECT_ROOT / "configs" / "monitoring"
 GENERATED = PROJECT_ROOT / "kuberay" / "cluster" / "monitoring.yaml"
-DASHBOARD = {"grafana_dashboard": "1"}  # Grafana's sidecar loads what carries it
+DASHBOARD = {"grafana_dashboard": "1"}  # Grafana's sidecar loads ConfigMaps with this label
 RELEASE = {"release": "kube-prometheus-stack"}
 HEADER = """\
 # What watches the service: scrapes of Ray's pods, alerts, Grafana's dashboards. Prerequisite: kube-prometheus-stack.

@@ -1,4 +1,4 @@
-"""The ports of a pod: fixed, so that NetworkPolicies can name them."""
+"""The fixed ports of a pod, which NetworkPolicies name."""
 
 HTTP = 8000
 GRPC = 8001
@@ -6,10 +6,10 @@ DASHBOARD = 8265
 METRICS = 8080
 GCS = 6379
 CLIENT = 10001
-AGENT = 52365  # Ray's dashboard agent, which KubeRay's probes ask
+AGENT = 52365  # Ray's dashboard agent, which KubeRay's probes call
 REDIS = 6379
 
-# `ray start` would take any free port for these.
+# `ray start` would choose random ports for these.
 START = {
     "node-manager-port": 6380,
     "object-manager-port": 6381,
@@ -21,10 +21,10 @@ START = {
     "max-worker-port": 19999,
 }
 
-# Ranges between pods of one service.
+# Ranges used between pods of one service.
 REPLICAS_HTTP = (30000, 31000)  # HAProxy to replicas; RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT and so on
 REPLICAS_GRPC = (40000, 41000)
-EPHEMERAL = (32768, 60999)  # Linux' own: replicas call each other on one that the kernel gives, and so does NCCL
+EPHEMERAL = (32768, 60999)  # Linux's ephemeral ports: calls between replicas, NCCL
 INSIDE = (
     (GCS, START["dashboard-agent-grpc-port"]),
     (HTTP, GRPC),

@@ -1,1 +1,1 @@
-"""Kubernetes' API: the connection, its objects, and which of them a command is about."""
+"""The Kubernetes API: connection, objects, tunnels to pods, and the RayService that a command is about."""

@@ -1,4 +1,4 @@
-"""One Kubernetes API through the official client: requests that answer plain dicts, or raise one of our errors."""
+"""Requests to one Kubernetes API through the official client; answers are dicts, failures are our errors."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ Query = Mapping[str, str | int | bool]
 
 
 class Connection:
-    """Requests to one cluster; `context` is what the kubeconfig calls it."""
+    """Requests to the cluster of one kubeconfig context."""
 
     def __init__(self, configuration: client.Configuration, context: str) -> None:
         self.configuration = configuration
@@ -52,25 +52,24 @@ class Connection:
         try:
             answer = json.loads(response.data)
         except (ValueError, urllib3.exceptions.HTTPError):
-            raise UnavailableError(f"{self.server}{path} answers no JSON: is it a Kubernetes API?") from None
+            raise UnavailableError(f"{self.server}{path} didn't answer with JSON: is it a Kubernetes API?") from None
         if not isinstance(answer, dict):
-            raise UnavailableError(f"{self.server}{path} answers no object: is it a Kubernetes API?")
+            raise UnavailableError(f"{self.server}{path} didn't answer with a JSON object: is it a Kubernetes API?")
         return answer
 
-    def text(self, path: str, query: Query | None = None, headers: Mapping[str, str] | None = None) -> str:
-        """A log, or what a pod answers through the API server."""
-        response = self._send("GET", path, query, None, dict(headers or {}), (CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S))
+    def text(self, path: str, query: Query | None = None) -> str:
+        response = self._send("GET", path, query, None, {}, (CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S))
         return str(response.data.decode("utf-8", "replace"))
 
     def stream(self, path: str, query: Query | None = None) -> urllib3.BaseHTTPResponse:
-        """An answer that goes on; whoever takes it closes it."""
+        """An open answer, which the caller closes."""
         answer: urllib3.BaseHTTPResponse = self._send(
             "GET", path, query, None, {}, (CONNECT_TIMEOUT_S, None), whole=False
         )
         return answer
 
-    def new_core_api(self) -> "client.CoreV1Api":  # in quotes: to look at it loads every model, for a second
-        """One of its own for each websocket: the client swaps a method of its API object while it opens one."""
+    def new_core_api(self) -> "client.CoreV1Api":  # quoted: evaluating it imports every model, which takes a second
+        """A new one for each websocket: the client replaces a method of its API object while it opens one."""
         return client.CoreV1Api(client.ApiClient(self.configuration))
 
     def _send(
@@ -105,39 +104,39 @@ class Connection:
 
     @property
     def _advice(self) -> str:
-        return f"; is the cluster up, and is {self.context!r} the context you mean (kubectl config get-contexts)?"
+        return f"; is the cluster up, and is {self.context!r} the right context (kubectl config get-contexts)?"
 
     def error(self, status: int, data: bytes | None) -> ServeAppError:
-        """What an answer that isn't 2xx means to the person who asked."""
+        """The error for an answer that isn't 2xx."""
         message = _message_of(data) or f"status {status}"
         if status == 401 or (status == 403 and '"system:anonymous"' in message):
             return UnauthorizedError(
-                f"{self.server} doesn't know the credentials of context {self.context!r}: they are expired or wrong; "
+                f"{self.server} rejects the credentials of context {self.context!r}: they are expired or invalid; "
                 "log in again (EKS: `aws sso login`, then `aws eks update-kubeconfig --name CLUSTER`)"
             )
         if status == 403:
-            return ForbiddenError(f"{message}; ask for the right, or take another --context")
+            return ForbiddenError(f"{message}; ask for this permission, or use another --context")
         if status == 404:
             return NotFoundError(message)
         if status == 409:
             return ConfigurationError(message)
-        if "field not declared in schema" in message:  # which an apply is told as an error of the server
-            return ConfigurationError(f"the cluster refuses it: {message}; are the CRDs older than these manifests?")
+        if "field not declared in schema" in message:  # a server-side apply answers 500 for it
+            return ConfigurationError(f"rejected by the cluster: {message}; its CRDs may be older than these manifests")
         if status in (400, 413, 422):
-            return ConfigurationError(f"the cluster refuses it: {message}")
-        return UnavailableError(f"{self.server} answers {status}: {message}")
+            return ConfigurationError(f"rejected by the cluster: {message}")
+        return UnavailableError(f"{self.server} answered {status}: {message}")
 
 
 def connect(kubeconfig: Path | None = None, context: str | None = None) -> Connection:
-    """By --kubeconfig, else $KUBECONFIG, else ~/.kube/config; nothing is sent yet."""
+    """From --kubeconfig, else $KUBECONFIG, else ~/.kube/config; sends nothing yet."""
     location = str(kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION)
     if not any(Path(part).expanduser().is_file() for part in location.split(":") if part):
         raise ConfigurationError(
-            f"no kubeconfig at {location}: name one with --kubeconfig or $KUBECONFIG "
-            "(EKS: `aws eks update-kubeconfig --name CLUSTER` writes it)"
+            f"no kubeconfig at {location}: pass --kubeconfig or set $KUBECONFIG "
+            "(EKS: `aws eks update-kubeconfig --name CLUSTER` creates it)"
         )
     configuration = client.Configuration()
-    configuration.retries = False  # one that fails is told, and whoever waits asks again
+    configuration.retries = False  # failures are reported; waits retry themselves
     logging.getLogger("websocket").setLevel(logging.CRITICAL)
     try:
         name = context or config.list_kube_config_contexts(config_file=location)[1]["name"]
@@ -145,20 +144,20 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> Conne
     except config.ConfigException as problem:
         raise ConfigurationError(f"{location}: {_context_problem(location, context) or _last_line(problem)}") from None
     except (YAMLError, AttributeError, KeyError, TypeError, OSError) as problem:
-        raise ConfigurationError(f"{location} is no kubeconfig that can be read: {_last_line(problem)}") from None
+        raise ConfigurationError(f"{location} isn't a valid kubeconfig: {_last_line(problem)}") from None
     return Connection(configuration, name)
 
 
 def _context_problem(location: str, context: str | None) -> str:
-    """Read without the client's loader, which wants a current context even to list them."""
+    """Read without the client's loader, which can't list contexts without a current one."""
     try:
         found = KubeConfigMerger(location).config
     except config.ConfigException:
         return ""
     names = [one["name"] for one in found.value["contexts"]]
-    known = f"there are {', '.join(names) or 'none'}"
+    known = f"known: {', '.join(names) or 'none'}"
     if context is None and not found.value.get("current-context"):
-        return f"has no current context: name one with --context; {known}"
+        return f"no current context: pass --context; {known}"
     if context and context not in names:
         return f"no context {context!r}; {known}"
     return ""

@@ -1,4 +1,4 @@
-"""The cluster's objects by kind and name: found by discovery, read, tried, applied and deleted."""
+"""The cluster's objects by kind and name: discovery, get, list, apply, delete and access reviews."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ APPLY = "application/apply-patch+yaml"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One resource type as discovery gives it."""
+    """One resource type from API discovery."""
 
     api_version: str
     kind: str
@@ -38,8 +38,8 @@ class Objects:
         self._allowed: dict[tuple[str, Kind, str | None], bool] = {}
 
     def find_kind(self, api_version: str, kind: str) -> Kind | None:
-        """None where the cluster doesn't have it, as before an operator is installed."""
-        if kind not in self._kinds.get(api_version, {}):  # asked again: what is missing now may come
+        """None if the cluster doesn't have it, as before an operator is installed."""
+        if kind not in self._kinds.get(api_version, {}):  # it may be installed meanwhile
             self._kinds[api_version] = self._discover(api_version)
         return self._kinds[api_version].get(kind)
 
@@ -69,7 +69,7 @@ class Objects:
     def list(
         self, api_version: str, kind: str, namespace: str | None = None, labels: str = "", fields: str = ""
     ) -> list[dict[str, Any]]:
-        """Everything of a kind that is selected; nothing where the cluster doesn't have the kind."""
+        """All selected objects of a kind; empty if the cluster doesn't have the kind."""
         found = self.find_kind(api_version, kind)
         if found is None:
             return []
@@ -81,7 +81,7 @@ class Objects:
         return self.get(manifest["apiVersion"], manifest["kind"], metadata["name"], metadata.get("namespace"))
 
     def apply(self, manifest: dict[str, Any], dry_run: bool = False, force: bool = False) -> dict[str, Any]:
-        """Server-side apply: creates it or brings it to this, and leaves what others own."""
+        """Server-side apply: creates or updates it, and keeps fields of other managers."""
         metadata = manifest["metadata"]
         path = self.kind(manifest["apiVersion"], manifest["kind"]).path(metadata.get("namespace"), metadata["name"])
         query: dict[str, str | bool] = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", "force": force}
@@ -91,11 +91,11 @@ class Objects:
             return self.connection.request("PATCH", path, query, manifest, APPLY)
         except ConfigurationError as problem:
             conflict = "conflict" in problem.message.lower()
-            advice = "; --force-conflicts takes these fields over" if conflict else ""
+            advice = "; --force-conflicts overwrites these fields" if conflict else ""
             raise ConfigurationError(f"{label(manifest)}: {problem.message}{advice}") from None
 
     def delete(self, manifest: dict[str, Any]) -> bool:
-        """False where it is gone already."""
+        """False if it doesn't exist."""
         metadata = manifest["metadata"]
         found = self.find_kind(manifest["apiVersion"], manifest["kind"])
         if found is None:
@@ -108,7 +108,7 @@ class Objects:
         return True
 
     def allows(self, verb: str, kind: Kind, namespace: str | None) -> bool:
-        """The cluster's own answer, asked once a run."""
+        """By the cluster's access review, asked once per run."""
         asked = (verb, kind, namespace)
         if asked not in self._allowed:
             self._allowed[asked] = self._review(verb, kind, namespace)

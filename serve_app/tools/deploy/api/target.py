@@ -1,4 +1,4 @@
-"""Which RayService a command is about, and what KubeRay calls the things that belong to it."""
+"""The RayService that a command is about, and the names and labels of its objects."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ FIELD_MANAGER = "serve-app-deploy"
 
 
 def labels_of(instance: str) -> dict[str, str]:
-    """On everything that is applied for one service."""
+    """The labels of everything that is applied for one service."""
     return {"app.kubernetes.io/name": "serve-app", INSTANCE_LABEL: instance, MANAGER_LABEL: FIELD_MANAGER}
 
 
@@ -25,7 +25,7 @@ class Target:
 
     @property
     def labels(self) -> str:
-        """Selects what was applied, by any command of this kind."""
+        """A selector for everything that scripts/deploy applied."""
         return f"{INSTANCE_LABEL}={self.name},{MANAGER_LABEL}={FIELD_MANAGER}"
 
     @property
@@ -37,7 +37,7 @@ class Target:
         return f"{self.name}-head-svc"
 
     def owns_cluster(self, cluster: str) -> bool:
-        """KubeRay adds five characters of its own to the RayService's name."""
+        """KubeRay appends five characters to the RayService's name."""
         return re.fullmatch(rf"{re.escape(self.name)}-[a-z0-9]{{5}}", cluster) is not None
 
     def owns(self, pod: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""A scenario as Kubernetes' objects, in the order in which they are applied."""
+"""The Kubernetes objects of a scenario, in the order in which they are applied."""
 
 from serve_app.tools.deploy.api.objects import Manifest
 from serve_app.tools.deploy.manifests import access, network, service, storage
@@ -8,7 +8,7 @@ __all__ = ["Manifest", "render"]
 
 
 def render(scenario: Scenario) -> list[Manifest]:
-    """Everything of one service; the RayService is the last, because it starts pods that need the rest."""
+    """All objects of one service; the RayService comes last, because its pods need the others."""
     found = [access.namespace(scenario), *access.accounts(scenario), *access.roles(scenario)]
     found += network.policies(scenario)
     found += access.disruption_budgets(scenario)

@@ -1,22 +1,22 @@
-"""Who may do what: the namespace and its pod security, accounts of pods, roles of people, disruptions of pods."""
+"""Access: the namespace with its pod security, service accounts, roles, and disruption budgets."""
 
 from serve_app.tools.deploy.api.objects import Manifest
 from serve_app.tools.deploy.manifests.pods import labels
 from serve_app.tools.deploy.scenarios.scenario import Scenario
 
 ALL = ["get", "list", "watch", "create", "update", "patch", "delete"]
-LOOK = ["get", "list", "watch"]
-SEEN = [
-    {"apiGroups": ["ray.io"], "resources": ["rayservices", "rayclusters"], "verbs": LOOK},
+READ = ["get", "list", "watch"]
+VIEWER_RULES = [
+    {"apiGroups": ["ray.io"], "resources": ["rayservices", "rayclusters"], "verbs": READ},
     {
         "apiGroups": [""],
         "resources": ["pods", "pods/log", "services", "endpoints", "events", "configmaps", "persistentvolumeclaims"],
-        "verbs": LOOK,
+        "verbs": READ,
     },
-    {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": LOOK},
+    {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": READ},
 ]
-# What `scripts/deploy` does to what is there already; the first `up` and `down` are a cluster administrator's.
-CHANGED = [
+# For updates with `scripts/deploy`; the first `up` and `down` need a cluster administrator.
+DEPLOYER_RULES = [
     {"apiGroups": ["ray.io"], "resources": ["rayservices"], "verbs": ALL},
     {
         "apiGroups": [""],
@@ -32,7 +32,7 @@ CHANGED = [
 
 
 def namespace(scenario: Scenario) -> Manifest:
-    level = "restricted"  # which GPUs need not break: the device plugin gives them to any pod
+    level = "restricted"  # compatible with GPUs, which the device plugin gives to any pod
     modes = {f"pod-security.kubernetes.io/{mode}": level for mode in ("enforce", "audit", "warn")}
     return {
         "apiVersion": "v1",
@@ -42,7 +42,7 @@ def namespace(scenario: Scenario) -> Manifest:
 
 
 def accounts(scenario: Scenario) -> list[Manifest]:
-    """One for the head, whose autoscaler asks the API for pods; one for the rest, whose pods get no token."""
+    """One for the head, whose autoscaler calls the API; one for all other pods, which get no token."""
     return [
         _object(scenario, "v1", "ServiceAccount", name) | {"automountServiceAccountToken": False}
         for name in (scenario.name, f"{scenario.name}-head")
@@ -50,9 +50,9 @@ def accounts(scenario: Scenario) -> list[Manifest]:
 
 
 def roles(scenario: Scenario) -> list[Manifest]:
-    """For people: a viewer's and a deployer's, bound to groups of the same names."""
+    """A viewer and a deployer role, bound to groups of the same names."""
     found = []
-    for role, rules in {"viewer": SEEN, "deployer": SEEN + CHANGED}.items():
+    for role, rules in {"viewer": VIEWER_RULES, "deployer": VIEWER_RULES + DEPLOYER_RULES}.items():
         name = f"{scenario.name}-{role}"
         found.append(_object(scenario, "rbac.authorization.k8s.io/v1", "Role", name) | {"rules": rules})
         binding = _object(scenario, "rbac.authorization.k8s.io/v1", "RoleBinding", name)
@@ -63,10 +63,10 @@ def roles(scenario: Scenario) -> list[Manifest]:
 
 
 def disruption_budgets(scenario: Scenario) -> list[Manifest]:
-    """All but one pod of a group stay, and an only one stays: so does a head whose state is nowhere else.
+    """At most one pod of a group may be evicted, and never the only one, nor a head without a head store.
 
-    As numbers that must be there: shares, and numbers that may be missing, need a size that Kubernetes can't read of a
-    RayCluster, and then no pod could be moved at all.
+    As minAvailable numbers: percentages and maxUnavailable need a size that Kubernetes can't read from a RayCluster,
+    and would block every eviction.
     """
     least: dict[str, int] = {role: max(group.min - 1, 1) for role, group in scenario.workers.items() if group.min}
     if not scenario.head_store:

@@ -1,11 +1,11 @@
-"""The Ray cluster of a service: head, groups of workers, autoscaler, and what guards and remembers its state."""
+"""The Ray cluster of a service: head, worker groups, autoscaler, authentication and GCS fault tolerance."""
 
 from serve_app.tools.deploy import ports
 from serve_app.tools.deploy.api.objects import Manifest
 from serve_app.tools.deploy.manifests.pods import CONFINED, WRITABLE, pod, ray_container
 from serve_app.tools.deploy.manifests.storage import REDIS
 from serve_app.tools.deploy.scenarios.scenario import HeadGroup, Scenario, WorkerGroup
-from serve_app.tools.deploy.scenarios.serving import ROLE_LABEL, ROOM
+from serve_app.tools.deploy.scenarios.serving import CAPACITY, ROLE_LABEL
 
 AUTOSCALER = {"cpu": "500m", "memory": "1Gi"}
 
@@ -14,7 +14,7 @@ def cluster(scenario: Scenario) -> Manifest:
     """`rayClusterConfig` of the RayService."""
     spec: Manifest = {
         "rayVersion": scenario.images.ray,
-        # whoever reaches a port of Ray's still needs the token, which KubeRay makes and mounts
+        # Ray's ports require a token, which KubeRay creates and mounts
         "authOptions": {"mode": "token"},
         "headGroupSpec": head(scenario, scenario.head),
         "workerGroupSpecs": [workers(scenario, role, group) for role, group in scenario.workers.items()],
@@ -32,7 +32,7 @@ def cluster(scenario: Scenario) -> Manifest:
 
 
 def head(scenario: Scenario, group: HeadGroup) -> Manifest:
-    """Ray's own services; with replicas only in a cluster of this pod alone, or without a group for routers."""
+    """Ray's own services, and the routers if there is no group for them."""
     edge = {ROLE_LABEL: "routers"} if scenario.workers and "routers" not in scenario.workers else {}
     return {
         "rayStartParams": start() | {"dashboard-host": "0.0.0.0"},
@@ -61,20 +61,20 @@ def workers(scenario: Scenario, role: str, group: WorkerGroup) -> Manifest:
 
 
 def start() -> dict[str, str]:
-    """Arguments of `ray start`, where every value is text."""
+    """Arguments of `ray start`, all as text."""
     return {name: str(port) for name, port in ports.START.items()}
 
 
 def resources(group: HeadGroup | WorkerGroup, role: str, *, working: bool) -> dict[str, str]:
-    """What Ray may place there; the role's own resource keeps others' replicas away."""
+    """What Ray may place there; a custom resource per role keeps other replicas away."""
     found = {"CPU": str(int(group.cpu)) if working else "0"}
     if group.gpus:
         found["GPU"] = str(group.gpus)
-    return found | ({role: str(ROOM)} if role in ("vision", "llm") else {})
+    return found | ({role: str(CAPACITY)} if role in ("vision", "llm") else {})
 
 
 def spread(scenario: Scenario, role: str) -> list[Manifest]:
-    """A zone or a machine less is fewer pods of a group, not none; where that is promised, no two share a machine."""
+    """Over zones and nodes; with a head store (high availability) no two pods of a group share a node."""
     selector = {"matchLabels": {"app.kubernetes.io/instance": scenario.name, "app.kubernetes.io/component": role}}
     strictly = "DoNotSchedule" if scenario.head_store else "ScheduleAnyway"
     wanted = {"topology.kubernetes.io/zone": "ScheduleAnyway", "kubernetes.io/hostname": strictly}
@@ -88,7 +88,7 @@ def autoscaler() -> Manifest:
     return {
         "version": "v2",
         "upscalingMode": "Default",
-        "idleTimeoutSeconds": 300,  # of groups that say nothing themselves
+        "idleTimeoutSeconds": 300,  # for groups without their own value
         "resources": {"requests": AUTOSCALER, "limits": {"memory": AUTOSCALER["memory"]}},
         "securityContext": CONFINED,
         "env": [{"name": name, "value": value} for name, value in sorted(WRITABLE.items())],

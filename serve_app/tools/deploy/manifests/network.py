@@ -1,4 +1,4 @@
-"""Who may talk to whom: everything is closed but what these NetworkPolicies open."""
+"""NetworkPolicies: all traffic is denied except what they allow."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from serve_app.tools.deploy.manifests.pods import labels
 from serve_app.tools.deploy.manifests.storage import REDIS
 from serve_app.tools.deploy.scenarios.scenario import HeadStore, Scenario
 
-POD_IDENTITY = "169.254.170.23/32"  # where EKS hands out the credentials for S3
+POD_IDENTITY = "169.254.170.23/32"  # EKS Pod Identity, which provides credentials for S3
 OTLP = (4317, 4318)
 DNS = 53
 PROMETHEUS, GRAFANA = 9090, 3000
@@ -42,7 +42,7 @@ def policies(scenario: Scenario) -> list[Manifest]:
 
 
 def all_but_redis(scenario: Scenario) -> Manifest:
-    """Ray's pods and the Job that builds plans."""
+    """Ray's pods and the Job that builds TensorRT plans."""
     return {
         "matchLabels": {"app.kubernetes.io/instance": scenario.name},
         "matchExpressions": [{"key": "app.kubernetes.io/component", "operator": "NotIn", "values": [REDIS]}],
@@ -50,23 +50,23 @@ def all_but_redis(scenario: Scenario) -> Manifest:
 
 
 def callers(scenario: Scenario) -> list[Manifest]:
-    """The load balancer calls from the VPC; without one, whoever is in the cluster, a Gateway too."""
+    """The VPC, from which the load balancer calls; without one, all pods of the cluster."""
     if scenario.load_balancer:
         return [{"ipBlock": {"cidr": scenario.load_balancer.vpc}}]
     return [{"namespaceSelector": {}}]
 
 
 def gateway(scenario: Scenario) -> Manifest:
-    """The pods of the Gateway that KubeRay makes for steps: their class knows whom they must reach."""
+    """The pods of the Gateway that KubeRay creates for incremental upgrades; what they call depends on their class."""
     made = {"matchLabels": {"gateway.networking.k8s.io/gateway-name": f"{scenario.name}-gateway"}}
     anything: Manifest = {"policyTypes": ["Ingress", "Egress"], "ingress": [{}], "egress": [{}]}
     return policy(scenario, "gateway", made, anything)
 
 
 def redis(scenario: Scenario, store: HeadStore) -> list[Manifest]:
-    """Between the head and the store of its state, wherever that is.
+    """Between the head and its store.
 
-    By the component: the Job with which KubeRay empties the store has the head's labels, but isn't of the type head.
+    By component: KubeRay's cleanup Job has the head's labels, but not its node type.
     """
     head = component(scenario, "head")
     if store.address:
@@ -85,7 +85,7 @@ def component(scenario: Scenario, name: str) -> Manifest:
 
 
 def outside(monitoring: Manifest) -> list[Manifest]:
-    """Names, S3 and model hubs over TLS, credentials, traces; Kubernetes' API is TLS too."""
+    """DNS; S3, model hubs and the Kubernetes API over TLS; credentials; traces and metrics."""
     return [
         {"ports": [port(DNS, "UDP"), port(DNS)]},
         {"ports": [port(443)]},

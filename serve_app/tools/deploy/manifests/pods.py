@@ -1,4 +1,4 @@
-"""Pods: one Ray container, what it may do, what it may write to, and the copy of the model repository beside it."""
+"""Pods: the Ray container, its security context and volumes, and the sidecar that copies the model repository."""
 
 import math
 
@@ -22,9 +22,9 @@ CONFINED = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
-# Karpenter moves pods to save machines; with a model in memory that costs minutes.
+# Karpenter moves pods to save nodes; loading a model again takes minutes.
 UNMOVED = {"karpenter.sh/do-not-disrupt": "true"}
-# Everything that libraries would write below a home folder that can't be written to.
+# Libraries write below these; the home folder is read-only.
 WRITABLE = {
     "HOME": "/tmp",
     "XDG_CACHE_HOME": "/tmp/cache",
@@ -35,7 +35,7 @@ WRITABLE = {
     "MPLCONFIGDIR": "/tmp/cache/matplotlib",
     "YOLO_CONFIG_DIR": "/tmp/cache",
 }
-# A load balancer takes this long to see that a pod is going.
+# A load balancer takes this long to notice that a pod stops.
 DRAINING_S = 30
 SIDECAR = {"cpu": "100m", "memory": "256Mi"}
 LEAVING = """\
@@ -48,7 +48,7 @@ ray stop
 
 
 def pod(scenario: Scenario, group: Group, role: str, container: Manifest) -> Manifest:
-    """A pod template; KubeRay adds probes, `ray start`, /dev/shm and its own labels."""
+    """A pod template, to which KubeRay adds probes, `ray start`, /dev/shm and its own labels."""
     spec: Manifest = {
         "automountServiceAccountToken": False,
         "serviceAccountName": scenario.name,
@@ -62,7 +62,7 @@ def pod(scenario: Scenario, group: Group, role: str, container: Manifest) -> Man
         spec["initContainers"] = [models_sidecar(scenario, scenario.models, group)]
     spec |= machine(group)
     if role == "head" and scenario.autoscales:
-        # the autoscaler beside it asks for pods
+        # its autoscaler calls the Kubernetes API
         spec |= {"automountServiceAccountToken": True, "serviceAccountName": f"{scenario.name}-head"}
     metadata = {
         "labels": pod_labels(scenario) | {"app.kubernetes.io/component": role},
@@ -80,7 +80,7 @@ def labels(scenario: Scenario) -> dict[str, str]:
 
 
 def pod_labels(scenario: Scenario) -> dict[str, str]:
-    """Without app.kubernetes.io/name, by which KubeRay's head Service finds its pod."""
+    """Without app.kubernetes.io/name, which KubeRay's head Service selects."""
     return {key: value for key, value in labels(scenario).items() if key != "app.kubernetes.io/name"}
 
 
@@ -97,7 +97,7 @@ def ray_container(scenario: Scenario, group: Group, role: str) -> Manifest:
         "imagePullPolicy": scenario.images.pull_policy,
         "env": environment(scenario, group, role),
         "ports": container_ports(role),
-        # no limit on the processor: a throttled raylet misses its own heartbeats
+        # no CPU limit: a throttled raylet misses its heartbeats
         "resources": {"requests": {"cpu": cores(group.cpu)} | amounts | gpus, "limits": amounts | gpus},
         "securityContext": CONFINED,
         "volumeMounts": mounts(scenario, role),
@@ -108,7 +108,7 @@ def ray_container(scenario: Scenario, group: Group, role: str) -> Manifest:
 
 
 def leaving(drain_s: int) -> str:
-    """Ray hears that the node goes, Serve moves its replicas, load balancers look away, and only then Ray ends."""
+    """Drains the Ray node, waits until Serve has moved its replicas and load balancers notice, then stops Ray."""
     least = min(DRAINING_S, drain_s)
     return LEAVING.format(seconds=drain_s, least=least, rest=drain_s - least)
 
@@ -116,7 +116,7 @@ def leaving(drain_s: int) -> str:
 def environment(scenario: Scenario, group: Group, role: str) -> list[Manifest]:
     values = read_environment_file(PROJECT_ROOT / "configs" / "ray.env")
     values |= {
-        # images differ in the last part of Python's version
+        # images may have different patch versions of Python
         "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAINING_S),
         **WRITABLE,
@@ -166,7 +166,7 @@ def mounts(scenario: Scenario, role: str) -> list[Manifest]:
 
 
 def models_sidecar(scenario: Scenario, store: ModelStore, group: Group) -> Manifest:
-    """A container that runs before Ray's and beside it: pulls the repository, then follows it."""
+    """A sidecar that pulls the model repository before Ray starts, then follows it."""
     folder = str(MODELS.parent)
     return {
         "name": "models",
@@ -175,7 +175,7 @@ def models_sidecar(scenario: Scenario, store: ModelStore, group: Group) -> Manif
         "restartPolicy": "Always",
         "command": ["python", "scripts/models", "pull", store.url, folder, "--follow", "--every", str(store.poll_s)],
         "env": [{"name": name, "value": value} for name, value in sorted(WRITABLE.items())],
-        # Ray starts when the first pull is whole, however long that takes
+        # Ray starts after the first complete pull
         "startupProbe": {
             "exec": {"command": ["test", "-e", str(MODELS)]},
             "periodSeconds": 2,
@@ -188,10 +188,10 @@ def models_sidecar(scenario: Scenario, store: ModelStore, group: Group) -> Manif
 
 
 def machine(group: Group) -> Manifest:
-    """Where it may run: the pools it names, and GPU machines only for who asks for a GPU."""
+    """Node affinity for its pools, and the toleration of GPU nodes if it needs GPUs."""
     wanted = [{"key": "serve-app/pool", "operator": "In", "values": list(group.pools)}] if group.pools else []
     if group.gpus and group.pools:
-        # of the machine's size: Karpenter would put two pods that wait together on one larger and dearer one
+        # exactly this size: Karpenter would put two pending pods on one larger, more expensive node
         wanted.append({"key": "karpenter.k8s.aws/instance-gpu-count", "operator": "In", "values": [str(group.gpus)]})
     found: Manifest = {}
     if wanted:

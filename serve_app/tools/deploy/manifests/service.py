@@ -1,4 +1,4 @@
-"""The RayService: the Serve configuration, the cluster it runs on, how it is reached and how it is replaced."""
+"""The RayService and its load balancer."""
 
 from serve_app.tools.deploy import ports
 from serve_app.tools.deploy.api.objects import Manifest
@@ -28,7 +28,7 @@ def ray_service(scenario: Scenario) -> Manifest:
             "name": scenario.name,
             "namespace": scenario.namespace,
             "labels": labels(scenario) | {"serve-app/scenario": scenario.scenario},
-            # after this long without an answer KubeRay calls it failed; a node, its image and engines take their time
+            # KubeRay gives up after this; nodes, images and engines take minutes
             "annotations": {"ray.io/initializing-timeout": f"{scenario.initializing_timeout_s}s"},
         },
         "spec": spec,
@@ -48,10 +48,10 @@ def upgrade(chosen: Upgrade) -> Manifest:
 
 
 def load_balancer(scenario: Scenario, balancer: LoadBalancer) -> Manifest:
-    """A network load balancer of AWS over the pods of every cluster of the service that can answer.
+    """An AWS network load balancer over the ready pods of all clusters of the service.
 
-    KubeRay's own Service changes its selector when another cluster takes over, and a load balancer would have no target
-    for a while. This one has the new cluster's pods before, and asks each whether all of its deployments are ready.
+    KubeRay's own Service changes its selector when another cluster takes over, which would leave a load balancer
+    without targets for a while. This one selects the pods of both clusters and health-checks each of them.
     """
     annotations = {
         f"{NLB}scheme": "internal" if balancer.internal else "internet-facing",
@@ -69,7 +69,7 @@ def load_balancer(scenario: Scenario, balancer: LoadBalancer) -> Manifest:
         annotations |= {
             f"{NLB}ssl-cert": balancer.certificate,
             f"{NLB}ssl-ports": f"{ports.HTTP},{ports.GRPC}",
-            f"{NLB}alpn-policy": "HTTP2Optional",  # gRPC's clients leave where it isn't offered
+            f"{NLB}alpn-policy": "HTTP2Optional",  # gRPC clients require it
         }
     return {
         "apiVersion": "v1",

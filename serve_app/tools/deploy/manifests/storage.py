@@ -1,4 +1,4 @@
-"""What outlives a pod: Redis for the head's state, and the volume of TensorRT's plans with the Job that fills it."""
+"""Storage: Redis for the head's state, and the volume of TensorRT plans with the Job that builds them."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ CONFIG = "/etc/serve_app/config/serve.yaml"
 
 
 def redis(scenario: Scenario, store: HeadStore) -> list[Manifest]:
-    """One Redis that writes each change to its disk, beside the head; for two zones name ElastiCache's address."""
+    """One Redis with an append-only file; for more than one zone set head_store.address to an ElastiCache."""
     mine = labels(scenario) | {"app.kubernetes.io/component": REDIS}
     selector = {key: mine[key] for key in ("app.kubernetes.io/instance", "app.kubernetes.io/component")}
     metadata = {"name": f"{scenario.name}-{REDIS}", "namespace": scenario.namespace, "labels": mine}
@@ -63,7 +63,7 @@ def redis(scenario: Scenario, store: HeadStore) -> list[Manifest]:
 
 
 def plans(scenario: Scenario, store: PlanStore) -> list[Manifest]:
-    """The volume, and a Job that builds every plan on a GPU of the kind that vision runs on, before replicas do."""
+    """The volume, and a Job that builds every plan on the same kind of GPU as the vision pods."""
     group = scenario.workers["vision"]
     mine = {"namespace": scenario.namespace, "labels": labels(scenario) | {"app.kubernetes.io/component": "plans"}}
     claim = {
@@ -97,7 +97,7 @@ def plans(scenario: Scenario, store: PlanStore) -> list[Manifest]:
     if scenario.models:
         spec["initContainers"] = [models_sidecar(scenario, scenario.models, group)]
     config = serve_config_text(scenario)
-    # a Job can't be changed: another image or configuration makes another one
+    # Jobs are immutable: a new image or configuration needs a new Job
     digest = hashlib.sha256(json.dumps([spec, config]).encode()).hexdigest()[:8]
     job = {
         "backoffLimit": 2,

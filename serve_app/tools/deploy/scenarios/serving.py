@@ -1,4 +1,4 @@
-"""The Serve configuration of a scenario: a file of configs/, what Kubernetes changes in it, and who runs where."""
+"""The Serve configuration of a scenario: a file of configs/, with changes and placement for Kubernetes."""
 
 import copy
 from pathlib import Path
@@ -8,18 +8,19 @@ import yaml
 
 from serve_app.errors import ConfigurationError, near_miss
 from serve_app.settings import Settings, application_of, from_project_root, read_config, settings_of
-from serve_app.tools.deploy.scenarios.fitting import require_fit, wishes_of
+from serve_app.tools.deploy.scenarios.fitting import demands_of, require_fit
 from serve_app.tools.deploy.scenarios.scenario import Role, Scenario
+from serve_app.tools.deploy.yaml_format import BlockDumper
 
-MODELS = Path("/models/current")  # where a pod's copy of the model repository lies
+MODELS = Path("/models/current")  # a pod's copy of the model repository
 PLANS = Path("/plans")
 KEYS = Path("/etc/serve_app/keys")
 ROLE_LABEL = "serve-app/role"  # of Ray's nodes
-ROOM = 1000  # of the resource that places a role's replicas, on each of its pods; a replica takes 1
+CAPACITY = 1000  # of the custom resource that places a role's replicas on its pods; each replica takes 1
 
 
 def serve_config(scenario: Scenario) -> dict[str, Any]:
-    """What `serve run` would be given, checked as it checks it."""
+    """The configuration for `serve run`, validated as `serve run` does."""
     config = read_config(from_project_root(scenario.config))
     application = application_of(config)
     before = roles_of(settings_of(config, scenario.environment))
@@ -32,17 +33,17 @@ def serve_config(scenario: Scenario) -> dict[str, Any]:
     deployments = {one["name"]: one for one in application.get("deployments") or () if one["name"] not in gone}
     merge(deployments, named(scenario.deployments), "deployments")
     if unknown := [name for name in deployments if name not in roles]:
-        hint = near_miss(unknown[0], roles, f"there is {', '.join(roles)}")
-        raise ConfigurationError(f"deployments: nothing is called {unknown[0]!r}{hint}")
+        hint = near_miss(unknown[0], roles, f"known: {', '.join(roles)}")
+        raise ConfigurationError(f"deployments: unknown name {unknown[0]!r}{hint}")
     if scenario.workers:
         place(arguments, deployments, scenario, roles)
     application["deployments"] = list(deployments.values())
-    require_fit(scenario, roles, wishes_of(deployments, settings))
+    require_fit(scenario, roles, demands_of(deployments, settings))
     return config
 
 
 def located(scenario: Scenario) -> dict[str, Any]:
-    """Files that lie elsewhere in a pod than in a checkout."""
+    """Paths in a pod that differ from those in a checkout."""
     changes: dict[str, Any] = {}
     if scenario.models:
         changes["detection"] = {"model_repository": str(MODELS), "plans": str(PLANS)}
@@ -52,12 +53,12 @@ def located(scenario: Scenario) -> dict[str, Any]:
 
 
 def named(options: dict[str, Any]) -> dict[str, Any]:
-    """What is said of a deployment that the file doesn't mention gets its name."""
+    """Adds the name, for deployments that the file doesn't list."""
     return {name: value if value is None else {"name": name} | value for name, value in options.items()}
 
 
 def merge(target: dict[str, Any], changes: dict[str, Any], place: str) -> None:
-    """JSON merge patch, in which a list of things with names is changed by name: null takes one out."""
+    """A JSON merge patch that merges named list items by name; null removes one."""
     for key, change in changes.items():
         here = f"{place}.{key}"
         present = target.get(key)
@@ -75,8 +76,8 @@ def merged_list(present: list[Any], changes: dict[str, Any], place: str) -> list
     things = {one.get("name"): one for one in present if isinstance(one, dict)}
     for name, change in changes.items():
         if name not in things:
-            hint = near_miss(name, [str(known) for known in things], f"there is {', '.join(map(str, things))}")
-            raise ConfigurationError(f"{place}: nothing is called {name!r}{hint}")
+            hint = near_miss(name, [str(known) for known in things], f"known: {', '.join(map(str, things))}")
+            raise ConfigurationError(f"{place}: unknown name {name!r}{hint}")
         if change is None:
             del things[name]
         else:
@@ -85,7 +86,7 @@ def merged_list(present: list[Any], changes: dict[str, Any], place: str) -> list
 
 
 def roles_of(settings: Settings) -> dict[str, Role]:
-    """Which kind of pod each deployment wants."""
+    """The role of pods that each deployment runs on."""
     roles: dict[str, Role] = {"router": "routers"}
     if settings.playground:
         roles["playground"] = "routers"
@@ -96,10 +97,10 @@ def roles_of(settings: Settings) -> dict[str, Role]:
 
 
 def place(arguments: dict[str, Any], deployments: dict[str, Any], scenario: Scenario, roles: dict[str, Role]) -> None:
-    """Vision and language models by a resource that only their pods have; routers by a label.
+    """Vision and language models by a custom resource of their pods, routers by a node label.
 
-    Serve builds the application on nodes with the one label that its deployments ask for, so the label is on pods
-    whose image can build it, and on them alone.
+    Serve builds the application on nodes with the label that its deployments select, so only pods whose image can
+    build it have that label.
     """
     for name, role in roles.items():
         if role == "routers":
@@ -108,8 +109,8 @@ def place(arguments: dict[str, Any], deployments: dict[str, Any], scenario: Scen
             continue
         if role not in scenario.workers:
             raise ConfigurationError(
-                f"{name} wants pods of workers.{role}, and the scenario has {', '.join(scenario.workers)}: add them, "
-                "or take it out by `changes`"
+                f"{name} needs workers.{role}, but the scenario has {', '.join(scenario.workers)}: add the group, "
+                f"or remove {name} by `changes`"
             )
         if role == "vision":
             options = actor_options(deployments, name)
@@ -124,16 +125,9 @@ def actor_options(deployments: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def serve_config_text(scenario: Scenario) -> str:
-    """For `serveConfigV2`; a file that nothing is changed in comes through with its comments."""
+    """For `serveConfigV2`; an unchanged file keeps its comments."""
     path = from_project_root(scenario.config)
     config = serve_config(scenario)
     if config == read_config(path):
         return path.read_text()
-    return yaml.dump(config, Dumper=PlainDumper, sort_keys=False, width=120, allow_unicode=True)
-
-
-class PlainDumper(yaml.SafeDumper):
-    """Without `&id001`: what is there twice is written twice."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
+    return yaml.dump(config, Dumper=BlockDumper, sort_keys=False, width=120, allow_unicode=True)

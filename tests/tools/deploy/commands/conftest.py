@@ -1,7 +1,8 @@
-"""Runs `scripts/deploy` as a person does, against the API server of these tests."""
+"""Runs `scripts/deploy` against the API server of these tests."""
 
 import base64
 import contextlib
+import io
 import json
 import os
 import pty
@@ -17,12 +18,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from serve_app.tools.deploy.cli import main
 from serve_app.tools.deploy.scenarios.scenario import read_scenario
 
 ROOT = Path(__file__).resolve().parents[4]
-SCRIPT = ROOT / "scripts" / "deploy"
 LIMIT_S = 60
-APPLY = "application/apply-patch+yaml"
+ROLLOUTS = ("up", "upgrade", "rollback")
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "KUBECONFIG"} | {"PYTHONUNBUFFERED": "1"}
 
 
@@ -30,16 +31,15 @@ ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "KUBECO
 class Ended:
     status: int
     out: str
-    err: str
+    err: str = ""
 
 
 class Running:
-    """A command that goes on; what it prints is read as it comes."""
+    """A process whose output is read as it comes."""
 
     def __init__(self, command):
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        pipes = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self.process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, **pipes)
         self.lines = []
         self._grown = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -71,55 +71,55 @@ class Running:
         return Ended(status, "\n".join(self.lines), self.process.stderr.read())
 
 
+def completed(arguments, kubeconfig):
+    """With the cluster, and short times."""
+    command, *_ = arguments
+    more = [] if command in ("render", "") else ["--kubeconfig", kubeconfig]
+    if command in (*ROLLOUTS, "down"):
+        more += ["--every", "0.02"]
+        more += [] if "--timeout" in arguments else ["--timeout", "30"]
+    if command in ROLLOUTS and "--settle" not in arguments:
+        more += ["--settle", "0.1"]
+    return [*map(str, arguments), *map(str, more)]
+
+
 @pytest.fixture
 def deploy(kubernetes):
-    """`deploy("up", "local-cpu", …)` runs to its end; `deploy.start(…)` only begins."""
-    begun = []
-
-    def command(*arguments, kubeconfig=None):
-        where = [] if arguments[0] == "render" else ["--kubeconfig", kubeconfig or kubernetes.kubeconfig]
-        pace = ["--every", "0.1"] if arguments[0] in ("up", "upgrade", "rollback", "down") else []
-        timeout = ["--timeout", "30"] if pace and "--timeout" not in arguments else []
-        waits = arguments[0] in ("up", "upgrade", "rollback") and "--settle" not in arguments
-        settle = ["--settle", "0.3"] if waits else []
-        return [sys.executable, str(SCRIPT), *map(str, arguments), *where, *pace, *timeout, *settle]
+    """`deploy("up", "local-cpu", …)` runs in this process, `deploy.start(…)` and `.on_terminal(…)` in another."""
+    started = []
 
     def run(*arguments, kubeconfig=None):
-        ended = subprocess.run(
-            command(*arguments, kubeconfig=kubeconfig),
-            cwd=ROOT,
-            env=ENVIRONMENT,
-            text=True,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            timeout=LIMIT_S,
-        )
-        assert "Traceback" not in ended.stderr, ended.stderr
-        return Ended(ended.returncode, ended.stdout, ended.stderr)
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            main("deploy", completed(arguments, kubeconfig or kubernetes.kubeconfig))
+        return Ended(ended.value.code, out.getvalue(), err.getvalue())
 
-    def start(*arguments, kubeconfig=None):
-        begun.append(Running(command(*arguments, kubeconfig=kubeconfig)))
-        return begun[-1]
+    def script(arguments):
+        return [sys.executable, str(ROOT / "scripts" / "deploy"), *completed(arguments, kubernetes.kubeconfig)]
+
+    def start(*arguments):
+        started.append(Running(script(arguments)))
+        return started[-1]
 
     def on_terminal(*arguments, answer=""):
-        """What a person sees, colours and all; `answer` is typed before."""
+        """What a person sees; `answer` is typed before."""
         ours, theirs = pty.openpty()
         environment = ENVIRONMENT | {"TERM": "xterm", "COLUMNS": "200", "LINES": "60"}
         process = subprocess.Popen(
-            command(*arguments), cwd=ROOT, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+            script(arguments), cwd=ROOT, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
         )
         os.close(theirs)
         os.write(ours, answer.encode())
         shown = b""
-        with contextlib.suppress(OSError):  # how a terminal says that nobody writes to it any more
+        with contextlib.suppress(OSError):  # raised at the end of a terminal's output
             while chunk := os.read(ours, 1 << 16):
                 shown += chunk
         os.close(ours)
-        return Ended(process.wait(LIMIT_S), shown.decode(), "")
+        return Ended(process.wait(LIMIT_S), shown.decode())
 
     run.start, run.on_terminal = start, on_terminal
     yield run
-    for one in begun:
+    for one in started:
         if one.process.poll() is None:
             one.process.kill()
             one.process.wait(LIMIT_S)
@@ -127,55 +127,61 @@ def deploy(kubernetes):
 
 @pytest.fixture
 def changed(kubernetes):
-    """What was asked of the cluster that changes it: (method, path) without dry runs and questions of rights."""
+    """Requests that changed the cluster: (method, path) without dry runs and access reviews."""
 
     def found():
-        asked = kubernetes.control(requests=True)["requests"]
         return [
             (one["method"], one["path"])
-            for one in asked
-            if one["method"] != "GET"
-            and "selfsubjectaccessreviews" not in one["path"]
-            and "dryRun" not in str(one["query"])
+            for one in kubernetes.control(requests=True)["requests"]
+            if one["method"] != "GET" and "accessreviews" not in one["path"] and "dryRun" not in str(one["query"])
         ]
 
     return found
 
 
 @pytest.fixture
-def secrets(kubernetes):
-    """`secrets("yolo-gpu")` makes the Secrets that a scenario refers to."""
-
-    def make(name):
-        scenario = read_scenario(name)
-        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": scenario.namespace}}
-        kubernetes.request("POST", "/api/v1/namespaces", namespace)
-        for one in scenario.secrets:
-            secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": one.secret}, "data": {one.key: "eA=="}}
-            status, _ = kubernetes.request("POST", f"/api/v1/namespaces/{scenario.namespace}/secrets", secret)
-            assert status == 201
-
-    return make
+def namespace(kubernetes):
+    """The namespace serve-app, created by somebody else."""
+    kubernetes.create("/api/v1/namespaces", {"metadata": {"name": "serve-app"}})
 
 
 @pytest.fixture
-def up(deploy):
+def secrets(kubernetes, namespace):
+    """The namespace and Secrets that yolo-gpu refers to."""
+    for one in read_scenario("yolo-gpu").secrets:
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": one.secret}, "data": {one.key: "eA=="}}
+        kubernetes.create("/api/v1/namespaces/serve-app/secrets", secret)
+
+
+@pytest.fixture
+def up(deploy, kubernetes):
     """local-cpu, serving."""
-    ended = deploy("up", "local-cpu")
-    assert ended.status == 0, ended.out + ended.err
-    return ended
+    if not kubernetes.control(restore="up")["restore"]:
+        ended = deploy("up", "local-cpu")
+        assert ended.status == 0, ended.out + ended.err
+        kubernetes.control(save="up")
+
+
+@pytest.fixture
+def broken(deploy, kubernetes):
+    """`broken(trouble="image_pull")`: local-cpu applied and in that state, without waiting for it."""
+
+    def apply(until, scenario="local-cpu", **trouble):
+        kubernetes.control(**trouble)
+        assert deploy("up", scenario, "--no-wait").status == 0
+        return kubernetes.until(lambda: (seen := deploy("status", scenario)) and until in seen.out and seen)
+
+    return apply
 
 
 @pytest.fixture
 def deployer(kubernetes, up):
-    """A kubeconfig with no more than the deployers' role, which `up` brought."""
-    role = kubernetes.object("Role", "serve-app-deployer", "serve-app")
+    """A kubeconfig with no more than the deployers' role, which `up` created."""
     rules = [
         {"verbs": one["verbs"], "groups": one["apiGroups"], "resources": one["resources"], "namespaces": ["serve-app"]}
-        for one in role["rules"]
+        for one in kubernetes.object("Role", "serve-app-deployer", "serve-app")["rules"]
     ]
-    kubernetes.control(token={"token": "deployer", "user": "dora", "rules": rules})
-    return kubernetes.kubeconfig_for("deployer")
+    return kubernetes.user("deployer", *rules)
 
 
 REPLICAS = [
@@ -221,13 +227,10 @@ def dashboard(kubernetes, up):
     server.tokens = set()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     kubernetes.control(portforward={"8265": server.server_address[1]})
-    status = kubernetes.object("RayService", "serve-app", "serve-app")["status"]
-    name = status["activeServiceStatus"]["rayClusterName"]
-    data = {"auth_token": base64.b64encode(b"ray-token").decode()}
-    path = f"/api/v1/namespaces/serve-app/secrets/{name}"
-    manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}
-    made, _ = kubernetes.request("PATCH", f"{path}?fieldManager=test&force=true", manifest, media=APPLY)
-    assert made in (200, 201)
+    (cluster,) = kubernetes.objects("RayCluster", "serve-app")
+    name = cluster["metadata"]["name"]
+    token = {"data": {"auth_token": base64.b64encode(b"ray-token").decode()}}
+    kubernetes.merge(f"/api/v1/namespaces/serve-app/secrets/{name}", token)
     yield server
     server.shutdown()
     server.server_close()

@@ -5,12 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-PORTS = ("--http", "0", "--grpc", "0", "--dashboard", "0")
-
 
 @pytest.fixture
 def echo(kubernetes):
-    """What the pods' ports lead to: sends back what it gets, until its caller has said all or the word `end`."""
+    """What the pods' ports lead to: sends back what it gets, until its caller closes or sends `end`."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
 
     def answer(connection):
@@ -36,8 +34,12 @@ def echo(kubernetes):
     listener.close()
 
 
-def local_port(running, title):
-    return int(running.wait_for(rf"^{title}: 127\.0\.0\.1:(\d+) ")[1])
+@pytest.fixture
+def forward(deploy, up):
+    """The command, running on free ports; `forward.port(title)` is one of them."""
+    running = deploy.start("port-forward", "local-cpu", "--http", "0", "--grpc", "0", "--dashboard", "0")
+    running.port = lambda title: int(running.wait_for(rf"^{title}: 127\.0\.0\.1:(\d+) ")[1])
+    return running
 
 
 def ask(port, data):
@@ -49,72 +51,54 @@ def ask(port, data):
         return found
 
 
-def test_three_ports_lead_to_the_pods_and_ctrl_c_ends_them(deploy, up, echo):
-    running = deploy.start("port-forward", "local-cpu", *PORTS)
+def test_three_ports_are_forwarded_until_interrupted(forward, echo):
     for title in ("http", "grpc", "dashboard"):
-        assert ask(local_port(running, title), title.encode()) == title.encode() + b"end"
-        running.wait_for(rf"^{title}: connected to pod serve-app-.*-head-")
-    ended = running.interrupt()
-    assert (ended.status, ended.err) == (0, "")
-    assert ended.out.endswith("ended")
-
-
-def test_many_connections_at_once_stay_apart_and_whole(deploy, up, echo):
-    running = deploy.start("port-forward", "local-cpu", *PORTS)
-    port = local_port(running, "http")
+        assert ask(forward.port(title), title.encode()) == title.encode() + b"end"
+        forward.wait_for(rf"^{title}: connected to pod serve-app-.*-head-")
     texts = [bytes([number]) * 200_000 for number in range(1, 33)]
     with ThreadPoolExecutor(32) as pool:
-        answers = list(pool.map(lambda text: ask(port, text), texts))
+        answers = list(pool.map(lambda text: ask(forward.port("http"), text), texts))
     assert answers == [text + b"end" for text in texts]
+    ended = forward.interrupt()
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out.endswith("stopped")
 
 
-def test_a_pod_that_goes_is_replaced_by_the_next(deploy, up, echo, kubernetes):
-    running = deploy.start("port-forward", "local-cpu", *PORTS)
-    port = local_port(running, "http")
-    first = running_pod(running, port)
+def test_new_connections_follow_a_new_pod_and_a_new_cluster(deploy, forward, echo, kubernetes):
+    port = forward.port("http")
+    assert ask(port, b"x") == b"xend"
+    first = forward.wait_for(r"^http: connected to pod (\S+)")[1]
     kubernetes.control(delete_pod="head")
     assert ask(port, b"again") == b"againend", "waits for the new pod"
-    second = running.wait_for(r"^http: connected again to pod (\S+)")[1]
+    second = forward.wait_for(r"^http: reconnected to pod (\S+)")[1]
     assert second != first
-
-
-def running_pod(running, port):
-    assert ask(port, b"x") == b"xend"
-    return running.wait_for(r"^http: connected to pod (\S+)")[1]
-
-
-def test_an_upgrade_moves_new_connections_to_the_new_cluster(deploy, up, echo):
-    running = deploy.start("port-forward", "local-cpu", *PORTS)
-    port = local_port(running, "http")
-    first = running_pod(running, port)
     assert deploy("upgrade", "local-cpu", "--set", "images.tag=0.2.0").status == 0
+    (cluster,) = kubernetes.objects("RayCluster", "serve-app")
     assert ask(port, b"y") == b"yend"
-    assert running.wait_for(r"^http: connected again to pod (\S+)")[1].rsplit("-", 2)[0] != first.rsplit("-", 2)[0]
+    forward.wait_for(rf"^http: reconnected to pod {cluster['metadata']['name']}-head-")
 
 
-def test_a_port_of_the_pod_where_nobody_listens_closes_the_connection_and_not_the_rest(deploy, up, echo, kubernetes):
+def test_a_port_without_a_listener_closes_only_its_connection(forward, echo, kubernetes):
     with socket.create_server(("127.0.0.1", 0)) as free:
-        nobody = free.getsockname()[1]
-    kubernetes.control(portforward={"8265": nobody})
-    running = deploy.start("port-forward", "local-cpu", *PORTS)
-    with socket.create_connection(("127.0.0.1", local_port(running, "dashboard")), timeout=60) as caller:
+        unused = free.getsockname()[1]
+    kubernetes.control(portforward={"8265": unused})
+    with socket.create_connection(("127.0.0.1", forward.port("dashboard")), timeout=60) as caller:
         caller.sendall(b"is anybody there?")
         assert caller.recv(10) == b""
-    running.wait_for(r"^dashboard: port 8265 of serve-app-.*: connection refused$")
-    assert ask(local_port(running, "http"), b"z") == b"zend"
+    forward.wait_for(r"^dashboard: port 8265 of serve-app-.*: connection refused$")
+    assert ask(forward.port("http"), b"z") == b"zend"
 
 
-def test_a_port_that_is_taken_is_named_with_how_to_take_another(deploy, up):
+def test_a_local_port_in_use_is_refused(deploy, up):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ended = deploy("port-forward", "local-cpu", "--http", port)
+        ended = deploy.start("port-forward", "local-cpu", "--http", port).end()
     assert ended.status == 2
-    assert f"port {port} for http: address already in use; take another with --http PORT (0: any)" in ended.err
+    assert f"port {port} for http: address already in use; use --http PORT (0: any free port)" in ended.err
 
 
-def test_http_goes_through_to_a_stand_in_for_rays_dashboard(deploy, up, dashboard):
-    running = deploy.start("port-forward", "local-cpu", *PORTS)
-    connection = http.client.HTTPConnection("127.0.0.1", local_port(running, "dashboard"), timeout=30)
+def test_http_is_forwarded_to_rays_dashboard(dashboard, forward):
+    connection = http.client.HTTPConnection("127.0.0.1", forward.port("dashboard"), timeout=30)
     for _ in range(2):  # over one connection
         connection.request("GET", "/api/serve/applications/", headers={"Authorization": "Bearer ray-token"})
         answer = connection.getresponse()

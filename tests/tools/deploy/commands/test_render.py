@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import pytest
 import yaml
 
 from serve_app.tools.deploy import manifests
@@ -9,15 +8,15 @@ from serve_app.tools.deploy.scenarios.scenario import read_scenario, scenario_na
 ROOT = Path(__file__).resolve().parents[4]
 
 
-@pytest.mark.parametrize("scenario", scenario_names())
-def test_render_prints_what_is_committed_and_what_is_applied(deploy, scenario):
-    ended = deploy("render", scenario)
-    assert (ended.status, ended.err) == (0, "")
-    assert ended.out == (ROOT / "kuberay" / f"rayservice.{scenario}.yaml").read_text()
-    assert list(yaml.safe_load_all(ended.out)) == manifests.render(read_scenario(scenario))
+def test_render_prints_the_committed_file_and_what_is_applied(deploy):
+    for scenario in scenario_names():
+        ended = deploy("render", scenario)
+        assert (ended.status, ended.err) == (0, "")
+        assert ended.out == (ROOT / "kuberay" / f"rayservice.{scenario}.yaml").read_text()
+        assert list(yaml.safe_load_all(ended.out)) == manifests.render(read_scenario(scenario))
 
 
-def test_render_takes_overrides_and_a_namespace_and_writes_a_file(deploy, tmp_path):
+def test_render_writes_a_file_with_overrides_and_a_namespace(deploy, tmp_path):
     file = tmp_path / "out.yaml"
     ended = deploy("render", "local-cpu", "--set", "name=two", "--namespace", "there", "--output", file)
     assert (ended.status, ended.out) == (0, f"wrote {file}\n")
@@ -25,13 +24,10 @@ def test_render_takes_overrides_and_a_namespace_and_writes_a_file(deploy, tmp_pa
     assert (service["metadata"]["name"], service["metadata"]["namespace"]) == ("two", "there")
 
 
-def test_a_file_that_cannot_be_written_is_named(deploy, tmp_path):
-    ended = deploy("render", "local-cpu", "--output", tmp_path / "no" / "out.yaml")
-    assert ended.status == 2
-    assert ended.err == f"error: {tmp_path}/no/out.yaml: No such file or directory\n"
-
-
-def test_what_is_committed_takes_no_overrides(deploy):
-    ended = deploy("render", "local-cpu", "--write", "--set", "name=two")
-    assert ended.status == 2
-    assert "--write: the committed file is the scenario as it is" in ended.err
+def test_what_cannot_be_written_is_refused(deploy, tmp_path):
+    for arguments, message in (
+        (["--output", tmp_path / "no" / "out.yaml"], f"error: {tmp_path}/no/out.yaml: No such file or directory\n"),
+        (["--write", "--set", "name=two"], "error: --write updates the committed file: remove --set and --namespace\n"),
+    ):
+        ended = deploy("render", "local-cpu", *arguments)
+        assert (ended.status, ended.err) == (2, message)

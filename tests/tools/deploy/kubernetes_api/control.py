@@ -1,5 +1,7 @@
 """The tests' own endpoint, POST /_control: what goes wrong, who may do what, what was asked; several at once."""
 
+from copy import deepcopy
+
 from aiohttp import web
 
 
@@ -21,9 +23,40 @@ async def control(request):
 
 async def reset(cluster, player, value):
     """`{"reset": {}}`: a new cluster; `{"crds": false}` leaves KubeRay's and all other definitions out."""
-    options = value if isinstance(value, dict) else {}
-    player.pace = options.get("pace", player.first_pace)
-    cluster.reset(definitions=options.get("crds", True))
+    definitions = value.get("crds", True)
+    if definitions and await restore(cluster, player, NEW):
+        return
+    player.pace = player.first_pace
+    cluster.reset(definitions)
+    if definitions:
+        await save(cluster, player, NEW)
+
+
+async def save(cluster, player, value):
+    """Keeps the cluster as it is now under a name."""
+    SAVED[value] = copied(cluster, vars(cluster), player.playing())
+
+
+async def restore(cluster, player, value):
+    """Makes the cluster what was saved under the name; false where nothing was."""
+    if value in SAVED:
+        cluster.store.end_watches()
+        state, playing = copied(cluster, *SAVED[value])
+        vars(cluster).update(state)
+        vars(player).update(playing)
+    return value in SAVED
+
+
+def copied(cluster, state, playing):
+    """Of what changes: objects in the store never do, and the catalogue only by definitions."""
+    store = state["store"]
+    shared = [cluster, state["catalogue"], *store.bodies.values()]
+    shared += [body for change in store.changes for body in (change.body, change.before)]
+    return deepcopy((state, playing), {id(one): one for one in shared})
+
+
+SAVED = {}
+NEW = "new"
 
 
 async def heal(cluster, player, value):
@@ -108,6 +141,8 @@ async def delete_pod(cluster, player, value):
 
 ACTIONS = {
     "reset": reset,
+    "save": save,
+    "restore": restore,
     "heal": heal,
     "operator": operator,
     "gone": gone,

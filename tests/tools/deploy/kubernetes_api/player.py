@@ -50,6 +50,10 @@ class Player:
             self.clusters.turn()
             self.services.turn()
 
+    def playing(self):
+        """Who plays, with all that they remember."""
+        return {name: value for name, value in vars(self).items() if name not in ("cluster", "waiting")}
+
     def start_anew(self):
         self.epoch = self.cluster.epoch
         events = Events(self.cluster)
@@ -58,4 +62,4 @@ class Player:
         self.workloads = Workloads(self.cluster, events)
         self.endpoints = Endpoints(self.cluster)
         self.clusters = RayClusters(self.cluster, events)
-        self.services = RayServices(self.cluster, events, self.pace)
+        self.services = RayServices(self.cluster, events)

@@ -1,6 +1,7 @@
 """Ray Serve's applications at play: their deployments, from the configuration, and how they come up."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import yaml
 
@@ -57,6 +58,7 @@ def ailing(names, name, trouble):
     return {"status": state, "message": said, "serveDeploymentStatuses": statuses}
 
 
+@cache
 def applications(config):
     return (yaml.load(config, Loader=yaml.CSafeLoader) or {}).get("applications") or []
 

@@ -1,7 +1,6 @@
 """RayServices at play: a cluster for each, Serve in it, a new one beside it when its configuration changes."""
 
 import re
-import time
 from copy import deepcopy
 
 from kubernetes_api import podstatus
@@ -21,12 +20,14 @@ DELETION_DELAY_S = 60
 
 
 class RayServices:
-    def __init__(self, cluster, events, pace):
-        self.cluster, self.events, self.pace = cluster, events, pace
+    def __init__(self, cluster, events):
+        self.cluster, self.events = cluster, events
         self.serving: dict[str, Serving] = {}  # by the name of the RayCluster
-        self.deadlines: dict[str, float] = {}  # when clusters that nobody needs are deleted
+        self.turns = 0  # the clock: a second of a timeout, ten seconds of a delay
+        self.started: dict[str, int] = {}  # turn when a service or an old cluster was first seen
 
     def turn(self):
+        self.turns += 1
         self.kind = self.cluster.catalogue.named("RayService", "ray.io")
         self.clusters = self.cluster.catalogue.named("RayCluster", "ray.io")
         if self.kind is None or self.clusters is None:
@@ -110,12 +111,12 @@ class RayServices:
     def clean_up(self, body, status):
         """Deletes the clusters that aren't the active or the pending one, after their delay."""
         kept = {statuses.cluster_name(status, "active"), statuses.cluster_name(status, "pending")}
-        delay = body["spec"].get("rayClusterDeletionDelaySeconds", DELETION_DELAY_S) * self.pace
+        delay = body["spec"].get("rayClusterDeletionDelaySeconds", DELETION_DELAY_S) / 10
         for key, one in self.cluster.store.of(self.clusters.resource, body["metadata"]["namespace"]):
             ours = any(owner["uid"] == body["metadata"]["uid"] for owner in one["metadata"].get("ownerReferences", ()))
             if not ours or key.name in kept or one["metadata"].get("deletionTimestamp"):
                 continue
-            if time.monotonic() > self.deadlines.setdefault(key.name, time.monotonic() + delay):
+            if self.turns - self.started.setdefault(key.name, self.turns) > delay:
                 self.cluster.deletion.delete(self.clusters, key, {})
                 self.events.record(body, "DeletedRayCluster", f"Deleted the RayCluster {key.namespace}/{key.name}")
 
@@ -208,17 +209,14 @@ class RayServices:
         """The message where the RayService has been initializing for too long."""
         limit = body["metadata"].get("annotations", {}).get(TIMEOUT, "")
         trouble = self.cluster.troubles.named("initializing_timeout")
-        begun = self.begun(body)
-        if trouble or (limit and time.monotonic() - begun > seconds_of(limit) * self.pace):
+        begun = self.started.setdefault(body["metadata"]["uid"], self.turns)
+        if trouble or (limit and self.turns - begun > seconds_of(limit)):
             shown = limit or "10m0s"
             return (
                 f"RayService failed to become ready within the configured timeout of {shown}. "
                 f"Time spent initializing: {shown}"
             )
         return None
-
-    def begun(self, body):
-        return self.deadlines.setdefault(body["metadata"]["uid"], time.monotonic())
 
 
 def is_gradual(body, status, where):

@@ -27,12 +27,9 @@ def raycluster(body, name):
 
 def hashed(spec, groups=None):
     """Of what makes a new cluster when it changes: all but how many workers there are."""
-    spec = deepcopy(spec)
-    spec["workerGroupSpecs"] = (spec.get("workerGroupSpecs") or [])[:groups]
-    for group in spec["workerGroupSpecs"]:
-        for name in ("replicas", "minReplicas", "maxReplicas"):
-            group.pop(name, None)
-        group.get("scaleStrategy", {}).pop("workersToDelete", None)
+    kept = (spec.get("workerGroupSpecs") or [])[:groups]
+    scaled = ("replicas", "minReplicas", "maxReplicas")
+    spec = spec | {"workerGroupSpecs": [{k: v for k, v in group.items() if k not in scaled} for group in kept]}
     return hashlib.sha1(json.dumps(spec, sort_keys=True).encode()).hexdigest()
 
 

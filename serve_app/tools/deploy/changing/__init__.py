@@ -1,1 +1,0 @@
-"""What changes a service: checks before, what is applied and kept, another cluster, the way back, the end."""

@@ -1,0 +1,1 @@
+"""Changes to a service: preflight checks, apply, diff, history, upgrade and delete."""

@@ -1,0 +1,1 @@
+"""The state of a service: read from the cluster, explained, shown, and waited for."""
