@@ -36,52 +36,31 @@ def shape(text: str) -> tuple[str, list[int]]:
 def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
     parser = Parser(description=description, formatter_class=Defaults)
     add = parser.add_argument
-    whole, counted = list_of(number(int, 1)), list_of(number(int, 0))
+    counts, counts_or_none = list_of(number(int, 1)), list_of(number(int, 0))
     add("model", help="model to find a config for")
     add("--through", metavar="ENSEMBLE", help="send requests to an ensemble that has the model as a step")
-    add("--clients", type=whole, default=[1, 4, 16], metavar="N,…", help="closed loops to measure with")
-    add("--instances", type=whole, default=[1, 2], metavar="N,…", help="instance counts to try")
+    add("--clients", type=counts, default=[1, 4, 16], metavar="N,…", help="closed loops to measure with")
+    add("--instances", type=counts, default=[1, 2], metavar="N,…", help="instance counts to try")
     add(
         "--batches",
-        type=whole,
+        type=counts,
         metavar="N,…",
-        help=f"max batch sizes to try (default: of {BATCHES} those that ensembles allow)",
+        help=f"max batch sizes to try; default: of {BATCHES} what ensembles allow",
     )
-    add(
-        "--delays", type=list_of(number(int, 0)), default=[0, 500, 5000], metavar="US,…", help="queue delays to try, µs"
-    )
-    add("--threads", type=counted, default=DIVISIONS, metavar="N,…", help="engine threads to try; 0: one a core")
-    add(
-        "--streams",
-        type=counted,
-        default=DIVISIONS,
-        metavar="N,…",
-        help="engine streams to try; 0: one a thread",
-    )
+    add("--delays", type=counts_or_none, default=[0, 500, 5000], metavar="US,…", help="queue delays to try, µs")
+    add("--threads", type=counts_or_none, default=DIVISIONS, metavar="N,…", help="engine threads to try; 0: all cores")
+    add("--streams", type=counts_or_none, default=DIVISIONS, metavar="N,…", help="streams to try; 0: one per thread")
     add("--objective", choices=("throughput", "latency"), default="throughput", help="what to optimize")
     add("--max-p99-ms", type=number(float, 0.1), metavar="MS", help="highest p99 that is accepted")
     add("--min-rate", type=number(float, 0), default=0.0, metavar="R", help="lowest rate that is accepted, per second")
-    add(
-        "--search", choices=("quick", "all"), default="quick", help="one parameter after the other, or all combinations"
-    )
+    add("--search", choices=("quick", "all"), default="quick", help="one parameter after the other, or combinations")
     add("--duration", type=number(float, 0.1), default=3.0, metavar="S", help="seconds of each measurement")
     add("--warmup", type=number(float, 0), default=1.0, metavar="S", help="seconds before each measurement")
     add(
-        "--rounds",
-        type=number(int, 1),
-        default=5,
-        metavar="N",
-        help="rounds of the final comparison with the committed config",
+        "--rounds", type=number(int, 1), default=5, metavar="N", help="rounds of the comparison with the present config"
     )
     add("--picture", type=Path, default=PROJECT_ROOT / "docs" / "shapes.jpg", help="picture for detectors")
-    add(
-        "--shape",
-        type=shape,
-        action="append",
-        default=[],
-        metavar="INPUT:N,…",
-        help="shape of an input without a fixed one",
-    )
+    add("--shape", type=shape, action="append", default=[], metavar="INPUT:N,…", help="of an input without a fixed one")
     add("--config", type=Path, default=PROJECT_ROOT / "configs" / "serve.yaml", help="names the model repository")
     add("--repository", type=Path, help="another model repository")
     add("--output", type=Path, metavar="FOLDER", help="folder of the results (runs/sweep/MODEL)")

@@ -103,9 +103,8 @@ def test_served_configs_are_copied_with_their_edits_and_those_of_an_earlier_run_
     assert "max_batch_size: 64" in copy.read_text()
 
 
-def test_the_default_pictures_have_several_sizes_and_are_the_same_each_time():
+def test_the_default_pictures_have_several_sizes():
     pictures = default_pictures()
-    sizes = {(header.width, header.height) for header in (read_header(picture, 10**7) for picture in pictures)}
     assert len(pictures) == 17
-    assert len(sizes) >= 6
-    assert default_pictures() == pictures
+    headers = [read_header(picture, 10**7) for picture in pictures]
+    assert len({(header.width, header.height) for header in headers}) >= 6
