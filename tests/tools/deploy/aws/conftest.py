@@ -186,7 +186,7 @@ def account(aws_server, kubernetes_url, tmp_path):
 
 @pytest.fixture(scope="module")
 def installed(aws_server, kubernetes_url, tmp_path_factory):
-    """The account after one installation, for all tests of a module, which leave it installed."""
+    """The account after one installation, for all tests of a module."""
     with new_account(aws_server, kubernetes_url, tmp_path_factory.mktemp("installed")) as account:
         account.push_images()
         account.first = account.install()

@@ -1,6 +1,7 @@
-"""What one run of scripts/install leaves, and what further runs change; eksctl, helm and scripts/deploy are faked."""
+"""What one run of scripts/install leaves, what further runs change, and its cleanup; the tools are faked."""
 
 import json
+import re
 
 import boto3
 import yaml
@@ -89,3 +90,33 @@ def test_the_policy_for_pushing_models_is_updated_where_it_differs_from_its_file
     default = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
     document = iam.get_policy_version(PolicyArn=arn, VersionId=default)["PolicyVersion"]["Document"]
     assert "s3:PutObject" in document["Statement"][1]["Action"]
+
+
+def step_names(ended):
+    return re.findall(r"^\[\d/\d\] ([a-z-]+):", ended.out, re.MULTILINE)
+
+
+def test_cleanup_deletes_all_in_reverse_order_and_models_and_images_only_when_told_with_faked_tools(installed):
+    """Last in this module, as it ends the installation."""
+    before = len(installed.calls_with("helm uninstall"))
+    ended = installed.cleanup("--yes")
+    assert ended.code == 0, ended.output
+    assert step_names(ended) == ["check", "service", "nodes", "add-ons", "cluster", "roles", "rest"]
+    assert installed.deploys[-1].startswith(f"down {installed.saved / 'serve-app-eks.yolo-gpu.yaml'} ")
+    assert installed.deploys[-1].endswith("--yes")
+    assert installed.kubernetes("GET", "/apis/karpenter.sh/v1/nodepools")["items"] == []
+    uninstalled = [line.split()[2] for line in installed.calls_with("helm uninstall")[before:]]
+    assert uninstalled == [chart.release for chart in reversed(CHARTS)]
+    assert installed.calls_with("eksctl delete cluster --name=serve-app-eks --region=us-west-2 --wait")
+    assert boto3.client("eks").list_clusters()["clusters"] == []
+    assert f"bucket {BUCKET} (" in ended.out
+    assert "repository serve-app/head (1 images" in ended.out
+    assert boto3.client("s3").list_buckets()["Buckets"][0]["Name"] == BUCKET
+    ended = installed.cleanup("--yes", "--delete-models", "--delete-images")
+    assert ended.code == 0, ended.output
+    assert step_names(ended)[-3:] == ["images", "bucket", "rest"]
+    assert ended.out.count("there is no cluster serve-app-eks: nothing to do") == 3
+    assert "nothing that costs money remains" in ended.out
+    assert boto3.client("s3").list_buckets()["Buckets"] == []
+    assert boto3.client("ecr").describe_repositories()["repositories"] == []
+    assert installed.cleanup("--yes", "--delete-models", "--delete-images").code == 0
