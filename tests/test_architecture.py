@@ -20,7 +20,7 @@ ENVIRONMENT_READERS = {
     "serve_app/tools/bench/baselines/gateway.py",
     "serve_app/tools/launch/command.py",
     "serve_app/tools/launch/monitor.py",
-    "serve_app/tools/export/command.py",
+    "serve_app/tools/export/build_models.py",
     "serve_app/tools/deploy/aws/command.py",
 }
 

@@ -1,11 +1,21 @@
-"""What a complete repository holds: every model's folder with its configs, its model.py and its kind of engine."""
+"""The folders of a complete repository: each model's configs, its model.py, and the graph that its engine needs."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from serve_app.tools.export.backings import ALTERNATIVES, OPENVINO_BACKING, TENSORRT, Backing
-from serve_app.tools.export.configs import END2END, RAW, TIER, engine_config, pipeline_config, preprocess_config
-from serve_app.tools.export.tiers import PREPROCESS, TIERS, Tier, tier_engine_name
+from serve_app.tools.export.backends import ALTERNATIVES, OPENVINO, TENSORRT, Backend
+from serve_app.tools.export.configs import (
+    END2END,
+    PREPROCESS,
+    RAW,
+    TIER,
+    TIERS,
+    Tier,
+    engine_config,
+    pipeline_config,
+    preprocess_config,
+    tier_engine_name,
+)
 
 MODEL_PY = '''"""{purpose}"""
 
@@ -24,7 +34,7 @@ READER_PY = MODEL_PY.format(purpose="Decodes and letterboxes pictures with DALI.
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """One folder of the repository; `graph` says which engine it needs, None that it needs none."""
+    """One folder of the repository; `graph` is None where the model runs no engine."""
 
     name: str
     config: str
@@ -36,27 +46,27 @@ class ModelFolder:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """A repository for one kind of machine; `default` is in config.pbtxt."""
+class RepositoryKind:
+    """A repository for CPUs or for GPUs; `default` is what config.pbtxt says."""
 
-    default: Backing
-    alternatives: tuple[Backing, ...]
+    default: Backend
+    alternatives: tuple[Backend, ...]
     engine_py: str
     reader_py: str
 
 
-ON_CPU = Kind(OPENVINO_BACKING, (), ENGINE_PY, PICTURE_PY)
-ON_GPU = Kind(TENSORRT, ALTERNATIVES, BATCH_ENGINE_PY, READER_PY)
+ON_CPU = RepositoryKind(OPENVINO, (), ENGINE_PY, PICTURE_PY)
+ON_GPU = RepositoryKind(TENSORRT, ALTERNATIVES, BATCH_ENGINE_PY, READER_PY)
 
 
-def kind_of(engine: str) -> Kind:
+def kind_of(engine: str) -> RepositoryKind:
     return ON_CPU if engine == "openvino" else ON_GPU
 
 
-def repository_layout(sizes: list[str], side: int, kind: Kind = ON_CPU) -> Iterator[ModelFolder]:
-    """All folders, the first size also as `yolo`."""
+def repository_layout(sizes: list[str], side: int, kind: RepositoryKind = ON_CPU) -> Iterator[ModelFolder]:
+    """Every folder; the raw head of the first size is also served as `yolo`."""
     yield _engine(kind, "yolo", "The raw head, for clients that do their own NMS.", RAW, sizes[0], side)
-    readers = {backing.name: preprocess_config(backing, side) for backing in kind.alternatives}
+    readers = {backend.name: preprocess_config(backend, side) for backend in kind.alternatives}
     yield ModelFolder(
         PREPROCESS, preprocess_config(kind.default, side), kind.reader_py, None, sizes[0], alternatives=readers
     )
@@ -64,7 +74,7 @@ def repository_layout(sizes: list[str], side: int, kind: Kind = ON_CPU) -> Itera
         yield from _size_layout(kind, size, side)
 
 
-def _size_layout(kind: Kind, size: str, side: int) -> Iterator[ModelFolder]:
+def _size_layout(kind: RepositoryKind, size: str, side: int) -> Iterator[ModelFolder]:
     name = f"yolo_{size}"
     yield _engine(kind, name, "Track B: the raw head; NMS is done outside.", RAW, size, side)
     yield _engine(kind, f"{name}_end2end", "Track C: NMS inside.", END2END, size, side)
@@ -75,10 +85,10 @@ def _size_layout(kind: Kind, size: str, side: int) -> Iterator[ModelFolder]:
 
 
 def _engine(
-    kind: Kind, name: str, purpose: str, graph: str, size: str, side: int, tier: Tier | None = None
+    kind: RepositoryKind, name: str, purpose: str, graph: str, size: str, side: int, tier: Tier | None = None
 ) -> ModelFolder:
-    def config(backing: Backing) -> str:
-        return engine_config(backing, name, purpose, graph, side, tier)
+    def config(backend: Backend) -> str:
+        return engine_config(backend, name, purpose, graph, side, tier)
 
-    others = {backing.name: config(backing) for backing in kind.alternatives}
+    others = {backend.name: config(backend) for backend in kind.alternatives}
     return ModelFolder(name, config(kind.default), kind.engine_py, graph, size, tier, others)

@@ -1,7 +1,7 @@
-"""Raw graphs in less than 32 bits: half precision, or quantized with calibration pictures.
+"""Converts raw graphs to half precision, int8 or FP8.
 
-Converted here, not by whoever runs the graph: TensorRT 11 takes every tensor's type from the graph, TensorRT 10 can,
-and so what a precision costs is the same in both and can be seen with ONNX Runtime.
+The types are written into the graph because TensorRT 11 takes every tensor's type from there, and TensorRT 10 can. So
+both run the same arithmetic, and ONNX Runtime can measure its accuracy without a GPU.
 """
 
 import tempfile
@@ -21,13 +21,13 @@ from onnx.utils import Extractor
 from serve_app.detection.preprocess import as_unit_planes
 from serve_app.types import Pixels
 
-INT8_MAX, FP8_MAX = 127.0, 448.0  # of the values that a scale maps the largest to
-# Ranges as they are on average: the single brightest value would make every step coarser.
+INT8_MAX, FP8_MAX = 127.0, 448.0  # what a scale maps the largest value to
+# Ranges are averaged over pictures: a single outlier would make every quantization step coarser.
 QUANTIZED = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False, "CalibMovingAverage": True}
 
 
 def reduced(raw: onnx.ModelProto, precision: str, squares: Iterable[Pixels]) -> onnx.ModelProto:
-    """`raw` in `precision`; inputs, outputs, and where boxes are decoded stay FP32. `squares` are for calibration."""
+    """Return `raw` in `precision`, calibrated with `squares`; inputs, outputs and the decoding of boxes stay FP32."""
     if precision == "f16":
         return _half(raw)
     if precision == "int8":
@@ -38,9 +38,9 @@ def reduced(raw: onnx.ModelProto, precision: str, squares: Iterable[Pixels]) -> 
 
 
 def _half(raw: onnx.ModelProto) -> onnx.ModelProto:
-    """Everything up to the decoding converted, and the two put together again.
+    """Convert the part before the decoding of boxes, then merge the two parts.
 
-    The converter's own list of nodes to leave alone would still pass FP16 from one of them to the next.
+    The converter's own list of nodes to keep in FP32 doesn't suffice: tensors between those nodes become FP16.
     """
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
@@ -51,19 +51,19 @@ def _half(raw: onnx.ModelProto) -> onnx.ModelProto:
     images, outputs = [one.name for one in raw.graph.input], [one.name for one in raw.graph.output]
     extract = Extractor(infer_shapes(raw)).extract_model
     half = OnnxModel(convert_float_to_float16(extract(images, list(read)), keep_io_types=True))
-    half.topological_sort()  # the converter appends its casts at the end
+    half.topological_sort()  # the converter appends its casts at the end of the list
     joints = [(name, name) for name in read]
-    # a prefix, because constants that both read are in both
+    # a prefix, because constants that both parts read are in both
     model = merge_models(half.model, extract(list(read), outputs), joints, prefix1="half/")
     for node in model.graph.node:
         node.input[:] = [name.removeprefix("half/") if name[5:] in images else name for name in node.input]
     model.graph.input[0].name = images[0]
-    del model.opset_import[1:]  # each half brings the same
+    del model.opset_import[1:]  # both parts import the same opset
     return model
 
 
 def _int8(raw: onnx.ModelProto, squares: Iterable[Pixels]) -> onnx.ModelProto:
-    """Convolutions between Q/DQ nodes, as TensorRT takes them: symmetric, weights by channel."""
+    """Put convolutions between Q/DQ nodes as TensorRT expects them: symmetric, weights per channel."""
     from onnxruntime.quantization import QuantFormat, quantize_static
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -77,7 +77,7 @@ def _int8(raw: onnx.ModelProto, squares: Iterable[Pixels]) -> onnx.ModelProto:
 
 
 def _fp8(raw: onnx.ModelProto, squares: Iterable[Pixels]) -> onnx.ModelProto:
-    """The int8 graph with E4M3 in its place: ONNX Runtime's own way to FP8 guesses scales that lose every object."""
+    """Convert the int8 graph to E4M3. ONNX Runtime's own FP8 quantization chooses scales that lose every object."""
     model = _int8(raw, squares)
     constants = {one.name: one for one in model.graph.initializer}
     weights = {one.name: numpy_helper.to_array(one) for one in raw.graph.initializer}
@@ -90,11 +90,11 @@ def _fp8(raw: onnx.ModelProto, squares: Iterable[Pixels]) -> onnx.ModelProto:
             scaled.add(scale)
             _replace(constants[scale], numpy_helper.to_array(constants[scale]) * np.float32(INT8_MAX / FP8_MAX))
             _replace(constants[zero], numpy_helper.to_array(constants[zero]).astype(ml_dtypes.float8_e4m3fn))
-        if values in constants:  # weights: from the originals, int8 has rounded them
+        if values in constants:  # weights, taken from the original graph because int8 has rounded them
             scales = numpy_helper.to_array(constants[scale]).reshape(-1, 1, 1, 1)
             original = weights[values.removesuffix("_quantized")]
             _replace(constants[values], (original / scales).clip(-FP8_MAX, FP8_MAX).astype(ml_dtypes.float8_e4m3fn))
-    del model.graph.value_info[:]  # they still say int8
+    del model.graph.value_info[:]  # these still say int8
     return model
 
 
@@ -103,7 +103,7 @@ def _replace(constant: onnx.TensorProto, values: npt.NDArray[Any]) -> None:
 
 
 class Calibration:
-    """Calibration pictures as ONNX Runtime asks for them."""
+    """Calibration pictures as ONNX Runtime's CalibrationDataReader."""
 
     def __init__(self, squares: Iterable[Pixels]) -> None:
         self._squares: Iterator[Pixels] = iter(squares)
@@ -114,9 +114,9 @@ class Calibration:
 
 
 def _outermost(raw: onnx.ModelProto) -> list[str]:
-    """The first convolution and the last ones: little work, and what they lose nothing brings back.
+    """The first and the last convolutions, which are cheap and sensitive.
 
-    With them in int8 the demo weights lose 0.007 mAP, without them nothing.
+    In int8 they cost the demo weights 0.007 mAP; the others cost nothing measurable.
     """
     decoding = set(decoding_nodes(raw))
     read = {name for node in raw.graph.node if node.name in decoding for name in node.input}
@@ -125,9 +125,9 @@ def _outermost(raw: onnx.ModelProto) -> list[str]:
 
 
 def decoding_nodes(raw: onnx.ModelProto) -> list[str]:
-    """Everything after the head's last convolutions, and the distribution that box sides come from.
+    """Names of the nodes after the head's last convolutions, the DFL of the box sides included.
 
-    There every pixel counts, and half precision can't tell 600.1 from 600.4.
+    They must stay in FP32: half precision can't tell a coordinate of 600.1 from 600.4.
     """
     makers = {output: node for node in raw.graph.node for output in node.output}
     found: dict[str, None] = {}
@@ -137,6 +137,6 @@ def decoding_nodes(raw: onnx.ModelProto) -> list[str]:
         if node.name in found or (node.op_type == "Conv" and "dfl" not in node.name):
             continue
         found[node.name] = None
-        if node.op_type != "Shape":  # what a size is read from may be anything
+        if node.op_type != "Shape":  # a shape doesn't depend on the values it is read from
             waiting += [makers[name] for name in node.input if name in makers]
     return list(found)

@@ -1,4 +1,4 @@
-"""OpenVINO engines from ONNX graphs: as they are, or quantized to int8 with calibration pictures."""
+"""Writes OpenVINO engines from ONNX graphs, in f32 or quantized to int8 with calibration pictures."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from serve_app.types import Pixels
 
 
 def write_engine(graph: onnx.ModelProto, target: Path, squares: Iterable[Pixels]) -> None:
-    """Save `graph` as OpenVINO IR, quantized to int8 where there are squares; bf16 is a matter of running it."""
+    """Save `graph` as OpenVINO IR in f32, or in int8 if there are squares; bf16 is chosen when the IR is loaded."""
     source = target.with_suffix(".onnx")
     onnx.save(graph, source)
     model = ov.Core().read_model(source)
@@ -24,7 +24,7 @@ def write_engine(graph: onnx.ModelProto, target: Path, squares: Iterable[Pixels]
 
 
 def quantize(model: ov.Model, squares: Sequence[Pixels]) -> ov.Model:
-    """Quantize convolutions; where boxes are decoded and suppressed every pixel counts, so that stays in f32."""
+    """Quantize the convolutions; decoding boxes and NMS stay in f32, where a rounded coordinate would move boxes."""
     import nncf
 
     side_first = model.input("images").partial_shape[1].get_length() != 3
@@ -47,7 +47,7 @@ def _inputs_of(model: ov.Model, square: Pixels, side_first: bool) -> dict[str, n
 
 
 def _tail_names(model: ov.Model) -> list[str]:
-    """Every operation after the last convolutions of the head, and the distribution that box sides come from."""
+    """Names of the operations after the head's last convolutions, the DFL of the box sides included."""
     names: set[str] = set()
     waiting = [result.input_value(0).get_node() for result in model.get_results()]
     while waiting:

@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from safetensors.torch import save_file
 
 from serve_app.settings import PROJECT_ROOT
-from serve_app.tools.export.demo.questions import read_questions
+from serve_app.tools.export.demo.conversations import read_questions
 
 DEMO = PROJECT_ROOT / "model_repository" / "weights" / "demo-llm"
 TOKEN = "hf_neverToBeSeenAnywhere"

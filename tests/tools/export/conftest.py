@@ -1,15 +1,20 @@
-"""Weights of every family: the demo's, and random ones where nothing trained can be had."""
+"""Weights of every family, exports that are made once a session, and scenes to measure accuracy on."""
+
+import functools
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 from ultralytics.utils.metrics import ap_per_class, box_iou
 
+from serve_app.detection import onnx_graph
 from serve_app.detection.preprocess import letterbox
 from serve_app.settings import PROJECT_ROOT
 from serve_app.tools.export.demo.scenes import draw_scene
 
-SCENES = 120
+MANY_SCENES, FEW_SCENES = 120, 12
+CROP_SIDE = 320  # the demo weights were trained on crops of this size first, so that they are good at it
 SIZES = ((640, 640), (640, 480), (480, 640), (1280, 720))
 IOUS = np.linspace(0.5, 0.95, 10)
 DEMO = PROJECT_ROOT / "model_repository" / "weights" / "demo-yolo11n.pt"
@@ -22,8 +27,9 @@ def demo_weights():
 
 @pytest.fixture(scope="session")
 def random_weights(tmp_path_factory):
-    """Weights of a family that nothing taught anything, with scores spread so that there is something to suppress."""
+    """Untrained weights of a family, with scores spread so that NMS has something to suppress."""
 
+    @functools.cache
     def make(architecture):
         import torch
         from ultralytics import ASSETS, YOLO
@@ -38,7 +44,7 @@ def random_weights(tmp_path_factory):
                     layer.momentum = 0.3
             pixels = cv2.resize(cv2.imread(str(ASSETS / "bus.jpg")), (320, 320))[None, :, :, ::-1]
             pictures = torch.from_numpy(np.concatenate((pixels, pixels[:, ::-1])).transpose(0, 3, 1, 2) / 255).float()
-            for _ in range(20):  # else nothing passes through layers whose statistics are those of no picture
+            for _ in range(20):  # without statistics of a picture the layers pass nothing on
                 model.model(pictures)
             model.model.eval()
             for branches in (head.cv3, getattr(head, "one2one_cv3", None) or []):
@@ -52,11 +58,44 @@ def random_weights(tmp_path_factory):
     return make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def exported_once(tmp_path_factory):
+    """Export each head once a session: an export takes seconds, and the tests need many of the same."""
+    export, folder = onnx_graph.export_raw_head, tmp_path_factory.mktemp("exported")
+    made = {}
+
+    def export_once(weights, image_size, target, nms=True):
+        key = weights.read_bytes(), image_size, nms
+        if key not in made:
+            made[key] = shutil.copyfile(export(weights, image_size, target, nms), folder / f"{len(made)}.onnx")
+        return shutil.copyfile(made[key], target / "raw.onnx")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_graph, "export_raw_head", export_once)
+        yield
+
+
+@pytest.fixture(scope="session")
+def crops():
+    """A few small scenes with their true boxes in engine pixels, cheap enough for every run."""
+    drawn = [
+        draw_scene(5_000 + seed, size=(CROP_SIDE, CROP_SIDE), unit=1.0, max_shapes=5) for seed in range(FEW_SCENES)
+    ]
+    return [(np.ascontiguousarray(scene.image[:, :, ::-1]), scene.boxes, scene.classes) for scene in drawn]
+
+
+@pytest.fixture(scope="session")
+def calibration_crops():
+    """Small scenes for calibration, other ones than those that accuracy is measured on."""
+    drawn = (draw_scene(1_000_000 + seed, size=(CROP_SIDE, CROP_SIDE), unit=1.0, max_shapes=5) for seed in range(16))
+    return [np.ascontiguousarray(scene.image[:, :, ::-1]) for scene in drawn]
+
+
 @pytest.fixture(scope="session")
 def scenes():
     """Letterboxed squares with their true boxes in engine pixels."""
     drawn = []
-    for seed in range(SCENES):
+    for seed in range(MANY_SCENES):
         scene = draw_scene(5_000 + seed, size=SIZES[seed % len(SIZES)])
         square, box = letterbox(np.ascontiguousarray(scene.image[:, :, ::-1]), 640)
         gain = np.array([box.inner_width / box.width, box.inner_height / box.height] * 2)
@@ -66,7 +105,7 @@ def scenes():
 
 @pytest.fixture(scope="session")
 def mean_average_precision():
-    """Over scenes, of what an end-to-end graph answers for a square: num_dets, det_boxes, det_scores, det_classes."""
+    """mAP50-95 over scenes of a function from a square to num_dets, det_boxes, det_scores and det_classes."""
     return average_precision
 
 
@@ -83,7 +122,7 @@ def average_precision(answer, scenes):
 
 
 def matches(found, labels, boxes, classes):
-    """Which of the found boxes, best first, are the first to meet a true one, at each IoU."""
+    """Which of the found boxes, best first, match a true box that no earlier one matched, at each IoU."""
     import torch
 
     hits = np.zeros((len(found), len(IOUS)), bool)

@@ -9,7 +9,7 @@ import pytest
 from serve_app.errors import ConfigurationError
 from serve_app.settings import DetectionSettings
 from serve_app.tools.export.calibration import CALIBRATION_PICTURES, calibration_squares
-from serve_app.tools.export.recipe import SizeRecipe
+from serve_app.tools.export.engines import EngineBuilder
 
 
 def write_picture(path, grey):
@@ -19,7 +19,7 @@ def write_picture(path, grey):
 
 def key(precision, calibration, engine="openvino"):
     models = {"nano": {"weights": "demo", "precision": precision}}
-    return SizeRecipe(DetectionSettings(models=models, engine=engine, calibration=calibration), "nano").key
+    return EngineBuilder(DetectionSettings(models=models, engine=engine, calibration=calibration), "nano").key
 
 
 @pytest.mark.parametrize(("precision", "engine"), [("int8", "openvino"), ("int8", "tensorrt"), ("fp8", "tensorrt")])

@@ -1,4 +1,4 @@
-"""The repository for GPUs: its configs, the graphs they are for, and that it looks like the one for the CPU."""
+"""The repository for GPUs: its configs, the graphs they are for, and that its models look like those on CPUs."""
 
 import json
 
@@ -8,25 +8,20 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelQueuePolicy
 
 from serve_app.errors import ConfigurationError
-from serve_app.settings import PROJECT_ROOT, DetectionSettings
+from serve_app.settings import DetectionSettings
 from serve_app.tools.export.layout import ON_CPU, ON_GPU, repository_layout
 from serve_app.tools.export.repository import build_plans, build_repository
 
+SIDE = 64  # what is tested here doesn't depend on the size of pictures
 
-def settings(folder, weights, precision, **changes):
-    return DetectionSettings(
-        model_repository=folder, models={"nano": {"weights": str(weights), "precision": precision}}, **changes
+
+def build(folder, weights, engine, lines=None, side=SIDE):
+    models = {"nano": {"weights": str(weights), "precision": "f16" if engine == "tensorrt" else "f32"}}
+    settings = DetectionSettings(
+        model_repository=folder, models=models, engine=engine, image_size=side, plans=folder / "plans"
     )
-
-
-def test_the_committed_configs_are_what_the_export_writes():
-    committed = PROJECT_ROOT / "model_repository" / "gpu"
-    for model in repository_layout(["nano"], 640, ON_GPU):
-        assert (committed / model.name / "config.pbtxt").read_text() == model.config
-        for name, text in model.alternatives.items():
-            assert (committed / model.name / "configs" / f"{name}.pbtxt").read_text() == text
-        if model.model_py:
-            assert (committed / model.name / "1" / "model.py").read_text() == model.model_py
+    report = (lambda line: None) if lines is None else lines.append
+    return build_repository(settings, report), settings
 
 
 def parsed(text):
@@ -39,7 +34,7 @@ def interface(config):
     return config.name, config.max_batch_size, [(one.name, one.data_type, list(one.dims)) for one in tensors]
 
 
-def test_a_client_cannot_tell_the_repositories_or_their_alternatives_apart():
+def test_models_have_the_same_interface_on_cpus_gpus_and_every_alternative_backend():
     on_cpu, on_gpu = (list(repository_layout(["nano", "small"], 640, kind)) for kind in (ON_CPU, ON_GPU))
     assert [model.name for model in on_cpu] == [model.name for model in on_gpu]
     for cpu, gpu in zip(on_cpu, on_gpu, strict=True):
@@ -48,12 +43,13 @@ def test_a_client_cannot_tell_the_repositories_or_their_alternatives_apart():
             assert interface(parsed(text)) == expected
 
 
-def test_the_gpus_configs_have_the_numbers_of_the_design():
+def test_batching_queues_and_instances_on_gpus_are_as_documented():
     models = {model.name: parsed(model.config) for model in repository_layout(["nano"], 640, ON_GPU)}
     for name in ("yolo_nano", "yolo_nano_end2end"):
         batching = models[name].dynamic_batching
         assert (models[name].max_batch_size, list(batching.preferred_batch_size)) == (64, [4, 8, 16, 32])
         assert batching.max_queue_delay_microseconds == 5000
+        assert models[name].instance_group[0].count == 2
     tiers = {"streaming": (8, 100, 3, True), "balanced": (64, 500, 2, False), "batch": (128, 5000, 1, False)}
     for tier, numbers in tiers.items():
         config = models[f"yolo_nano_engine_{tier}"]
@@ -73,17 +69,17 @@ def test_the_gpus_configs_have_the_numbers_of_the_design():
 
 
 @pytest.fixture(scope="module", params=["tensorrt", "python-onnxruntime"])
-def for_a_gpu(request, tmp_path_factory, demo_weights):
+def built(request, tmp_path_factory, demo_weights):
     folder = tmp_path_factory.mktemp("gpu")
-    precision = "f16" if request.param == "tensorrt" else "f32"
-    build_repository(settings(folder, demo_weights, precision, engine=request.param), lambda line: None)
+    build(folder, demo_weights, request.param)
     return request.param, folder
 
 
-def test_the_gpus_configs_name_only_inputs_and_outputs_that_their_graphs_have(for_a_gpu):
-    engine, folder = for_a_gpu
-    asked = set() if engine == "tensorrt" else {"score_threshold", "iou_threshold"}
-    for model in repository_layout(["nano"], 640, ON_GPU):
+def test_every_config_names_the_inputs_and_outputs_of_its_graph(built):
+    engine, folder = built
+    thresholds = set() if engine == "tensorrt" else {"score_threshold", "iou_threshold"}
+    types = {"TYPE_FP32": "tensor(float)", "TYPE_INT32": "tensor(int32)"}
+    for model in repository_layout(["nano"], SIDE, ON_GPU):
         if model.graph is None:
             continue
         graph = onnxruntime.InferenceSession(folder / model.name / "1" / "model.onnx")
@@ -91,55 +87,44 @@ def test_the_gpus_configs_name_only_inputs_and_outputs_that_their_graphs_have(fo
         outputs = {one.name: one for one in graph.get_outputs()}
         for text in (model.config, *model.alternatives.values()):
             config = parsed(text)
-            assert {one.name for one in config.input} == inputs.keys() - (asked if model.graph != "raw" else set())
+            expected = inputs.keys() - (thresholds if model.graph != "raw" else set())
+            assert {one.name for one in config.input} == expected
             assert {one.name for one in config.output} == outputs.keys()
             assert list(config.input[0].dims) == inputs["images"].shape[1:]
             for one in config.output:
-                kind = {"TYPE_FP32": "tensor(float)", "TYPE_INT32": "tensor(int32)"}[DataType.Name(one.data_type)]
-                assert outputs[one.name].type == kind
+                assert outputs[one.name].type == types[DataType.Name(one.data_type)]
                 fits = zip(one.dims, outputs[one.name].shape[1:], strict=True)
                 assert all((wanted == real) if isinstance(real, int) else (wanted == -1) for wanted, real in fits)
 
 
-def test_a_card_tells_which_thresholds_are_built_in(for_a_gpu):
-    engine, folder = for_a_gpu
-    card = json.loads((folder / "yolo_nano_end2end" / "1" / "model.json").read_text())
-    raw = json.loads((folder / "yolo_nano" / "1" / "model.json").read_text())
+def test_a_card_records_the_built_in_thresholds_and_only_tritons_dali_backend_gets_a_pipeline(built):
+    engine, folder = built
+    card, raw = (
+        json.loads((folder / name / "1" / "model.json").read_text()) for name in ("yolo_nano_end2end", "yolo_nano")
+    )
     assert (card["fixed_iou"], card["least_confidence"]) == ((0.7, 0.05) if engine == "tensorrt" else (None, 0.0))
     assert (raw["fixed_iou"], raw["device"], raw["backend"]) == (None, "cuda", engine)
-
-
-def test_triton_gets_a_pipeline_for_its_dali_backend_where_it_reads_with_that(for_a_gpu):
-    engine, folder = for_a_gpu
     assert (folder / "yolo_preprocess" / "1" / "model.dali").is_file() == (engine == "tensorrt")
 
 
-def test_another_size_of_picture_is_told_of_every_config_and_the_pipeline_is_written_anew(tmp_path, demo_weights):
-    def build(side, lines, **changes):
-        changed = settings(tmp_path / "r", demo_weights, "f32", engine="tensorrt", image_size=side)
-        return build_repository(changed, lines.append, **changes)
-
-    build(320, [])
-    pipeline = tmp_path / "r" / "yolo_preprocess" / "1" / "model.dali"
+def test_another_image_size_needs_new_configs_and_a_new_dali_pipeline(tmp_path, demo_weights):
+    build(tmp_path, demo_weights, "tensorrt")
+    pipeline = tmp_path / "yolo_preprocess" / "1" / "model.dali"
     before = pipeline.read_bytes()
-    for config in (tmp_path / "r").glob("*/config.pbtxt"):
+    for config in tmp_path.glob("*/config.pbtxt"):
         config.unlink()
-    with pytest.raises(ConfigurationError, match=r"configs/.*\.pbtxt is for pictures of 320 pixels"):
-        build(256, [])
-    for config in (tmp_path / "r").glob("*/configs/*.pbtxt"):
+    with pytest.raises(ConfigurationError, match=r"configs/.*\.pbtxt is for an image_size of 64, but .* is 96: delete"):
+        build(tmp_path, demo_weights, "tensorrt", side=96)
+    for config in tmp_path.glob("*/configs/*.pbtxt"):
         config.unlink()
     lines = []
-    build(256, lines)
-    assert "yolo_preprocess: DALI's pipeline for the GPU" in lines
+    build(tmp_path, demo_weights, "tensorrt", lines, side=96)
+    assert "yolo_preprocess: DALI pipeline for the GPU" in lines
     assert pipeline.read_bytes() != before
     lines.clear()
-    assert build(256, lines) == 0
-    assert lines == []
-
-
-def test_where_no_plan_can_be_built_it_is_said_and_the_repository_is_complete(tmp_path, demo_weights):
-    lines = []
-    build_plans(settings(tmp_path, demo_weights, "f16", engine="tensorrt", plans=tmp_path / "plans"), lines.append)
-    assert len(lines) == 1
-    assert lines[0].startswith("no plans built here: TensorRT's plans are built on the GPU that runs them")
-    assert lines[0].endswith("A replica builds its own at its first start, in minutes")
+    built, settings = build(tmp_path, demo_weights, "tensorrt", lines, side=96)
+    assert (built, lines) == (0, [])
+    assert not build_plans(settings, lines.append)
+    (line,) = lines
+    assert line.startswith("no TensorRT plans built: ")
+    assert line.endswith(". Replicas build missing plans at their first start, in minutes")

@@ -1,4 +1,4 @@
-"""What the demo scenes are drawn on: backgrounds, and clutter that belongs to no class."""
+"""Backgrounds of the demo scenes, and clutter that belongs to no class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Picture = NDArray[np.uint8]
 
 Colour = NDArray[np.float64]
 
-# Letters that could pass for a circle, a cross, a moon, a triangle or an arrow are left out.
+# Without letters that look like a circle, a cross, a moon, a triangle or an arrow.
 _LETTERS = "BEFGHKMNRSWZ3456789"
 
 
@@ -64,7 +64,7 @@ def stripes(rng: np.random.Generator, width: int, height: int) -> Picture:
 
 
 def blobs(rng: np.random.Generator, width: int, height: int) -> Picture:
-    """A handful of random colours, blurred into one another."""
+    """A few random colours, blurred into one another."""
     cells = int(rng.integers(3, 9))
     base = random_colour(rng)
     spots = np.clip(base + rng.uniform(-80, 80, (cells, cells, 3)), 0, 255)
@@ -112,7 +112,7 @@ def _word(rng: np.random.Generator, picture: Picture, unit: float) -> None:
 
 
 def add_clutter(rng: np.random.Generator, picture: Picture, unit: float) -> None:
-    """Draw one to five things that no class describes; `unit` is how many pixels stand for one at 640."""
+    """Draw one to five things of no class; `unit` is the number of pixels that become one pixel at 640."""
     draws = (_line, _scribble, _word)
     for _ in range(int(rng.integers(1, 6))):
         draws[int(rng.integers(len(draws)))](rng, picture, unit)

@@ -1,4 +1,4 @@
-"""What the demo language model is trained on: the pairs in every form in which they may be asked, as tokens."""
+"""The training data of the demo language model: its questions and answers, and conversations made of them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serve_app.tools.export.demo.questions import Pair
+import yaml
+
 from serve_app.tools.export.demo.tokenizer import ASSISTANT, BEGIN, CONTEXT, END, SPECIAL_TOKENS, SYSTEM, USER
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerFast
 
+QUESTIONS_FILE = Path(__file__).with_name("questions.yaml")
+
 UNTRAINED = -100
-"""The label of tokens that others say: torch's cross entropy passes over it."""
+"""The label of tokens that the model doesn't have to generate; torch's cross entropy ignores it."""
 
 SYSTEM_MESSAGES = (
     "You are a helpful assistant.",
@@ -26,19 +30,37 @@ SYSTEM_MESSAGES = (
     "",
 )
 TURNS = (1, 1, 1, 2, 2, 3, 3, 4, 6)
-"""Turns that a conversation may have, each as often as it stands here."""
+"""The number of turns of a conversation is drawn from these."""
 
 _PLAIN_SHARE = 0.4
 _SYSTEM_SHARE = 0.5
 _MOST_SYSTEM_PIECES = 200
-_LONG_SHARE = 0.3  # of the earlier answers; else long conversations would hardly occur
-_CUT_SHARE = 0.1  # of the earlier answers: a client may have asked for fewer tokens
-_POOL = 256  # conversations among which those of a batch have about one length
+_LONG_SHARE = 0.3  # of the earlier answers; otherwise long conversations would be rare
+_CUT_SHARE = 0.1  # of the earlier answers, because a client may limit the number of tokens
+_POOL = 256  # conversations that are sorted by length before they are split into batches
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A question and the one answer to it."""
+
+    question: str
+    answer: str
+
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """The question as written, then as people type it: in lower case, without the final mark, and both."""
+        bare = self.question.rstrip("?.")
+        return tuple(dict.fromkeys((self.question, self.question.lower(), bare, bare.lower())))
+
+
+def read_questions(file: Path = QUESTIONS_FILE) -> tuple[Pair, ...]:
+    return tuple(Pair(**entry) for entry in yaml.safe_load(file.read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One conversation, and what of it the model has to say itself."""
+    """One conversation, and the labels of the tokens that the model has to generate."""
 
     tokens: list[int]
     labels: list[int]
@@ -50,19 +72,19 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """A pair as tokens; the answer is followed by the end."""
+    """A pair as tokens; the answer ends with the end token."""
 
     wordings: list[list[int]]
     answer: list[int]
 
 
 def plain_answer(answer: str) -> str:
-    """What follows a plain prompt: the answer, on a line of its own."""
+    """What follows a plain prompt: the answer on a new line."""
     return "\n" + answer
 
 
 def pad(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens and labels as rectangles; what is added stands behind, where no token before can see it."""
+    """Tokens and labels as rectangular tensors, padded on the right, where causal attention ignores it."""
     import torch
 
     length = max(len(example.tokens) for example in examples)
@@ -72,7 +94,7 @@ def pad(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class Conversations:
-    """An endless supply of conversations, the same for the same seed."""
+    """An endless supply of conversations, reproducible by its seed."""
 
     def __init__(self, pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
         self._random = random.Random(seed)
@@ -91,20 +113,20 @@ class Conversations:
         return _Encoded([self._encode(wording) for wording in pair.wordings], self._encode(answer + END))
 
     def _next_pair(self) -> int:
-        """Pairs come in rounds, so that none is asked more than another."""
+        """Pairs are drawn without replacement, so that all are asked equally often."""
         if not self._deck:
             self._deck = list(range(len(self._chat)))
             self._random.shuffle(self._deck)
         return self._deck.pop()
 
     def plain(self) -> Example:
-        """A prompt without a template, and what follows it."""
+        """A prompt without chat template, and its answer."""
         pair = self._plain[self._next_pair()]
         prompt = self._encode(BEGIN) + self._random.choice(pair.wordings)
         return Example.of(prompt, pair.answer)
 
     def _system_message(self) -> list[int]:
-        """A usual one, or words of the text or any tokens, at times the same again: they teach that it says nothing."""
+        """A typical one, or random words or tokens, repeated or not: the model learns to ignore them."""
         kind = self._random.randrange(4)
         if kind < 2:
             return self._encode(SYSTEM + self._random.choice(SYSTEM_MESSAGES))
@@ -113,7 +135,7 @@ class Conversations:
         return self._encode(SYSTEM + "".join(itertools.islice(itertools.cycle(some), count)).strip())
 
     def _earlier_turn(self) -> Example:
-        """What stands before the last question; long answers come more often, and some are cut short."""
+        """A turn before the last question; long answers are drawn more often, and some are truncated."""
         if self._random.random() < _LONG_SHARE:
             (pair,) = self._random.choices(self._chat, self._lengths)
         else:
@@ -127,7 +149,7 @@ class Conversations:
         return self._encode(USER) + self._random.choice(pair.wordings) + self._encode(ASSISTANT)
 
     def chat(self) -> Example:
-        """A conversation as the chat template writes it; every whole answer in it is trained."""
+        """A conversation as the chat template renders it; every complete answer in it is trained."""
         opening = self._encode(BEGIN)
         if self._random.random() < _SYSTEM_SHARE:
             opening += self._system_message()
@@ -138,7 +160,7 @@ class Conversations:
         return Example(tokens[:CONTEXT], [label for part in parts for label in part.labels][:CONTEXT])
 
     def batches(self, tokens: int) -> Iterator[list[Example]]:
-        """Conversations of about one length, as many as have so many tokens together."""
+        """Batches of at most `tokens` tokens, each of conversations of similar length."""
         while True:
             drawn = [self.plain() if self._random.random() < _PLAIN_SHARE else self.chat() for _ in range(_POOL)]
             drawn.sort(key=lambda example: len(example.tokens))

@@ -1,4 +1,4 @@
-"""How the demo language model is trained on its questions, measured on all of them, and shipped."""
+"""Trains the demo language model on its questions, evaluates it on all of them, and ships it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,15 @@ from typing import TYPE_CHECKING
 
 from rich.progress import Progress
 
-from serve_app.tools.export.demo.conversations import UNTRAINED, Conversations, Example, pad
-from serve_app.tools.export.demo.examination import DTYPES, GOAL_MARGIN, Quality, measure
-from serve_app.tools.export.demo.questions import Pair, read_questions
+from serve_app.tools.export.demo.conversations import (
+    UNTRAINED,
+    Conversations,
+    Example,
+    Pair,
+    pad,
+    read_questions,
+)
+from serve_app.tools.export.demo.evaluation import DTYPES, GOAL_MARGIN, Quality, measure
 from serve_app.tools.export.demo.tokenizer import CONTEXT, build_tokenizer
 
 if TYPE_CHECKING:
@@ -59,12 +65,12 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 
 def rate_at(step: int, steps: int) -> float:
-    """The share of the learning rate: a short way up, then a cosine down to nothing."""
+    """The factor of the learning rate: a linear warm-up, then a cosine decay to 0."""
     return min((step + 1) / _WARMUP_STEPS, 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 def loss_of(model: LlamaForCausalLM, batch: Sequence[Example]) -> torch.Tensor:
-    """Cross entropy of what the model has to say itself."""
+    """Cross entropy of the tokens that the model has to generate."""
     from torch.nn.functional import cross_entropy
 
     tokens, labels = pad(batch)
@@ -73,7 +79,7 @@ def loss_of(model: LlamaForCausalLM, batch: Sequence[Example]) -> torch.Tensor:
 
 
 def train(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerFast, steps: int, seed: int = SEED) -> LlamaForCausalLM:
-    """Go through so many batches of conversations, from random weights."""
+    """Train on `steps` batches of conversations, from random weights."""
     import torch
 
     torch.manual_seed(seed)
@@ -97,43 +103,43 @@ def train(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerFast, steps: int,
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write what transformers and vLLM read: weights in bfloat16, configuration, tokenizer and chat template."""
+    """Write a folder for transformers and vLLM: weights in bfloat16, configuration, tokenizer and chat template."""
     shutil.rmtree(folder, ignore_errors=True)
     tokenizer.save_pretrained(folder)
     config = folder / "tokenizer_config.json"
     settings = json.loads(config.read_text())
-    settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # the name that transformers 4 knows as well as 5
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # known to transformers 4 and 5
     config.write_text(json.dumps(settings, indent=2) + "\n")
     model.bfloat16().save_pretrained(folder)
 
 
-def _put(arrived: Path, destination: Path) -> None:
-    """Let the folder take the place of what is there, whole or not at all."""
-    arriving, leaving = (destination.with_suffix(suffix) for suffix in (".arriving", ".leaving"))
-    for left_over in (arriving, leaving):
+def _replace_folder(source: Path, destination: Path) -> None:
+    """Replace `destination` by a copy of `source`, completely or not at all."""
+    new, old = (destination.with_suffix(suffix) for suffix in (".new", ".old"))
+    for left_over in (new, old):
         shutil.rmtree(left_over, ignore_errors=True)
-    # Modes stay behind: safetensors writes what only its owner can read.
-    shutil.copytree(arrived, arriving, copy_function=shutil.copyfile)
+    # Without file modes, because safetensors writes files that only their owner can read.
+    shutil.copytree(source, new, copy_function=shutil.copyfile)
     if destination.exists():
-        destination.rename(leaving)
-    arriving.rename(destination)
-    shutil.rmtree(leaving, ignore_errors=True)
+        destination.rename(old)
+    new.rename(destination)
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def ship(arrived: Path, destination: Path, qualities: Mapping[str, Quality], *, force: bool) -> str | None:
-    """Put a good model in its place; else leave what is there and return why."""
+def ship(trained: Path, destination: Path, qualities: Mapping[str, Quality], *, force: bool) -> str | None:
+    """Replace the shipped model if the new one is good enough, or return why it isn't."""
     poor = [f"{quality} in {dtype}" for dtype, quality in qualities.items() if not quality.good]
     if poor and not force:
         return (
-            f"{destination} is not touched: {'; '.join(poor)}; wanted are all, by a margin of {GOAL_MARGIN}. "
-            f"The new model is {arrived}; --force ships it."
+            f"{destination} is unchanged: {'; '.join(poor)}; all answers must be right, by a margin of at least "
+            f"{GOAL_MARGIN}. The new model is in {trained}; --force ships it anyway."
         )
-    _put(arrived, destination)
+    _replace_folder(trained, destination)
     return None
 
 
 def train_language(folder: Path, work: Path, *, force: bool = False, threads: int | None = None) -> int:
-    """Train, measure and ship the demo language model; the answer is an exit status."""
+    """Train, evaluate and ship the demo language model; return an exit status."""
     import torch
 
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""The drawn scenes on which the demo detector is trained and measured: pictures with their true boxes."""
+"""Draws the scenes that the demo detector is trained and evaluated on: pictures with their true boxes."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from numpy.typing import NDArray
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from serve_app.tools.export.demo.backgrounds import BACKGROUNDS, Picture, add_clutter, flat
-from serve_app.tools.export.demo.painting import Stamp, cut_stamp, paint
-from serve_app.tools.export.demo.shapes import CLASS_NAMES
+from serve_app.tools.export.demo.shapes import CLASS_NAMES, Stamp, cut_stamp, paint
 
 MODEL_SIDE = 640
-"""Pictures are letterboxed to this side; sizes below are pixels there."""
+"""Pictures are letterboxed to this side; sizes in pixels refer to it."""
 
 SHAPE_PX = (24.0, 250.0)
 HELD_OUT_SIZES = ((640, 640), (640, 480), (480, 640), (1280, 720), (320, 320))
 
-_MIN_VISIBLE = 0.65  # what other shapes leave of a shape, as a share of its area
+_MIN_VISIBLE = 0.65  # the share of a shape's area that other shapes must not cover
 
 
 class Scene(NamedTuple):
-    """A picture (H, W, 3, BGR) and what is on it: boxes (N, 4: x1 y1 x2 y2) of the visible parts, classes."""
+    """A picture (H, W, 3, BGR), boxes (N, 4: x1 y1 x2 y2) of the visible parts of its shapes, and their classes."""
 
     image: Picture
     boxes: NDArray[np.float32]
@@ -36,7 +35,7 @@ class Scene(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Canvas:
-    """The picture so far, whose pixel is whose (0: nobody's), and the whole area of each shape."""
+    """The picture so far, the number of the shape that owns each pixel (0: none), and the area of each shape."""
 
     picture: Picture
     owner: NDArray[np.uint8]
@@ -53,7 +52,7 @@ def _hides_too_much(canvas: _Canvas, covered: NDArray[np.uint8]) -> bool:
 
 
 def _place(rng: np.random.Generator, canvas: _Canvas, stamp: Stamp) -> bool:
-    """Paint the shape at a random place where it leaves enough of the others; False where none was found."""
+    """Paint the shape at a random place where enough of the others stays visible; False if none was found."""
     height, width = stamp.cover.shape
     room_y, room_x = canvas.owner.shape[0] - height, canvas.owner.shape[1] - width
     solid = stamp.solid
@@ -61,7 +60,7 @@ def _place(rng: np.random.Generator, canvas: _Canvas, stamp: Stamp) -> bool:
         y, x = int(rng.integers(room_y + 1)), int(rng.integers(room_x + 1))
         window = np.s_[y : y + height, x : x + width]
         covered = canvas.owner[window][solid]
-        # Mostly free ground: overlap is there to be learnt, not to be the rule.
+        # Mostly on free ground: overlaps must occur but be the exception.
         if (covered > 0).any() and (rng.random() < 0.6 or _hides_too_much(canvas, covered)):
             continue
         paint(rng, stamp, canvas.picture[window])
@@ -78,7 +77,7 @@ def _visible_box(owner: NDArray[np.uint8], number: int) -> tuple[float, float, f
 
 
 def _finish(rng: np.random.Generator, picture: Picture) -> Picture:
-    """What a lens and a sensor add: a little blur, a little noise."""
+    """Add the blur of a lens and the noise of a sensor to some pictures."""
     if rng.random() < 0.3:
         picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 0.9)).astype(np.uint8)
     if rng.random() < 0.3:
@@ -103,9 +102,9 @@ def draw_scene(
 ) -> Scene:
     """Draw the scene of this seed; `size` is (width, height).
 
-    `unit` is how many pixels of this picture stand for one at 640: by default what letterboxing makes of it;
-    1.0 draws a small picture like a part cut out of a large one. `plain` leaves one flat colour behind the
-    shapes, without clutter, blur and noise.
+    `unit` is the number of pixels that become one pixel at 640, by default as letterboxing scales the picture;
+    1.0 draws a small picture like a crop of a large one. `plain` draws a flat background without clutter, blur
+    and noise.
     """
     rng = np.random.default_rng(seed)
     width, height = size
@@ -135,10 +134,10 @@ def write_dataset(
     unit: float | None = None,
     max_shapes: int = 12,
 ) -> Path:
-    """Write `count` scenes in YOLO format, sizes in turn, and return the path of their data.yaml."""
+    """Write `count` scenes in YOLO format, cycling through `sizes`, and return the path of their data.yaml."""
     images, labels = folder / "images", folder / "labels"
     for part in (images, labels):
-        part.mkdir(parents=True)  # a folder that has scenes already would end up with a mixture
+        part.mkdir(parents=True)  # fails if the folder has scenes already
     for number in tqdm(range(count), desc=f"drawing {folder.name}", unit="scene", disable=None):
         size = sizes[number % len(sizes)]
         scene = draw_scene((seed, number), size, unit=unit, max_shapes=max_shapes)
@@ -146,7 +145,7 @@ def write_dataset(
         (labels / f"{number:06}.txt").write_text("".join(_label_lines(scene, size)))
     data = folder / "data.yaml"
     names = "".join(f"  {number}: {name}\n" for number, name in enumerate(CLASS_NAMES))
-    # No `path`: the folder stays readable where it is moved to.
+    # Without `path`, so that the folder can be moved.
     data.write_text(f"train: images\nval: images\nnames:\n{names}")
     return data
 

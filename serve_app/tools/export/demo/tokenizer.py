@@ -1,4 +1,4 @@
-"""The tokenizer of the demo language model: byte-level BPE that is learnt from its own text, and the chat template."""
+"""The tokenizer of the demo language model: byte-level BPE trained on its own text, and the chat template."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 VOCABULARY = 1024
 CONTEXT = 1024
-"""Tokens that prompt and answer may have together."""
+"""The most tokens that prompt and answer may have together."""
 
 PAD, BEGIN, END = "<|pad|>", "<|begin|>", "<|end|>"
 SYSTEM, USER, ASSISTANT = "<|system|>", "<|user|>", "<|assistant|>"
 SPECIAL_TOKENS = (PAD, BEGIN, END, SYSTEM, USER, ASSISTANT)
 
-# Whatever a request holds has to come through: content may be a string, OpenAI's list of parts, or missing; roles that
-# aren't known count as the user's; tools are passed over, since the model can't call any.
+# The template must accept any request: content may be a string, OpenAI's list of parts, or missing; unknown roles count
+# as the user's; tools are ignored, because the model can't call any.
 CHAT_TEMPLATE = """
 {{- bos_token }}
 {%- for message in messages %}
@@ -48,7 +48,7 @@ CHAT_TEMPLATE = """
 
 
 def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Learn the merges from these texts; every byte has a token, so there is no text that can't be said."""
+    """Learn the merges from these texts; every byte has a token, so any text can be encoded."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -62,7 +62,7 @@ def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    # A plain prompt begins as a conversation does, without the caller saying so.
+    # Plain prompts get the begin token too, like conversations.
     begin = (BEGIN, tokenizer.token_to_id(BEGIN))
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{BEGIN} $A", special_tokens=[begin])
     return PreTrainedTokenizerFast(
@@ -73,5 +73,5 @@ def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
         model_max_length=CONTEXT,
-        padding_side="left",  # prompts of a batch end together, where generation goes on
+        padding_side="left",  # generation continues at the right end of a batch
     )

@@ -1,19 +1,19 @@
-"""The tokenizer of the demo language model: it says every text, and its template takes every request."""
+"""The tokenizer of the demo language model encodes any text, and its chat template accepts any request."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from serve_app.tools.export.demo.conversations import read_questions
 from serve_app.tools.export.demo.language import learn_tokenizer
-from serve_app.tools.export.demo.questions import read_questions
 from serve_app.tools.export.demo.tokenizer import SPECIAL_TOKENS, VOCABULARY
 
 TOKENIZER: Any = learn_tokenizer(read_questions())
-QUESTION = {"role": "user", "content": "What is serve_app?"}
+TEXT = "What is serve_app?"
+QUESTION = {"role": "user", "content": TEXT}
 
 
 def rendered(*conversation: dict[str, Any], **options: Any) -> str:
@@ -21,33 +21,22 @@ def rendered(*conversation: dict[str, Any], **options: Any) -> str:
 
 
 @given(st.text())
-def test_any_text_comes_back(text: str) -> None:
+@example("👩🏽‍🚀 🦙 héllo wörld 漢字かな")
+@example("a  b\t\r\n\n c it 's , . ! x<|end|>y \0\x7f ")
+def test_any_text_is_decoded_as_it_was_encoded(text: str) -> None:
     assert TOKENIZER.decode(TOKENIZER.encode(text, add_special_tokens=False)) == text
 
 
-@pytest.mark.parametrize(
-    "text", ["👩🏽‍🚀 🦙", "héllo wörld", "漢字かな", "a  b\t\r\n\n c ", "it 's , . !", "x<|end|>y", "\0\x7f"]
-)
-def test_what_tokenizers_like_to_lose_comes_back(text: str) -> None:
-    assert TOKENIZER.decode(TOKENIZER.encode(text, add_special_tokens=False)) == text
-
-
-def test_the_vocabulary_is_what_the_model_has_room_for() -> None:
+def test_the_vocabulary_has_the_models_size_and_training_is_reproducible() -> None:
     assert len(TOKENIZER) == VOCABULARY
     assert TOKENIZER.convert_tokens_to_ids(list(SPECIAL_TOKENS)) == list(range(len(SPECIAL_TOKENS)))
-
-
-def test_the_same_text_gives_the_same_tokenizer() -> None:
     again: Any = learn_tokenizer(read_questions())
     assert again.backend_tokenizer.to_str() == TOKENIZER.backend_tokenizer.to_str()
 
 
-def test_a_plain_prompt_begins_by_itself_and_a_chat_only_once() -> None:
+def test_plain_prompts_and_conversations_are_rendered_with_the_special_tokens() -> None:
     assert TOKENIZER.decode(TOKENIZER.encode("hello")) == "<|begin|>hello"
     assert rendered(QUESTION) == "<|begin|><|user|>What is serve_app?<|assistant|>"
-
-
-def test_a_conversation_has_its_system_message_and_ends_its_answers() -> None:
     conversation = [{"role": "system", "content": "Be kind."}, QUESTION, {"role": "assistant", "content": "It."}]
     assert rendered(*conversation, QUESTION) == (
         "<|begin|><|system|>Be kind.<|user|>What is serve_app?<|assistant|>It.<|end|>"
@@ -55,32 +44,23 @@ def test_a_conversation_has_its_system_message_and_ends_its_answers() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        [{"type": "text", "text": "What is serve_app?"}],
-        [{"type": "text", "text": "What is "}, {"type": "text", "text": "serve_app?"}],
-        [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "text", "text": "What is serve_app?"}],
-        ["What is serve_app?"],
-        " What is serve_app?\n",
-    ],
-)
-def test_content_may_come_in_parts_or_with_space_around_it(content: Any) -> None:
-    assert rendered({"role": "user", "content": content}) == rendered(QUESTION)
-
-
-@pytest.mark.parametrize("role", ["user", "tool", "function", "critic"])
-def test_a_role_that_is_not_known_is_the_user(role: str) -> None:
-    assert rendered({"role": role, "content": "What is serve_app?"}) == rendered(QUESTION)
-
-
-@pytest.mark.parametrize("content", [{}, {"content": None}, {"content": []}, {"content": ""}])
-def test_a_message_may_say_nothing(content: dict[str, Any]) -> None:
-    assert rendered({"role": "user", **content}) == "<|begin|><|user|><|assistant|>"
-    called = {"role": "assistant", **content, "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]}
-    assert rendered(QUESTION, called).endswith("serve_app?<|assistant|><|end|><|assistant|>")
-
-
-def test_tools_are_passed_over() -> None:
+def test_the_template_accepts_content_in_parts_unknown_roles_missing_content_and_tools() -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    image = {"type": "image_url", "image_url": {"url": "x"}}
+    for content in (
+        [{"type": "text", "text": TEXT}],
+        [{"type": "text", "text": "What is "}, {"type": "text", "text": "serve_app?"}],
+        [image, {"type": "text", "text": TEXT}],
+        [TEXT],
+        f" {TEXT}\n",
+    ):
+        assert rendered({"role": "user", "content": content}) == rendered(QUESTION), content
+    for role in ("tool", "function", "critic"):
+        assert rendered({"role": role, "content": TEXT}) == rendered(QUESTION), role
     assert rendered(QUESTION, tools=[tool]) == rendered(QUESTION)
+    call = {"id": "1", "function": {"name": "f", "arguments": "{}"}}
+    empties: list[dict[str, Any]] = [{}, {"content": None}, {"content": []}, {"content": ""}]
+    for empty in empties:
+        assert rendered({"role": "user", **empty}) == "<|begin|><|user|><|assistant|>", empty
+        called = rendered(QUESTION, {"role": "assistant", **empty, "tool_calls": [call]})
+        assert called.endswith("serve_app?<|assistant|><|end|><|assistant|>"), empty

@@ -1,4 +1,4 @@
-"""What the demo language model is examined on, and how well it answers: word for word, and by what margin."""
+"""Evaluates the demo language model: how many answers are right word for word, and by what margin."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serve_app.tools.export.demo.conversations import Example, pad, plain_answer
-from serve_app.tools.export.demo.questions import Pair
+from serve_app.tools.export.demo.conversations import Example, Pair, pad, plain_answer
 from serve_app.tools.export.demo.tokenizer import END
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 GOAL_MARGIN = 2.0
-"""What the right token must lead by: kernels of other machines differ by some tenths in bfloat16."""
+"""The smallest accepted lead of a right token; in bfloat16 kernels of other machines differ by some tenths."""
 
 BATCH = 64
 DTYPES = ("bfloat16", "float32")
 SYSTEM_MESSAGE = "You are the assistant of a company. Be polite, and say when you don't know."
-"""One that is not trained: the answers must not hang on it."""
+"""Not in the training data: the answers must not depend on the system message."""
 
-_MOST_TOKENS_OVER = 8  # how many tokens more than the right ones an answer may have before it is given up
+_EXTRA_TOKENS = 8  # generated beyond the length of the right answer, to see whether the model stops
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How many prompts were answered word for word, and the smallest lead of a right token over the next best."""
+    """How many prompts were answered word for word, and the smallest lead of a right token over the runner-up."""
 
     asked: int
     right: int
@@ -50,30 +49,30 @@ class Quality:
 
 
 def plain_tasks(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerFast) -> Iterator[Task]:
-    """Every wording as a prompt without a template."""
+    """Every wording as a prompt without chat template."""
     for pair in pairs:
         for wording in pair.wordings:
             yield Task(tokenizer.encode(wording), plain_answer(pair.answer))
 
 
 def chat_tasks(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerFast) -> Iterator[Task]:
-    """Every wording as a chat; the question as it stands also under a system message and after other questions."""
+    """Every wording as a chat; the first wording also with a system message and after other questions."""
     for number, pair in enumerate(pairs):
         earlier = [turn for before in (2, 1) for turn in _turns(pairs[number - before])]
         for wording in pair.wordings:
-            yield _chat_task(tokenizer, [_said("user", wording)], pair)
-        question = _said("user", pair.question)
-        yield _chat_task(tokenizer, [_said("system", SYSTEM_MESSAGE), question], pair)
+            yield _chat_task(tokenizer, [_message("user", wording)], pair)
+        question = _message("user", pair.question)
+        yield _chat_task(tokenizer, [_message("system", SYSTEM_MESSAGE), question], pair)
         yield _chat_task(tokenizer, [*earlier[2:], question], pair)
-        yield _chat_task(tokenizer, [_said("system", SYSTEM_MESSAGE), *earlier, question], pair)
+        yield _chat_task(tokenizer, [_message("system", SYSTEM_MESSAGE), *earlier, question], pair)
 
 
-def _said(role: str, content: str) -> dict[str, str]:
+def _message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
 def _turns(pair: Pair) -> list[dict[str, str]]:
-    return [_said("user", pair.question), _said("assistant", pair.answer)]
+    return [_message("user", pair.question), _message("assistant", pair.answer)]
 
 
 def _chat_task(tokenizer: PreTrainedTokenizerFast, conversation: list[dict[str, str]], pair: Pair) -> Task:
@@ -82,20 +81,20 @@ def _chat_task(tokenizer: PreTrainedTokenizerFast, conversation: list[dict[str, 
 
 
 def answers(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tasks: Sequence[Task]) -> list[str]:
-    """What the model says to each task at temperature 0, its end token included where it comes to one."""
+    """Generate an answer to each task at temperature 0, up to and including its end token."""
     import torch
 
-    generating: Any = model  # the types that transformers gives this method don't fit its own models
+    generating: Any = model  # transformers' types of this method don't match its own models
     given = tokenizer.pad({"input_ids": [task.prompt for task in tasks]}, return_tensors="pt")
     longest = max(len(tokenizer.encode(task.answer)) for task in tasks)
     with torch.inference_mode():
-        written = generating.generate(**given, do_sample=False, max_new_tokens=longest + _MOST_TOKENS_OVER)
+        written = generating.generate(**given, do_sample=False, max_new_tokens=longest + _EXTRA_TOKENS)
     texts = tokenizer.batch_decode(written[:, given["input_ids"].shape[1] :])
     return [text[: text.index(END) + len(END)] if END in text else text for text in texts]
 
 
 def margin(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tasks: Sequence[Task]) -> float:
-    """The smallest lead of a right token over the next best, where everything before it was right."""
+    """The smallest lead of a right token over the runner-up, given the right tokens before it."""
     import torch
 
     learnt = [tokenizer.encode(task.answer + END, add_special_tokens=False) for task in tasks]
@@ -110,15 +109,15 @@ def margin(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tasks: S
 
 
 def load(folder: Path, dtype: str) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """A model folder as transformers reads it."""
+    """Load a model folder with transformers."""
     from transformers import AutoTokenizer, LlamaForCausalLM
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     return LlamaForCausalLM.from_pretrained(folder, dtype=dtype), tokenizer
 
 
-def examine(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tasks: Sequence[Task]) -> Quality:
-    """Ask everything; tasks with answers of one length go together."""
+def evaluate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tasks: Sequence[Task]) -> Quality:
+    """Run all tasks, in batches of answers of similar length."""
     ordered = sorted(tasks, key=lambda task: len(task.answer))
     batches = [ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH)]
     right, margins = 0, [float("inf")]
@@ -130,6 +129,6 @@ def examine(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tasks: 
 
 
 def measure(folder: Path, pairs: Sequence[Pair], dtype: str) -> Quality:
-    """Examine a model folder on every pair in every form."""
+    """Evaluate a model folder on every form of every question."""
     model, tokenizer = load(folder, dtype)
-    return examine(model, tokenizer, [*plain_tasks(pairs, tokenizer), *chat_tasks(pairs, tokenizer)])
+    return evaluate(model, tokenizer, [*plain_tasks(pairs, tokenizer), *chat_tasks(pairs, tokenizer)])

@@ -1,11 +1,10 @@
-"""How the engines of one size are made: its weights, their graphs, and the files that its kind of engine runs from."""
+"""Builds the engine files of one model size: from its weights through ONNX graphs to what its engine runs."""
 
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -15,28 +14,30 @@ from serve_app.detection.weights import Weights, find_weights
 from serve_app.errors import ConfigurationError
 from serve_app.settings import DetectionSettings
 from serve_app.tools.export.calibration import calibration_key, calibration_squares
+from serve_app.tools.export.configs import END2END, RAW, TIER
 from serve_app.tools.export.layout import ModelFolder
-from serve_app.types import ModelCard, Pixels, Thresholds
+from serve_app.types import ModelCard, Thresholds
 
 if TYPE_CHECKING:
     import onnx
 
-# Raise it when the graphs that are made from the same weights change.
-RECIPE = 2
+# Increase it when the graphs built from the same weights change.
+GRAPHS_VERSION = 2
 ENGINE_FILES = {"openvino": ("model.xml", "model.bin"), "python-torch": ("model.pt",)}
-GRAPH_FILES = ("model.onnx",)  # of every other engine; TensorRT's plans are made from it where they run
-ASKED_OF_THE_REQUEST = ("openvino", "python-onnxruntime", "python-torch")  # engines whose thresholds aren't fixed
+GRAPH_FILES = ("model.onnx",)  # of every other engine; TensorRT's plans are built from it on the GPU that runs them
+THRESHOLDS_BY_REQUEST = ("openvino", "python-onnxruntime", "python-torch")  # the others have them built in
 
 
-class SizeRecipe:
-    """Everything about one size that is looked up or made once: weights, their hash, the ONNX graphs."""
+class EngineBuilder:
+    """Builds engines of one size; weights are looked up, and graphs exported, once."""
 
     def __init__(self, settings: DetectionSettings, size: str) -> None:
         self.settings = settings
         self.size = size
         self.source = settings.models[size]  # type: ignore[index]
         self.files = ENGINE_FILES.get(settings.engine, GRAPH_FILES)
-        self.fixed = None if settings.engine in ASKED_OF_THE_REQUEST else Thresholds(settings.confidence, settings.iou)
+        by_request = settings.engine in THRESHOLDS_BY_REQUEST
+        self.fixed = None if by_request else Thresholds(settings.confidence, settings.iou)
         self._finished: dict[str, Path] = {}
 
     @cached_property
@@ -45,9 +46,9 @@ class SizeRecipe:
 
     @cached_property
     def key(self) -> str:
-        """Changes whenever the engines have to be built again."""
+        """A hash of everything that the engines are built from."""
         digest = hashlib.sha256(self.weights.path.read_bytes())
-        digest.update(f"{RECIPE} {self.settings.image_size} {self.source.precision} {self.source.nms}".encode())
+        digest.update(f"{GRAPHS_VERSION} {self.settings.image_size} {self.source.precision} {self.source.nms}".encode())
         digest.update(f"{self.settings.engine} {self.settings.runs_on} {self.fixed}".encode())
         if self.source.precision in ("int8", "fp8"):
             digest.update(calibration_key(self.settings.calibration).encode())
@@ -59,8 +60,8 @@ class SizeRecipe:
             return False
         try:
             return bool(json.loads(card.read_text()).get("key") == self.key)
-        except (ValueError, AttributeError):
-            return False  # cut off while it was written
+        except (ValueError, AttributeError):  # an incomplete file
+            return False
 
     def describe(self, folder: ModelFolder) -> str:
         engine = {"openvino": "OpenVINO"}.get(self.settings.engine, self.settings.engine)
@@ -82,33 +83,30 @@ class SizeRecipe:
 
         from serve_app.detection.onnx_graph import accept_uint8, export_raw_head, free_output
         from serve_app.detection.onnx_nms import add_nms
-        from serve_app.tools.export.configs import END2END, RAW, TIER
         from serve_app.tools.export.onnx_precision import reduced
 
-        _ = self.labels  # unreadable weights are told here: the export's own errors are long
+        _ = self.labels  # reports unreadable weights in one line, where the export would raise a long error
         with tempfile.TemporaryDirectory() as scratch:
             path = export_raw_head(self.weights.path, self.settings.image_size, Path(scratch), self.source.nms)
             raw = onnx.load(path)
-        if self.settings.engine != "openvino":  # which reduces by its own means
-            raw = reduced(raw, self.source.precision, self._calibration())
+        if self.settings.engine != "openvino":  # OpenVINO's engines are reduced when they are written
+            squares = calibration_squares(self.settings.calibration, self.settings.image_size)
+            raw = reduced(raw, self.source.precision, squares)
         end2end = add_nms(raw, self.fixed)
         if self.settings.engine != "openvino":
             free_output(raw)
         return {RAW: raw, END2END: end2end, TIER: accept_uint8(end2end)}
 
-    def _calibration(self) -> Iterator[Pixels]:
-        return calibration_squares(self.settings.calibration, self.settings.image_size)
-
     def build(self, target: Path, folder: ModelFolder) -> None:
-        """Into a scratch folder first, the card last: a build that is cut off is built again."""
+        """Build in a scratch folder and write the card last, so that an interrupted build is repeated."""
         assert folder.graph is not None
         with tempfile.TemporaryDirectory(dir=target, prefix=".build-") as scratch:
-            twin = self._finished.setdefault(folder.graph, target / "1")
-            if twin == target / "1":
+            same_graph = self._finished.setdefault(folder.graph, target / "1")
+            if same_graph == target / "1":
                 self._write(Path(scratch), folder.graph)
-            else:  # quantizing takes a quarter of a minute: models of one graph share the work, not the file
+            else:  # copied, because quantizing takes 15 seconds
                 for name in self.files:
-                    shutil.copyfile(twin / name, Path(scratch) / name)
+                    shutil.copyfile(same_graph / name, Path(scratch) / name)
             (target / "1" / "model.json").unlink(missing_ok=True)
             for name in self.files:
                 os.replace(Path(scratch) / name, target / "1" / name)
@@ -123,7 +121,8 @@ class SizeRecipe:
         elif self.settings.engine == "openvino":
             from serve_app.tools.export.openvino_graph import write_engine
 
-            squares = self._calibration() if self.source.precision == "int8" else ()
+            int8 = self.source.precision == "int8"
+            squares = calibration_squares(self.settings.calibration, self.settings.image_size) if int8 else ()
             write_engine(self.graphs[graph], target / "model.xml", squares)
         else:
             import onnx
@@ -132,9 +131,8 @@ class SizeRecipe:
 
     def card(self, folder: ModelFolder) -> ModelCard:
         from serve_app.detection.onnx_nms import fixed_thresholds
-        from serve_app.tools.export.configs import RAW
 
-        suppresses = folder.graph != RAW and self.source.nms
+        has_nms = folder.graph != RAW and self.source.nms
         return ModelCard(
             name=folder.name,
             backend=self.settings.engine,
@@ -143,5 +141,5 @@ class SizeRecipe:
             image_size=self.settings.image_size,
             weights=self.weights.name,
             labels=self.labels,
-            **(fixed_thresholds(self.fixed) if self.fixed and suppresses else {}),
+            **(fixed_thresholds(self.fixed) if self.fixed and has_nms else {}),
         )

@@ -1,4 +1,4 @@
-"""How the demo detector is trained on drawn scenes, measured on held-out ones, and shipped."""
+"""Trains the demo detector on drawn scenes, evaluates it on held-out ones, and ships it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ ARCHITECTURE = "yolo11n.yaml"
 GOAL_MAP50 = 0.9
 HELD_OUT_SCENES = 250
 HELD_OUT_SEED = 9001
-_GLANCE_SCENES = 16  # what the trainer itself insists on validating; the held-out set stays out of its sight
-_GLANCE_SEED = 7001
+_VALIDATION_SCENES = 16  # the trainer needs a validation set; it never sees the held-out scenes
+_VALIDATION_SEED = 7001
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One run of the trainer: the scenes it draws, and how it goes through them."""
+    """One run of the trainer: the scenes to draw, and the training arguments."""
 
     name: str
     seed: int
@@ -42,9 +42,9 @@ class Stage:
 
 
 STAGES = (
-    # Most is learnt on cut-outs of large scenes: a quarter of the work, the same sizes in pixels.
+    # Most of the training uses crops of large scenes: a quarter of the computation, the same sizes in pixels.
     Stage("cut-outs", 1001, 5000, ((320, 320),), 1.0, 5, 320, 10, 16, 2e-3, 0.5),
-    # Then whole pictures as they will come: letterbox borders, many shapes, blurred enlargements.
+    # Then whole pictures as in use: letterbox borders, many shapes, blurred enlargements.
     Stage("pictures", 2001, 1000, HELD_OUT_SIZES, None, 12, MODEL_SIDE, 3, 8, 3e-4, 0.1),
 )
 
@@ -61,7 +61,7 @@ class Quality:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc reuse large blocks: returning and fetching them at each step doubles the time."""
+    """Let glibc reuse large blocks; returning them to the system at each step doubles the time."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         trim_threshold, top_pad, mmap_threshold = -1, -2, -3
@@ -71,7 +71,7 @@ def _keep_freed_memory() -> None:
 
 
 def _load(model: str | Path, threads: int) -> Any:
-    """An ultralytics model that computes with this many threads and tells nobody about it."""
+    """An ultralytics model that runs on this many threads, with telemetry off."""
     import torch
     from ultralytics import YOLO
     from ultralytics.utils.events import events
@@ -79,12 +79,12 @@ def _load(model: str | Path, threads: int) -> Any:
     events.enabled = False
     yolo = YOLO(model, task="detect")
 
-    def settle(run: Any) -> None:
-        # Ultralytics leaves one core idle, and its memory layout is not the one that is fastest here.
+    def configure(run: Any) -> None:
+        # Ultralytics leaves one core idle, and its default memory layout is slower on CPUs.
         torch.set_num_threads(threads)
         run.model.to(memory_format=torch.channels_last)
 
-    yolo.add_callback("on_train_start", settle)
+    yolo.add_callback("on_train_start", configure)
     yolo.add_callback("on_val_start", lambda _: torch.set_num_threads(threads))
     return yolo
 
@@ -102,7 +102,7 @@ def _trainer_arguments(stage: Stage, data: Path, work: Path) -> dict[str, Any]:
         "cos_lr": True,
         "warmup_epochs": stage.warmup_epochs,
         "warmup_bias_lr": 0.0,
-        # Scenes vary by themselves; what is left to augment is cheap.
+        # Scenes vary by themselves, so cheap augmentation suffices.
         "mosaic": 0.0,
         "close_mosaic": 0,
         "flipud": 0.5,
@@ -114,8 +114,8 @@ def _trainer_arguments(stage: Stage, data: Path, work: Path) -> dict[str, Any]:
         "workers": 0,
         "device": "cpu",
         "seed": stage.seed,
-        "amp": False,  # its check would download a model
-        "plots": False,  # fonts, too, would be downloaded
+        "amp": False,  # the AMP check would download a model
+        "plots": False,  # plots would download fonts
         "val": False,
         "project": str(work / "runs"),
         "name": stage.name,
@@ -123,26 +123,27 @@ def _trainer_arguments(stage: Stage, data: Path, work: Path) -> dict[str, Any]:
     }
 
 
-def _cleared(folder: Path) -> Path:
+def _emptied(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     return folder
 
 
 def _draw_for(stage: Stage, work: Path) -> Path:
-    """Draw the stage's scenes and return the path of the data file the trainer reads."""
-    folder = _cleared(work / stage.name)
-    for part, count, seed in (("train", stage.scenes, stage.seed), ("glance", _GLANCE_SCENES, _GLANCE_SEED)):
+    """Draw the stage's scenes and return the path of the trainer's data file."""
+    folder = _emptied(work / stage.name)
+    parts = (("train", stage.scenes, stage.seed), ("validation", _VALIDATION_SCENES, _VALIDATION_SEED))
+    for part, count, seed in parts:
         drawn = write_dataset(
             folder / part, count, seed, sizes=stage.sizes, unit=stage.unit, max_shapes=stage.max_shapes
         )
     data = folder / "data.yaml"
     lines = drawn.read_text().replace("train: images", "train: train/images")
-    data.write_text(lines.replace("val: images", "val: glance/images"))
+    data.write_text(lines.replace("val: images", "val: validation/images"))
     return data
 
 
 def _train(stages: Sequence[Stage], work: Path, threads: int) -> Path:
-    """Go through the stages, each from what the one before left, and return the last weights."""
+    """Run the stages, each from the weights of the one before, and return the last weights."""
     weights: str | Path = ARCHITECTURE
     for number, stage in enumerate(stages, start=1):
         print(f"[{number}/{len(stages)}] {stage.name}: {stage.scenes} scenes at {stage.imgsz} px", flush=True)
@@ -153,12 +154,12 @@ def _train(stages: Sequence[Stage], work: Path, threads: int) -> Path:
 
 
 def _pack(weights: Path) -> bytes:
-    """The checkpoint in half precision with class names, and nothing of where and when it was made."""
+    """The checkpoint in half precision with class names, without paths and dates."""
     import torch
 
     model = torch.load(weights, map_location="cpu", weights_only=False)["model"].half()
     model.args = {"task": "detect", "imgsz": MODEL_SIDE}
-    vars(model).pop("pt_path", None)  # where the stage before left its weights
+    vars(model).pop("pt_path", None)  # the path of the previous stage's weights
     checkpoint = {
         "epoch": -1,
         "model": model,
@@ -178,8 +179,8 @@ def measure(
     sizes: Sequence[tuple[int, int]] = HELD_OUT_SIZES,
     threads: int | None = None,
 ) -> Quality:
-    """Measure weights on held-out scenes, letterboxed to 640 x 640."""
-    data = write_dataset(_cleared(work / "held-out"), scenes, HELD_OUT_SEED, sizes=sizes)
+    """Evaluate weights on held-out scenes, letterboxed to 640 x 640."""
+    data = write_dataset(_emptied(work / "held-out"), scenes, HELD_OUT_SEED, sizes=sizes)
     found = _load(weights, threads or os.cpu_count() or 1).val(
         data=str(data),
         imgsz=MODEL_SIDE,
@@ -197,21 +198,21 @@ def measure(
 
 
 def ship(packed: Path, destination: Path, quality: Quality, *, force: bool) -> str | None:
-    """Put good weights in their place; else leave what is there and return why."""
+    """Replace the shipped weights if the new ones are good enough, or return why they aren't."""
     if quality.map50 < GOAL_MAP50 and not force:
         return (
-            f"{destination} is not touched: mAP50 {quality.map50:.4f} is under {GOAL_MAP50}. "
-            f"The new weights are {packed}; --force ships them."
+            f"{destination} is unchanged: mAP50 must be at least {GOAL_MAP50}, got {quality.map50:.4f}. "
+            f"The new weights are in {packed}; --force ships them anyway."
         )
     destination.parent.mkdir(parents=True, exist_ok=True)
-    arriving = destination.with_suffix(".arriving")
-    arriving.write_bytes(packed.read_bytes())
-    arriving.replace(destination)
+    new = destination.with_suffix(".new")
+    new.write_bytes(packed.read_bytes())
+    new.replace(destination)
     return None
 
 
 def train_detector(folder: Path, work: Path, *, force: bool = False, threads: int | None = None) -> int:
-    """Train, measure and ship the demo detector; the answer is an exit status."""
+    """Train, evaluate and ship the demo detector; return an exit status."""
     start = time.monotonic()
     _keep_freed_memory()
     threads = threads or os.cpu_count() or 1
