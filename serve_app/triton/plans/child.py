@@ -1,7 +1,7 @@
-"""The builder's process: started, listened to, and ended with whoever waits for it.
+"""Runs builds in a child process, which ends with the process that waits for it.
 
-A process of its own, because TensorRT's libraries, the server's and those of the Python package, clash in one, and
-because the builder's GPU memory comes back with the end of its process only.
+The server's TensorRT libraries and the Python package's can't be loaded into one process, and a builder frees its GPU
+memory only when its process ends.
 """
 
 import importlib.util
@@ -21,10 +21,10 @@ VERSION_TIMEOUT_S = 120
 
 
 def find_tensorrt() -> str | None:
-    """The version of TensorRT's Python package, None where there is none.
+    """The version of TensorRT's Python package, None if it isn't installed.
 
-    Asked of the package in a process of its own: its metadata has many names and, in some images, none, and knows
-    nothing of whether the libraries load.
+    The package is imported in a child process: its distribution has several names and, in some images, no metadata, and
+    metadata doesn't tell whether the libraries load.
     """
     if importlib.util.find_spec("tensorrt") is None:
         return None
@@ -34,42 +34,42 @@ def find_tensorrt() -> str | None:
             timeout=VERSION_TIMEOUT_S, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise ConfigurationError(f"TensorRT's Python package didn't load in {VERSION_TIMEOUT_S} s") from None
+        raise ConfigurationError(f"TensorRT's Python package didn't load within {VERSION_TIMEOUT_S} s") from None
     if answer.returncode:
-        raise ConfigurationError(f"{_last_line(answer.stderr) or 'TensorRT crashes'}: mend it or uninstall it")
+        raise ConfigurationError(f"{_last_line(answer.stderr) or 'TensorRT crashes'}; repair or uninstall the package")
     return _last_line(answer.stdout)
 
 
 def build_in_child(graph: Path, target: Path, profile: Profile, timing_cache: Path, name: str, report: Report) -> None:
-    """Returns when `target` is written; whatever else happens, nothing is there and the process has ended."""
+    """Return when `target` is written. On any error the child process has ended and `target` doesn't exist."""
     command = [
         *COMMAND, str(graph), str(target), "--name", name, "--timing-cache", str(timing_cache),
         "--min", str(profile.min), "--opt", str(profile.opt), "--max", str(profile.max),
     ]  # fmt: skip
-    with tempfile.TemporaryFile() as words:
+    with tempfile.TemporaryFile() as errors:
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words, text=True, errors="replace"
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace"
         ) as child:
             assert child.stdout is not None
             try:
                 for line in child.stdout:
                     report(line.rstrip())
-            except BaseException:  # Ctrl-C too: a builder that nobody waits for would hold the GPU for minutes
+            except BaseException:  # Ctrl-C too: otherwise the builder would use the GPU for minutes
                 child.kill()
                 raise
         if child.returncode:
-            raise ModelLoadError(f"TensorRT can't build {name}: {_reason(child.returncode, words)}")
+            raise ModelLoadError(f"TensorRT can't build {name}: {_reason(child.returncode, errors)}")
 
 
-def _reason(code: int, words: IO[bytes]) -> str:
-    words.seek(0)
-    last = _last_line(words.read().decode(errors="replace"))
+def _reason(code: int, errors: IO[bytes]) -> str:
+    errors.seek(0)
+    last = _last_line(errors.read().decode(errors="replace"))
     if code > 0:
-        return last or f"its process ended with status {code}"
-    ended = f"its process was ended by {signal.Signals(-code).name}"
+        return last or f"the process exited with status {code}"
+    ended = f"the process was killed by {signal.Signals(-code).name}"
     if -code == signal.SIGKILL:
-        ended += ", which is what happens where memory runs out"
-    return f"{ended}; its last words: {last}" if last else ended
+        ended += ", probably because memory ran out"
+    return f"{ended}; its last output was: {last}" if last else ended
 
 
 def _last_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Which GPU this process would use, and what its driver can do, asked of the driver itself."""
+"""The GPU that this process would use, and the versions of its CUDA driver and TensorRT library."""
 
 import ctypes
 from collections.abc import Callable
@@ -20,9 +20,9 @@ class Gpu:
 
 
 def find_gpu(load: Load = ctypes.CDLL) -> Gpu | None:
-    """The first GPU that CUDA gives this process; None where there is none.
+    """The first GPU that CUDA gives this process, None if there is none.
 
-    By hand, because NVML ignores CUDA_VISIBLE_DEVICES. It makes no context, so it takes no memory of the GPU.
+    Not through NVML, which ignores CUDA_VISIBLE_DEVICES. Creates no CUDA context, which would take GPU memory.
     """
     driver = _loaded(load)
     if driver is None or driver.cuInit(0):
@@ -41,7 +41,7 @@ def find_gpu(load: Load = ctypes.CDLL) -> Gpu | None:
 
 
 def driver_version(load: Load = ctypes.CDLL) -> str | None:
-    """The newest CUDA that the driver can run, as "12.4"; None without a driver."""
+    """The newest CUDA version that the driver supports, such as "12.4"; None without a driver."""
     driver = _loaded(load)
     number = ctypes.c_int()
     if driver is None or driver.cuDriverGetVersion(ctypes.byref(number)):
@@ -50,7 +50,7 @@ def driver_version(load: Load = ctypes.CDLL) -> str | None:
 
 
 def library_version(load: Load = ctypes.CDLL) -> str | None:
-    """Of the TensorRT that a server in this process would load, as "10.13.2"; None without one."""
+    """The version of the TensorRT library that a server in this process would load, such as "10.13.2"; None without."""
     for name in LIBRARIES:
         if (library := _loaded(load, name)) is not None:
             number = library.getInferLibVersion()

@@ -1,4 +1,4 @@
-"""What is told while TensorRT builds: a line every few seconds, however much or little TensorRT says itself."""
+"""Reports TensorRT's progress: a line every few seconds, however often TensorRT calls back."""
 
 import math
 import threading
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LINE_EVERY_S = 3.0
-# TensorRT says nothing for minutes while it times kernels.
+# TensorRT makes no calls for minutes while it times kernels.
 PULSE_S = 30.0
 
 Report = Callable[[str], None]
@@ -18,12 +18,12 @@ Report = Callable[[str], None]
 @dataclass(frozen=True, slots=True)
 class Phase:
     steps: int
-    outermost: bool
+    is_outermost: bool
     started: float
 
 
 class Progress:
-    """Phases nest, and TensorRT may tell of them from several threads."""
+    """Turns TensorRT's callbacks, from any thread and for nested phases, into few lines."""
 
     def __init__(self, report: Report, clock: Callable[[], float] = time.monotonic) -> None:
         self._report = report
@@ -41,18 +41,18 @@ class Progress:
         with self._lock:
             phase = self._phases.get(name)
             if phase:
-                self._tell(f"{name}, {number + 1} of {phase.steps}")
+                self._write(f"{name}, {number + 1} of {phase.steps}")
 
     def finish(self, name: str) -> None:
-        """The end of what nothing else contains is always told: there are few of those, and hundreds of others."""
+        """Always report the end of an outermost phase: there are few of those, and hundreds of inner ones."""
         with self._lock:
             phase = self._phases.pop(name, None)
             if phase:
-                self._tell(f"{name}, done in {self._clock() - phase.started:.0f} s", always=phase.outermost)
+                self._write(f"{name}, done in {self._clock() - phase.started:.0f} s", always=phase.is_outermost)
 
     @contextmanager
     def pulse(self, every_s: float = PULSE_S) -> Iterator[None]:
-        """Say that the build still runs while TensorRT says nothing."""
+        """Report that the build is still running while TensorRT makes no calls."""
         ended = threading.Event()
         thread = threading.Thread(target=self._beat, args=(ended, every_s), daemon=True)
         thread.start()
@@ -67,9 +67,9 @@ class Progress:
             with self._lock:
                 inside = f" in {next(reversed(self._phases))}" if self._phases else ""
                 if self._clock() - self._last >= every_s:
-                    self._tell(f"still building{inside}, {self._clock() - self._started:.0f} s so far")
+                    self._write(f"still building{inside}, {self._clock() - self._started:.0f} s so far")
 
-    def _tell(self, line: str, always: bool = False) -> None:
+    def _write(self, line: str, always: bool = False) -> None:
         now = self._clock()
         if always or now - self._last >= LINE_EVERY_S:
             self._last = now
@@ -77,7 +77,7 @@ class Progress:
 
 
 def monitor_of(trt: Any, progress: Progress) -> Any:
-    """TensorRT's interface to the same; its bindings demand that the constructor of the base is called by name."""
+    """An IProgressMonitor for `progress`; TensorRT's bindings require an explicit call of the base constructor."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -88,7 +88,7 @@ def monitor_of(trt: Any, progress: Progress) -> Any:
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             progress.step(phase_name, step)
-            return True  # False would end the build
+            return True  # False would cancel the build
 
         def phase_finish(self, phase_name: str) -> None:
             progress.finish(phase_name)

@@ -1,4 +1,4 @@
-"""Tiny graphs, and the fake TensorRT where a process finds it."""
+"""Tiny graphs, and a fake TensorRT that processes import."""
 
 import importlib.util
 import json
@@ -19,7 +19,7 @@ FLAVOURS = {
 
 
 class FakeTensorRT:
-    """A package in a folder of its own that says afterwards what was asked of it."""
+    """A package in its own folder that records the calls to it."""
 
     def __init__(self, site):
         self.site = site
@@ -32,7 +32,7 @@ class FakeTensorRT:
         return self
 
     def module(self):
-        """In this process, anew each time."""
+        """Load it into this process, anew each time."""
         spec = importlib.util.spec_from_file_location("fake_tensorrt_here", self.folder / "__init__.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
@@ -44,7 +44,7 @@ class FakeTensorRT:
         return [call for call in calls if name in (None, call["call"])]
 
     def builders(self):
-        """The processes that have begun to build."""
+        """The ids of the processes that have started to build."""
         return {
             int(file.stem) for file in self.folder.glob("calls/*") if "build_serialized_network" in file.read_text()
         }
@@ -52,7 +52,7 @@ class FakeTensorRT:
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    """The fake on the path of child processes, and where this one looks for packages."""
+    """A fake TensorRT on the import path of this process and its children."""
     package = FakeTensorRT(tmp_path / "site").behave()
     monkeypatch.setenv("PYTHONPATH", str(package.site))
     monkeypatch.syspath_prepend(package.site)

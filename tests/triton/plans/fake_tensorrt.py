@@ -1,7 +1,7 @@
-"""A stand-in for NVIDIA's `tensorrt`, as its pages describe 10 and 11; `behaviour.json` beside it says what it does.
+"""A fake of NVIDIA's `tensorrt` 10 and 11, after their documentation; `behaviour.json` beside it configures it.
 
-It builds nothing: a plan is a text of what it was built from. Each call is a line of `calls/<process>.jsonl`. What 11
-removed, or what 10 deprecated, isn't there in 11's flavour, and what the real bindings refuse is refused.
+It builds nothing: a plan is a text about what it was built from. Each call is a line of `calls/<process>.jsonl`. The
+flavour of 11 lacks what 11 removed and 10 deprecated. Arguments that the real bindings refuse are refused.
 """
 
 import enum
@@ -30,7 +30,7 @@ def record(call, **details):
 
 
 def call_back(method, *arguments):
-    """The bindings print what a callback raises, and go on."""
+    """Like the bindings, print what a callback raises and continue."""
     try:
         return method(*arguments)
     except BaseException as problem:
@@ -76,7 +76,7 @@ else:
 
 
 class IHostMemory(bytearray):
-    """What is common with the real one is that `bytes` of it is its content."""
+    """Like the real one, `bytes` of it is its content."""
 
 
 class ITimingCache:
@@ -224,7 +224,7 @@ class Builder:
 
     def build_serialized_network(self, network, config):
         record("build_serialized_network", profiles=config.profiles, timing=config.cache.content.decode())
-        self._log("INFO", "nobody asked")
+        self._log("INFO", "a detail")
         self._log("WARNING", "a weight was\n  rounded")
         for phase, parent, steps in BEHAVIOUR.get("phases", []):
             call_back(config.monitor.phase_start, phase, parent, steps)

@@ -1,4 +1,4 @@
-"""Asking a driver for its GPU: a fake one's answers, and this machine's."""
+"""The GPU and library versions, as a fake driver and this machine's report them."""
 
 import ctypes
 
@@ -49,28 +49,22 @@ def missing(name):
     raise OSError(f"{name}: cannot open shared object file")
 
 
-def test_a_fake_driver_is_asked_for_the_first_gpu_and_its_capability():
+def test_a_fake_driver_reports_the_first_gpu_and_the_newest_cuda():
     driver = FakeDriver()
     assert find_gpu(driver.load) == Gpu("NVIDIA H100 80GB HBM3", (9, 0))
     assert driver.loaded == ["libcuda.so.1"]
+    assert driver_version(driver.load) == "12.4"
 
 
-@pytest.mark.parametrize("call", ["cuInit", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute"])
-def test_a_fake_driver_that_fails_has_no_gpu(call):
-    assert find_gpu(FakeDriver(call).load) is None
-
-
-def test_the_version_of_a_fake_driver_is_the_cuda_that_it_runs():
-    assert driver_version(FakeDriver().load) == "12.4"
+def test_without_a_driver_or_with_a_fake_one_that_fails_there_is_no_gpu():
+    for call in ("cuInit", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute"):
+        assert find_gpu(FakeDriver(call).load) is None, call
     assert driver_version(FakeDriver("cuDriverGetVersion").load) is None
-
-
-def test_without_a_driver_there_is_no_gpu():
     assert find_gpu(missing) is None
     assert driver_version(missing) is None
 
 
-def test_this_machine_is_asked_without_an_error():
+def test_this_machine_is_queried_without_an_error():
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -82,13 +76,10 @@ def test_this_machine_is_asked_without_an_error():
 
 
 @pytest.mark.parametrize(("number", "version"), [(101302, "10.13.2"), (110000, "11.0.0")])
-def test_a_fake_library_tells_its_version(number, version):
+def test_the_version_of_a_fake_library_is_read_and_without_one_there_is_none(number, version):
     class FakeLibrary:
         def getInferLibVersion(self):  # noqa: N802
             return number
 
     assert library_version(lambda name: FakeLibrary() if name.endswith(".10") else missing(name)) == version
-
-
-def test_without_a_library_there_is_no_version():
     assert library_version(missing) is None
