@@ -1,4 +1,4 @@
-"""The worked tables of docs/gpu.md are what configs/serve.gpu.yaml and the GPU's models say."""
+"""The tables of docs/gpu.md agree with configs/serve.gpu.yaml and the models for GPUs."""
 
 import re
 
@@ -26,20 +26,21 @@ def number(text):
 
 
 def engine_of(model):
-    """The config of the model itself, or of the engine behind a pipeline."""
+    """The config of the model, or of the engine behind a pipeline."""
     config = text_format.Parse((MODELS / model / "config.pbtxt").read_text(), ModelConfig())
     steps = config.ensemble_scheduling.step
     return engine_of(steps[-1].model_name) if steps else config
 
 
-def test_every_model_of_a_track_has_its_row():
+def test_every_model_of_a_track_has_a_row_with_its_batching_queues_and_replicas():
     assert {
         re.search("`(.*)`", row[0])[1]: row[0].split(",")[0] for row in rows("(?:vision|streaming|bulk), ")
     } == ROUTES
+    for row in rows("(?:vision|streaming|bulk), "):
+        check_row(row)
 
 
-@pytest.mark.parametrize("row", rows("(?:vision|streaming|bulk), "), ids=lambda row: row[0])
-def test_a_row_says_what_a_replica_takes(row):
+def check_row(row):
     deployment, model = DEPLOYMENTS[row[0].split(",")[0]], engine_of(re.search("`(.*)`", row[0])[1])
     batch, instances = map(int, row[1].split(" x "))
     queue = model.dynamic_batching.default_queue_policy.max_queue_size
@@ -51,7 +52,7 @@ def test_a_row_says_what_a_replica_takes(row):
     assert row[6] == f"{scaling['min_replicas']}–{scaling['max_replicas']}"
 
 
-def test_the_most_at_once_are_the_most_routers_full():
+def test_concurrent_requests_are_calculated_from_the_number_of_routers():
     router = DEPLOYMENTS["router"]
     scaling, table = router["autoscaling_config"], rows(r"\d+ ?(?:\(\w+\))?")
     assert [row[0] for row in table] == [f"{scaling['min_replicas']} (least)", "4", f"{scaling['max_replicas']} (most)"]
@@ -65,11 +66,13 @@ def test_the_most_at_once_are_the_most_routers_full():
     assert number(table[-1][1]) == 16_384
 
 
-def test_shares_of_one_gpu_are_one_gpu():
+def test_the_shares_of_one_gpu_add_up_to_one():
     shares = {name: one["ray_actor_options"].get("num_gpus", 0) for name, one in DEPLOYMENTS.items()}
     (model,) = settings_of(CONFIG).llms
     assert sum(shares.values()) + model.num_gpus == pytest.approx(1)
-    (said,) = re.findall(r"holds, by share: (.*?);", DOCUMENT.replace("\n", " "))
-    told = dict(re.findall(r"(\w+) ([\d.]+)", said))
-    assert told.pop("model") == f"{model.num_gpus:g}"
-    assert {name: float(share) for name, share in told.items()} == {name: one for name, one in shares.items() if one}
+    (sentence,) = re.findall(r"holds, by share: (.*?);", DOCUMENT.replace("\n", " "))
+    documented = dict(re.findall(r"(\w+) ([\d.]+)", sentence))
+    assert documented.pop("model") == f"{model.num_gpus:g}"
+    assert {name: float(share) for name, share in documented.items()} == {
+        name: one for name, one in shares.items() if one
+    }

@@ -1,1 +1,1 @@
-"""What happens to a picture outside the engine: tracks, decoding, letterbox, boxes, the PyTorch baseline."""
+"""Detection outside the engines: tracks, preprocessing, postprocessing, graphs, and the PyTorch baseline."""

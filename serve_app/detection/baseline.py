@@ -1,4 +1,4 @@
-"""Track A: ultralytics' own predictor on PyTorch, in a deployment of its own."""
+"""Track A: ultralytics' predictor on PyTorch, as a deployment."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ from serve_app.types.deadlines import left_s
 
 
 class TorchPredictor:
-    """One size's weights; pictures are letterboxed to the whole square, as every other track does it."""
+    """The predictor of one size; pictures are letterboxed to the full square, as in every other track."""
 
     def __init__(self, size: str, weights: Path, image_size: int, nms: bool, threads: int) -> None:
         import torch
@@ -37,7 +37,7 @@ class TorchPredictor:
         self._threads = threads
         self._image_size = image_size
         self._nms = None if nms else False
-        device = "cuda" if torch.cuda.is_available() else "cpu"  # where the predictor takes it, at the first picture
+        device = "cuda" if torch.cuda.is_available() else "cpu"  # as the predictor chooses at the first picture
         labels = tuple(self._names[index] for index in sorted(self._names))
         self.card = ModelCard(f"yolo_{size}", "pytorch", device, "f32", image_size, weights.name, labels)
 
@@ -50,7 +50,7 @@ class TorchPredictor:
         except ServeAppError as problem:
             return PictureResult(error=problem.message, error_status=problem.status)
         decode_ms = (time.perf_counter() - start) * 1e3
-        if torch.get_num_threads() != self._threads:  # the predictor's own set-up leaves one core out
+        if torch.get_num_threads() != self._threads:  # the predictor's setup leaves one core idle
             torch.set_num_threads(self._threads)
         (result,) = self._model.predict(
             cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR),
@@ -78,7 +78,7 @@ class TorchPredictor:
 
 
 class TorchBaseline:
-    """Serves track A; one picture after the other, since the predictor is not made for threads."""
+    """Serves track A, one picture at a time, because the predictor is not thread-safe."""
 
     async def __init__(self, settings: BaselineSettings, detection: DetectionSettings) -> None:  # type: ignore[misc]
         keep_contents_out()
@@ -86,7 +86,7 @@ class TorchBaseline:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="torch")
         self._predictors: dict[str, TorchPredictor] = {}
         for size in settings.sizes or detection.models:
-            # not fetched here: the engines beside it were built from what is on the disk
+            # not downloaded here: the engines of the other tracks were built from the files on disk
             source = detection.models[size]
             weights = find_weights(source.weights, detection.family, size, detection.weights_folder, fetch=False)
             self._predictors[size] = TorchPredictor(
@@ -102,13 +102,13 @@ class TorchBaseline:
     async def detect(
         self, size: str, pictures: Sequence[bytes], thresholds: Thresholds, deadline: float | None = None
     ) -> TrackAnswer:
-        """Detections for each picture; one that can't be read fails alone."""
+        """Detections for each picture; one that can't be read doesn't fail the others."""
         predictor = self._predictors.get(size)
         if predictor is None:
-            raise NotFoundError(f"no size {size!r} on track A; there is: {', '.join(self._predictors)}")
+            raise NotFoundError(f"track A serves no size {size!r}; it serves {', '.join(self._predictors)}")
         loop = asyncio.get_running_loop()
         results = []
-        for picture in pictures:  # one at a time, so that requests take turns
+        for picture in pictures:  # one at a time, so that concurrent requests alternate
             left_s(deadline)
             submitted = time.perf_counter()
             result, started = await loop.run_in_executor(

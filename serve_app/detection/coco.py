@@ -5,11 +5,11 @@ from typing import Any
 
 from serve_app.types import Detection
 
-Row = tuple[str, int, int, Sequence[Detection]]  # a picture's name, width, height, and what is on it
+Row = tuple[str, int, int, Sequence[Detection]]  # a picture's name, width, height and detections
 
 
 def coco_of(rows: Iterable[Row]) -> dict[str, Any]:
-    """Images, categories, and annotations with scores."""
+    """Build the images, categories, and annotations with scores."""
     categories: dict[int, str] = {}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Detections drawn into their picture."""
+"""Draws detections onto their picture."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,8 @@ JPEG_QUALITY = 90
 
 
 def draw(picture: bytes, detections: Sequence[Detection], max_pixels: int) -> bytes:
-    """The picture, upright, as a JPEG with boxes and labels."""
-    import supervision  # over a second of imports, for a call that few make
+    """Return the upright picture with boxes and labels, as JPEG."""
+    import supervision  # takes over a second to import, and is rarely needed
 
     pixels = cv2.cvtColor(decode(picture, max_pixels), cv2.COLOR_RGB2BGR)
     height, width = pixels.shape[:2]

@@ -1,4 +1,4 @@
-"""The ONNX graph that every engine is made from: the raw detection head, as ultralytics exports it."""
+"""The ONNX graph that every engine is built from: the raw detection head, as ultralytics exports it."""
 
 from pathlib import Path
 
@@ -8,18 +8,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from serve_app.errors import ConfigurationError
 
-OPSET = 19  # the first whose QuantizeLinear knows FP8
+OPSET = 19  # the first whose QuantizeLinear supports FP8
 
 
 def export_raw_head(weights: Path, image_size: int, folder: Path, nms: bool = True) -> Path:
-    """Write `images` FP32 [batch,3,H,W] → `output0` as ultralytics exports it, with a free batch dimension."""
+    """Export `images` FP32 [batch,3,H,W] → `output0` with ultralytics; only the batch is dynamic."""
     from ultralytics import YOLO
 
     scratch = folder / weights.name
-    scratch.write_bytes(weights.read_bytes())  # ultralytics writes beside the weights, which may be read-only
+    scratch.write_bytes(weights.read_bytes())  # ultralytics writes beside the weights, where it may not be allowed to
     model = YOLO(scratch, task="detect")
     if not nms and getattr(model.model.model[-1], "one2one_cv2", None) is None:
-        raise ConfigurationError(f"nms: false, but {weights.name} has no head that needs no suppression; YOLO26 has")
+        raise ConfigurationError(f"nms: false needs a head without NMS, and {weights.name} has none; YOLO26 has one")
     exported = model.export(
         format="onnx", imgsz=image_size, dynamic=True, simplify=True, opset=OPSET, verbose=False,
         nms=None if nms else False,
@@ -33,7 +33,7 @@ def export_raw_head(weights: Path, image_size: int, folder: Path, nms: bool = Tr
 
 
 def fix_image_size(model: onnx.ModelProto, image_size: int) -> None:
-    """Leave only the batch free: engines are faster and need no profile for height and width."""
+    """Fix all dimensions but the batch: engines are faster, and need no profile for height and width."""
     (images,) = model.graph.input
     for axis, size in enumerate((None, 3, image_size, image_size)):
         dim = images.type.tensor_type.shape.dim[axis]
@@ -41,10 +41,10 @@ def fix_image_size(model: onnx.ModelProto, image_size: int) -> None:
             dim.dim_param = "batch"
         else:
             dim.dim_value = size
-    del model.graph.value_info[:]  # they still say what the free sizes would have been
+    del model.graph.value_info[:]  # these still have the dynamic sizes
     (output,) = model.graph.output
     shape = output.type.tensor_type.shape
-    for axis, size in enumerate(_answered_shape(model, image_size)):
+    for axis, size in enumerate(_output_shape(model, image_size)):
         shape.dim[axis].Clear()
         if axis == 0:
             shape.dim[axis].dim_param = "batch"
@@ -52,8 +52,8 @@ def fix_image_size(model: onnx.ModelProto, image_size: int) -> None:
             shape.dim[axis].dim_value = size
 
 
-def _answered_shape(model: onnx.ModelProto, image_size: int) -> tuple[int, ...]:
-    """Asked of the graph itself: shape inference gives up on some heads."""
+def _output_shape(model: onnx.ModelProto, image_size: int) -> tuple[int, ...]:
+    """Found by running the graph, because ONNX's shape inference fails on some heads."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -62,19 +62,19 @@ def _answered_shape(model: onnx.ModelProto, image_size: int) -> tuple[int, ...]:
 
 
 def free_output(raw: onnx.ModelProto) -> None:
-    """What a config leaves open, Triton's ONNX Runtime backend wants open in the graph too."""
+    """Make the output's dimensions dynamic; Triton's ONNX Runtime backend requires it where the config says -1."""
     _batch, *sizes = raw.graph.output[0].type.tensor_type.shape.dim
     for name, dim in zip(("rows", "columns"), sizes, strict=True):
         dim.dim_param = name
 
 
 def is_end_to_end(raw: onnx.ModelProto) -> bool:
-    """YOLO26's head answers [batch, detections, 6] by itself; the others answer [batch, 4 + classes, anchors]."""
+    """Whether the output is [batch, detections, 6], as of YOLO26, and not [batch, 4 + classes, anchors]."""
     return bool(raw.graph.output[0].type.tensor_type.shape.dim[2].dim_value == 6)
 
 
 def accept_uint8(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Take `images` as UINT8 [batch,H,W,3], as letterboxing leaves them: a quarter of the bytes to pass on."""
+    """Take `images` as UINT8 [batch,H,W,3], as letterboxing returns them, which is a quarter of the bytes of FP32."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph

@@ -1,4 +1,4 @@
-"""One NMS for the whole batch inside a graph: ONNX's own, or TensorRT's plugin for it."""
+"""Adds one NMS for the whole batch to a graph: ONNX's NonMaxSuppression, or TensorRT's plugin."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from serve_app.detection.onnx_graph import is_end_to_end
 from serve_app.types import Thresholds
 
 MAX_DETECTIONS = 300
-# Ultralytics keeps classes apart in one NMS by moving each class's boxes to a region of its own.
+# Like ultralytics, one NMS keeps classes apart by moving each class's boxes to a region of its own.
 CLASS_OFFSET_PX = 7680.0
-# What an engine with fixed thresholds keeps: lower scores are somebody else's work, since each of them costs time.
+# The lowest score that an engine with fixed thresholds returns; each additional candidate costs time.
 LEAST_CONFIDENCE = 0.05
-NO_CONFIDENCE = 0.001  # at 0 every class of every anchor would be a candidate
+NO_CONFIDENCE = 0.001  # with 0 every class of every anchor would be a candidate
 PLUGIN = "EfficientNMS_TRT"
 
 
@@ -24,8 +24,8 @@ def add_nms(raw: onnx.ModelProto, fixed: Thresholds | None = None) -> onnx.Model
 
     Outputs are named as TensorRT's EfficientNMS names them: `num_dets`, `det_boxes` (x1 y1 x2 y2 in input pixels),
     `det_scores`, `det_classes`; rows are sorted by score. Thresholds are the inputs `score_threshold` and
-    `iou_threshold` (FP32 [1]). Where they are `fixed`, rows down to LEAST_CONFIDENCE follow those that `num_dets`
-    counts, for callers who want more.
+    `iou_threshold` (FP32 [1]). If they are `fixed`, the rows that `num_dets` counts are followed by rows with scores
+    down to LEAST_CONFIDENCE, for callers with a lower threshold.
     """
     model = onnx.ModelProto()
     model.CopyFrom(raw)
@@ -48,30 +48,30 @@ def add_nms(raw: onnx.ModelProto, fixed: Thresholds | None = None) -> onnx.Model
     graph.value_info.append(raw.graph.output[0])
     _name_outputs(graph)
     if fixed:
-        _drop_what_nothing_reads(graph)
+        _remove_unused(graph)
     onnx.checker.check_model(model)
     return model
 
 
 def fixed_thresholds(fixed: Thresholds) -> dict[str, float]:
-    """What a card says of an engine whose thresholds are `fixed`."""
+    """The fields of the model card of an engine with `fixed` thresholds."""
     least = max(min(LEAST_CONFIDENCE, fixed.confidence), NO_CONFIDENCE)
     return {"fixed_iou": fixed.iou, "least_confidence": least}
 
 
 def with_plugin(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph with TensorRT's plugin for its NMS, which is faster; thresholds must be fixed in it."""
+    """Replace the NMS of a graph with fixed thresholds by TensorRT's plugin, which is faster."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
     if not any(node.op_type == "NonMaxSuppression" for node in graph.node):
         return result
     constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
-    made_anew = {"num_dets", "det_boxes", "det_scores", "det_classes", "above", "above_i"}
-    kept = [node for node in graph.node if not made_anew & set(node.output)]
+    replaced = {"num_dets", "det_boxes", "det_scores", "det_classes", "above", "above_i"}
+    kept = [node for node in graph.node if not replaced & set(node.output)]
     tail = _Tail()
-    # The plugin would answer an anchor once for each of its classes; ultralytics takes the best one's alone.
-    # By its number: scores in FP16 tie, and both would be answered.
+    # The plugin would return an anchor once for each of its classes, ultralytics only for the best one. The best class
+    # is compared by its number, because scores in FP16 may tie.
     numbers = tail.ints("class_numbers", *range(_classes_of(graph)))
     best = tail.node("Cast", [tail.node("Equal", ["best_class", numbers], "is_best")], "is_best_f", to=1)
     scores = tail.node("Mul", ["class_scores", best], "best_class_scores")
@@ -87,14 +87,14 @@ def with_plugin(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.node[:]
     graph.node.extend([*kept, *tail.nodes])
     graph.initializer.extend(one for one in tail.constants if one.name not in constants)
-    _drop_what_nothing_reads(graph)
+    _remove_unused(graph)
     result.opset_import.append(helper.make_opsetid("TRT", 1))
     return result
 
 
 def _classes_of(graph: onnx.GraphProto) -> int:
     (head,) = (one for one in graph.value_info if one.name == "output0")
-    return int(head.type.tensor_type.shape.dim[1].dim_value) - 4  # less the box
+    return int(head.type.tensor_type.shape.dim[1].dim_value) - 4  # without the box
 
 
 def _name_outputs(graph: onnx.GraphProto) -> None:
@@ -109,10 +109,10 @@ def _name_outputs(graph: onnx.GraphProto) -> None:
     )
 
 
-def _drop_what_nothing_reads(graph: onnx.GraphProto) -> None:
+def _remove_unused(graph: onnx.GraphProto) -> None:
     wanted = {output.name for output in graph.output}
     kept = []
-    for node in reversed(graph.node):  # sorted, so readers come before what they read
+    for node in reversed(graph.node):  # topologically sorted: consumers come first in reverse
         if wanted & set(node.output):
             wanted |= set(node.input)
             kept.append(node)
@@ -123,7 +123,7 @@ def _drop_what_nothing_reads(graph: onnx.GraphProto) -> None:
 
 
 class _Tail:
-    """Nodes and constants that follow `output0`, collected under names of their own."""
+    """The nodes and constants that are appended after `output0`."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -145,9 +145,9 @@ class _Tail:
 
 
 def _suppress(tail: _Tail, anchors: int) -> None:
-    """What NMS keeps, best first: scores of the rest become 0, and the best 300 are taken.
+    """Sort what NMS keeps by score: set the other scores to 0, and take the best 300.
 
-    So every shape but the batch is known beforehand, which engines are faster with.
+    So all shapes but the batch are static, which makes engines faster.
     """
     node, ints = tail.node, tail.ints
     boxes, best, label = _split_head(tail)
@@ -176,7 +176,7 @@ def _suppress(tail: _Tail, anchors: int) -> None:
 
 
 def _split_head(tail: _Tail) -> tuple[str, str, str]:
-    """Corners of every anchor's box, its best score, and that score's class."""
+    """The corners of every anchor's box, its best score, and the class of that score."""
     node, ints = tail.node, tail.ints
     by_anchor = node("Transpose", ["output0"], "by_anchor", perm=[0, 2, 1])
     zero, two, four, end = ints("at_0", 0), ints("at_2", 2), ints("at_4", 4), ints("at_end", 2**31)
@@ -191,7 +191,7 @@ def _split_head(tail: _Tail) -> tuple[str, str, str]:
 
 
 def _kept_scores(tail: _Tail, boxes: str, best: str, label: str) -> str:
-    """[batch, anchors]: the scores of those that NMS keeps, 0 for the others."""
+    """The scores [batch, anchors] of the anchors that NMS keeps, and 0 for the others."""
     node, ints = tail.node, tail.ints
     offset = tail.constant(np.array(CLASS_OFFSET_PX, np.float32), "class_offset")
     moved = node("Mul", [node("Cast", [label], "best_class_f", to=TensorProto.FLOAT), offset], "box_offset")
@@ -206,14 +206,14 @@ def _kept_scores(tail: _Tail, boxes: str, best: str, label: str) -> str:
 
 
 def _pass_rows(tail: _Tail) -> None:
-    """The head's rows are final and sorted; nothing is suppressed."""
+    """Rename the rows of an end-to-end head, which are final and sorted."""
     node = tail.node
     zero, four, last = tail.ints("at_0", 0), tail.ints("at_4", 4), tail.ints("axis_last", 2)
     node("Slice", ["output0", zero, four, last], "det_boxes")
     node("Gather", ["output0", tail.constant(np.array(4), "column_score")], "det_scores", axis=2)
     label = node("Gather", ["output0", tail.constant(np.array(5), "column_class")], "det_classes_f", axis=2)
     node("Cast", [label], "det_classes", to=TensorProto.INT32)
-    # Every graph takes the same inputs; this head has no use for these.
+    # Every graph has the same inputs; this head doesn't use these.
     node("Identity", ["iou_threshold"], "unused_iou_threshold")
     node("Identity", ["kept_threshold"], "unused_kept_threshold")
 

@@ -1,4 +1,4 @@
-"""From the numbers an engine answers to detections on the original picture, as ultralytics does it."""
+"""Turns an engine's output into detections on the original picture, as ultralytics does."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ Ints = npt.NDArray[np.int32]
 
 
 def suppress(output: Floats, thresholds: Thresholds) -> tuple[Floats, Floats, Ints]:
-    """Boxes (x1 y1 x2 y2 in engine pixels), scores and classes that survive, best first, for one picture's raw head."""
+    """NMS of one picture's raw head: boxes (x1 y1 x2 y2 in engine pixels), scores and classes, best first."""
     if output.shape[-1] == 6:  # an end-to-end head: rows are final and sorted
         rows = output[output[:, 4] > thresholds.confidence]
         return keep_wanted(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int32), thresholds)
@@ -43,7 +43,7 @@ def _suppress_overlaps(boxes: Floats, scores: Floats, labels: Ints, thresholds: 
 
 
 def keep_wanted(boxes: Floats, scores: Floats, labels: Ints, thresholds: Thresholds) -> tuple[Floats, Floats, Ints]:
-    """Narrow rows that are already suppressed and sorted to what the caller asked for."""
+    """Apply the requested classes and maximum to rows that are already suppressed and sorted."""
     if thresholds.classes is not None:
         wanted = np.isin(labels, thresholds.classes)
         boxes, scores, labels = boxes[wanted], scores[wanted], labels[wanted]
@@ -54,7 +54,7 @@ def keep_wanted(boxes: Floats, scores: Floats, labels: Ints, thresholds: Thresho
 def to_detections(
     boxes: Floats, scores: Floats, labels: Ints, box: Letterbox, names: Sequence[str]
 ) -> tuple[Detection, ...]:
-    """Undo the letterbox and say each box in fractions of the original picture."""
+    """Undo the letterbox; boxes are fractions of the original picture."""
     origin = np.array([box.left, box.top] * 2, np.float32)
     extent = np.array([box.inner_width, box.inner_height] * 2, np.float32)
     fractions = np.clip((boxes - origin) / extent, 0.0, 1.0)

@@ -1,4 +1,4 @@
-"""From the bytes of a picture to the letterboxed square that the engines take, as ultralytics does it."""
+"""Decodes and letterboxes pictures for the engines, as ultralytics does."""
 
 import io
 import re
@@ -15,22 +15,22 @@ from PIL import Image
 from serve_app.errors import NotAnImageError, UnreadableImageError
 from serve_app.types import Pixels
 
-# How the first bytes of each format look; what looks otherwise is no picture here.
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # of files that may be pictures
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # of picture files
+# The first bytes of each format that is accepted
 SIGNATURES = {
     "JPEG": re.compile(rb"\xff\xd8\xff"),
     "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
     "WEBP": re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
     "BMP": re.compile(rb"BM"),
 }
-# Pillow walks a JPEG's markers one by one: bytes that are made for it would keep it walking for minutes.
+# Pillow reads a JPEG's markers one by one; crafted bytes could keep it busy for minutes.
 JPEG_HEADER_BYTES = 2 << 20
 START_OF_SCAN, END_OF_PICTURE = 0xDA, b"\xff\xd9"
 PADDING_GREY = 114
 ORIENTATION_TAG = 0x0112
-Image.MAX_IMAGE_PIXELS = None  # the limit below is the one that counts; Pillow's own only warns or guesses
+Image.MAX_IMAGE_PIXELS = None  # read_header checks max_pixels instead
 
-# EXIF orientation → what brings the picture upright
+# EXIF orientation → the function that turns the picture upright
 UPRIGHT: dict[int, Callable[[Any], Any]] = {
     2: lambda pixels: cv2.flip(pixels, 1),
     3: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180),
@@ -44,7 +44,7 @@ UPRIGHT: dict[int, Callable[[Any], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class PictureHeader:
-    """What the first bytes of a picture tell before anything is decoded."""
+    """What is known about a picture before it is decoded."""
 
     format: str
     width: int
@@ -75,17 +75,17 @@ class Letterbox:
 
 
 def read_header(data: bytes | memoryview, max_pixels: int) -> PictureHeader:
-    """Refuse what is no picture and what would be too large, before memory is spent on it."""
+    """Read the header; refuse other files and too many pixels before memory is allocated for them."""
     kind = next((name for name, signature in SIGNATURES.items() if signature.match(data)), None)
     if kind is None:
         formats = ", ".join(SIGNATURES)
-        raise NotAnImageError(f"the {len(data)} bytes are no picture in a format read here: {formats}")
+        raise NotAnImageError(f"the {len(data)} bytes are not a picture in a supported format ({formats})")
     try:
         with Image.open(io.BytesIO(data[:JPEG_HEADER_BYTES] if kind == "JPEG" else data), formats=(kind,)) as image:
-            # Only JPEG keeps it where no pixel has to be decoded for it; OpenCV turns the others.
+            # OpenCV rotates the other formats, for which Pillow would have to decode pixels.
             orientation = image.getexif().get(ORIENTATION_TAG, 1) if kind == "JPEG" else 1
             header = PictureHeader(kind, image.width, image.height, image.mode, orientation)
-    except Exception as problem:  # Pillow's parsers raise nearly anything on bytes that are made to break them
+    except Exception as problem:  # Pillow's parsers raise nearly anything on malformed bytes
         raise UnreadableImageError(f"the {kind} picture's header can't be read: {type(problem).__name__}") from None
     pixels = header.width * header.height
     if pixels > max_pixels:
@@ -98,10 +98,10 @@ def read_header(data: bytes | memoryview, max_pixels: int) -> PictureHeader:
 
 
 def is_for_dali(data: bytes | memoryview, max_pixels: int) -> bool:
-    """Whether DALI may be given a picture; what isn't is for `decode`, which tells what is wrong with it.
+    """Whether DALI may decode a picture; the others go to `decode`, which reports what is wrong with them.
 
-    DALI has no limit of pixels and reads formats that `decode` doesn't. Its CPU decoder refuses what is cut off, and
-    with it the whole batch; GPU decoders may fill what is missing and tell nobody.
+    DALI has no pixel limit and reads more formats. For a truncated picture its CPU decoder fails the whole batch, and
+    GPU decoders may fill the missing part without an error.
     """
     try:
         header = read_header(data, max_pixels)
@@ -111,18 +111,18 @@ def is_for_dali(data: bytes | memoryview, max_pixels: int) -> bool:
 
 
 def _has_an_end(jpeg: bytes) -> bool:
-    """An end marker after the scan has begun: thumbnails before it have their own, and files go on after it."""
+    """Look for an end marker after the start of the scan; thumbnails before it have their own end markers."""
     place = 2
     while place + 4 <= len(jpeg) and jpeg[place] == 0xFF:
         length = int.from_bytes(jpeg[place + 2 : place + 4])
         if jpeg[place + 1] == START_OF_SCAN:
             return jpeg.find(END_OF_PICTURE, place + 2 + length) >= 0
         place += 2 + length
-    return False  # something rare, such as bytes between two segments: `decode` reads that as well
+    return False  # rare, such as bytes between two segments; `decode` can read it
 
 
 def decode(data: bytes | memoryview, max_pixels: int) -> Pixels:
-    """Decode to upright RGB; grey, palette, CMYK and alpha pictures become plain RGB."""
+    """Decode to upright RGB; grey, palette, CMYK and alpha pictures are converted."""
     header = read_header(data, max_pixels)
     if header.format == "JPEG" and header.mode in ("RGB", "L"):
         pixels = _decode_jpeg(data)
@@ -140,7 +140,7 @@ def _decode_jpeg(data: bytes | memoryview) -> Pixels:
     except ValueError as problem:
         if "premature end" in str(problem).lower():
             raise UnreadableImageError("the JPEG picture is cut off") from None
-    try:  # other complaints are warnings that viewers and ultralytics accept, such as bytes between markers
+    try:  # other errors are warnings, such as bytes between markers, that viewers and ultralytics ignore
         return simplejpeg.decode_jpeg(data, "RGB", strict=False)  # type: ignore[no-any-return]
     except ValueError as problem:
         raise UnreadableImageError(f"the JPEG picture can't be decoded: {problem}") from None
@@ -154,7 +154,7 @@ def _decode_with_opencv(data: bytes | memoryview) -> Pixels | None:
 
 
 def letterbox(pixels: Pixels, side: int) -> tuple[Pixels, Letterbox]:
-    """Scale a picture into a grey square without changing its proportions."""
+    """Scale a picture into a grey square, keeping its aspect ratio."""
     height, width = pixels.shape[:2]
     box = Letterbox.fit(width, height, side)
     square = np.full((side, side, 3), PADDING_GREY, np.uint8)
@@ -167,5 +167,5 @@ def letterbox(pixels: Pixels, side: int) -> tuple[Pixels, Letterbox]:
 
 
 def as_unit_planes(square: Pixels) -> npt.NDArray[np.float32]:
-    """[1,3,side,side] FP32 in 0–1: what the raw and the end-to-end models take as `images`."""
+    """[1,3,side,side] FP32 in 0–1, the input `images` of the raw and end-to-end models."""
     return cv2.dnn.blobFromImage(square, 1 / 255.0)  # type: ignore[return-value]

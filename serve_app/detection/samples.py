@@ -1,4 +1,4 @@
-"""A picture to warm and to prove tracks with, and what its answer must be."""
+"""The sample picture that warms up and checks every track."""
 
 from functools import cache
 
@@ -23,6 +23,6 @@ def sample_picture() -> bytes:
 
 
 def require_answer(model: str, result: PictureResult) -> None:
-    """A model that can't answer the sample can't answer anybody."""
+    """Raise if the model failed on the sample picture."""
     if result.error:
-        raise ModelLoadError(f"{model} can't answer: {result.error}")
+        raise ModelLoadError(f"{model} fails on the sample picture: {result.error}")

@@ -1,4 +1,4 @@
-"""The detection tracks: what each is called in a URL, and which model or deployment answers it."""
+"""The detection tracks: their names in URLs, and the models behind them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ Kind = Literal["baseline", "raw", "end2end", "pipeline"]
 
 @dataclass(frozen=True, slots=True)
 class TrackDesign:
-    """One row of the ladder; `suffix` ends both the URL and the model's name."""
+    """One design, for all sizes; `suffix` is the end of the URL and of the model's name."""
 
     name: str
     kind: Kind
@@ -36,7 +36,7 @@ class Track:
 
     @property
     def target(self) -> str:
-        """What stands after /predict/ (or /pytorch/predict/)."""
+        """The part of the URL after /predict/ (or /pytorch/predict/)."""
         return self.size + self.design.suffix
 
     @property
@@ -46,12 +46,12 @@ class Track:
 
     @property
     def model(self) -> str:
-        """The model it runs; track A's has no folder in the model repository."""
+        """The model's name; track A's model is not in the model repository."""
         return f"yolo_{self.target}"
 
 
 def tracks_of(sizes: Iterable[str], baseline_sizes: Iterable[str]) -> list[Track]:
-    """Every track that a configuration serves, in the ladder's order."""
+    """Every track of these sizes, in the order of DESIGNS."""
     with_baseline = set(baseline_sizes)
     return [
         Track(design, size)

@@ -1,4 +1,4 @@
-"""Which weights a size is made from: a file, the public ones, or the demo's, and it says which."""
+"""Finds the weights of a size: a file, the public weights, or the demo weights."""
 
 import logging
 import socket
@@ -27,7 +27,7 @@ def public_name(family: str, size: str) -> str:
 
 
 def find_weights(wanted: str, family: str, size: str, folder: Path, fetch: bool = True) -> Weights:
-    """`auto`, `demo`, or a path; relative paths are looked for in `folder` and in the working directory."""
+    """Find `auto`, `demo`, or a path, which may be relative to the working directory or to `folder`."""
     if wanted == "demo":
         return _demo(size, folder)
     if wanted != "auto":
@@ -51,12 +51,12 @@ def _demo(size: str, folder: Path) -> Weights:
         raise ConfigurationError(f"weights for size {size!r}: the demo weights are nano only")
     path = folder / DEMO_WEIGHTS
     if not path.is_file():
-        raise ConfigurationError(f"demo weights are missing: {path}; `scripts/train_demo_models detector` makes them")
+        raise ConfigurationError(f"demo weights {path} are missing; run `scripts/train_demo_models detector`")
     return Weights(path, DEMO_WEIGHTS)
 
 
 def _fetch(name: str, folder: Path) -> Weights | None:
-    """The public weights, where the network lets them through; a closed network answers within seconds."""
+    """Download the public weights; without network access return None within seconds."""
     try:
         socket.create_connection(PUBLIC_HOST, timeout=3).close()
     except OSError:
@@ -67,8 +67,8 @@ def _fetch(name: str, folder: Path) -> Weights | None:
         partial = Path(scratch) / name
         try:
             attempt_download_asset(str(partial), retry=1, progress=True)
-        except Exception as problem:  # whatever the download raises, there is another way
-            logger.warning("%s can't be fetched: %s", name, problem)
+        except Exception as problem:  # on any error there is a fallback
+            logger.warning("%s can't be downloaded: %s", name, problem)
         if not partial.is_file():
             return None
         partial.replace(folder / name)
@@ -78,11 +78,11 @@ def _fetch(name: str, folder: Path) -> Weights | None:
 def _fall_back(name: str, size: str, folder: Path) -> Weights:
     if size != "nano":
         raise ConfigurationError(
-            f"weights for size {size!r}: {name} can't be fetched and the demo weights are nano only; "
-            f"put {name} into {folder}, or name a file under detection.models.{size}.weights"
+            f"weights for size {size!r}: {name} can't be downloaded and the demo weights are nano only; "
+            f"put {name} into {folder}, or set detection.models.{size}.weights to a file"
         )
     logger.warning(
-        "%s can't be fetched: serving the DEMO weights %s (drawn shapes, not COCO). Put %s into %s for the real ones.",
+        "%s can't be downloaded: using the DEMO weights %s (drawn shapes, not COCO). For the real ones put %s into %s.",
         name, DEMO_WEIGHTS, name, folder,
     )  # fmt: skip
     return _demo(size, folder)

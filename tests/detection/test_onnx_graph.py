@@ -1,4 +1,4 @@
-"""The graph that every engine is made from."""
+"""The graph that every engine is built from."""
 
 import numpy as np
 import onnx
@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 from serve_app.detection.onnx_graph import accept_uint8
 
 
-def test_bytes_of_a_picture_are_scaled_and_turned_inside_the_graph():
+def test_letterboxed_bytes_are_scaled_and_transposed_in_the_graph():
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 32, 32])
     output = helper.make_tensor_value_info("output0", TensorProto.FLOAT, ["batch", 3, 32, 32])
     graph = helper.make_graph([helper.make_node("Identity", ["images"], ["output0"])], "raw", [images], [output])

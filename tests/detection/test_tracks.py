@@ -1,9 +1,9 @@
-"""The ladder of tracks, and the names that follow from it."""
+"""The tracks, and the names of their endpoints and models."""
 
 from serve_app.detection.tracks import tracks_of
 
 
-def test_six_tracks_for_each_size_with_the_endpoints_of_the_ladder():
+def test_each_size_has_six_tracks_with_documented_endpoints():
     paths = {track.design.name: track.path for track in tracks_of(["small"], ["small"])}
     assert paths == {
         "A": "/pytorch/predict/small",
@@ -15,7 +15,7 @@ def test_six_tracks_for_each_size_with_the_endpoints_of_the_ladder():
     }
 
 
-def test_a_model_is_called_as_its_endpoint():
+def test_a_model_is_named_like_its_endpoint():
     assert {track.model for track in tracks_of(["nano"], [])} == {
         "yolo_nano",
         "yolo_nano_end2end",
@@ -25,7 +25,7 @@ def test_a_model_is_called_as_its_endpoint():
     }
 
 
-def test_the_baseline_stands_only_where_it_is_asked_for():
+def test_only_the_configured_sizes_have_a_baseline():
     names = [(track.size, track.design.name) for track in tracks_of(["nano", "small"], ["small"])]
     assert ("small", "A") in names
     assert ("nano", "A") not in names

@@ -122,7 +122,7 @@ def test_many_pictures_are_answered_each_and_a_bad_one_fails_alone(track, client
         difference = compare(rows_of(alone), rows_of(result))
         assert difference.unmatched == 0
         assert difference.worst_iou > 0.999
-    assert "no picture in a format read here" in results[1]["error"]
+    assert "not a picture in a supported format" in results[1]["error"]
 
 
 def test_concurrent_requests_are_batched(service, client, pictures):
@@ -194,9 +194,9 @@ def png(mode):
     [
         ("/predict/huge", {"content": b"x"}, 404, "there is: /pytorch/predict/nano, /predict/nano, "),
         ("/predict/nano", {"content": b""}, 400, "no picture: send its bytes, or a form with one of image, file"),
-        ("/predict/nano", {"content": b"GIF89a"}, 415, "no picture in a format read here: JPEG, PNG, WEBP, BMP"),
-        ("/predict/nano_gpu_e2e", {"content": b"GIF89a"}, 415, "no picture in a format read here"),
-        ("/pytorch/predict/nano", {"content": b"GIF89a"}, 415, "no picture in a format read here"),
+        ("/predict/nano", {"content": b"GIF89a"}, 415, "not a picture in a supported format (JPEG, PNG, WEBP, BMP)"),
+        ("/predict/nano_gpu_e2e", {"content": b"GIF89a"}, 415, "not a picture in a supported format"),
+        ("/pytorch/predict/nano", {"content": b"GIF89a"}, 415, "not a picture in a supported format"),
         ("/predict/nano", {"content": png("1")}, 422, "9000x9000 = 81000000 pixels, over the limit of 64000000"),
         ("/predict/nano_gpu_e2e", {"content": png("1")}, 422, "over the limit of 64000000"),
         ("/predict/nano", {"files": {"photo": b"x"}}, 400, "the form has no field image, file, images; it has: photo"),

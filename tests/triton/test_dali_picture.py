@@ -1,4 +1,4 @@
-"""DALI's preprocessing as a model in real Triton: pictures of several requests in one batch, broken ones among them."""
+"""DALI's preprocessing as a model in real Triton: batches of several requests, with and without broken pictures."""
 
 import asyncio
 import io
@@ -28,7 +28,7 @@ instance_group [ {{ kind: KIND_CPU count: 1 }} ]
 parameters {{ key: "device" value {{ string_value: "cpu" }} }}
 parameters {{ key: "threads" value {{ string_value: "1" }} }}
 parameters {{ key: "max_pixels" value {{ string_value: "{LIMIT}" }} }}
-dynamic_batching {{ max_queue_delay_microseconds: 500000 preferred_batch_size: [ 3 ] }}
+dynamic_batching {{ max_queue_delay_microseconds: 200000 preferred_batch_size: [ 3 ] }}
 """
 MODEL_PY = "from serve_app.triton.python_models.dali_picture import TritonPythonModel\n"
 
@@ -41,7 +41,7 @@ def picture(width, height, kind="JPEG", seed=1):
 
 
 def damaged(data):
-    """Complete at both ends, so that the header and the end marker tell nothing."""
+    """With an intact header and end marker, so that only decoding finds the damage."""
     middle = len(data) // 2
     return data[:middle] + bytes(64) + data[middle + 64 :]
 
@@ -53,7 +53,7 @@ def protocol(tmp_path_factory, repository_in, run_models):
     return Protocol(run_models(folder, "pictures"))
 
 
-async def ask(protocol, *pictures):
+async def preprocess(protocol, *pictures):
     """Pictures of the same number of bytes in one request."""
     data = b"".join(pictures)
     shape = (len(pictures), len(data) // len(pictures))
@@ -62,7 +62,7 @@ async def ask(protocol, *pictures):
     return found["images"], found["original_size"]
 
 
-def assert_right(answer, *pictures):
+def assert_letterboxed(answer, *pictures):
     images, sizes = answer
     assert (images.shape, images.dtype) == ((len(pictures), SIDE, SIDE, 3), np.uint8)
     for image, size, data in zip(images, sizes, pictures, strict=True):
@@ -72,7 +72,7 @@ def assert_right(answer, *pictures):
 
 
 def assert_made_by_dali(answer, data):
-    """To the last bit, by which it differs from what the preprocessing in Python makes."""
+    """Bit for bit; the preprocessing in Python differs from DALI in the last bits."""
     pipeline = build_pipeline(SIDE, 1, 1, "cpu")
     images, sizes = pipeline.run(encoded=[np.frombuffer(data, np.uint8)])
     assert np.array_equal(answer[0], images.as_array())
@@ -81,7 +81,7 @@ def assert_made_by_dali(answer, data):
 
 
 async def batches_of_three(protocol, more_than=-1):
-    """How many there were so far; Triton counts a moment after it has answered."""
+    """The number of batches so far; Triton counts a moment after it has answered."""
     count = -1
     while count <= more_than:
         await asyncio.sleep(0.01)
@@ -93,55 +93,55 @@ async def batches_of_three(protocol, more_than=-1):
 async def test_pictures_of_several_requests_are_one_batch(protocol):
     before = await batches_of_three(protocol)
     pictures = [picture(640, 480), picture(90, 200, "PNG"), picture(333, 17, "WEBP")]
-    answers = await asyncio.gather(*(ask(protocol, data) for data in pictures))
+    answers = await asyncio.gather(*(preprocess(protocol, data) for data in pictures))
     for data, answer in zip(pictures, answers, strict=True):
-        assert_right(answer, data)
+        assert_letterboxed(answer, data)
         assert_made_by_dali(answer, data)
     assert await batches_of_three(protocol, more_than=before) == before + 1
 
 
-async def test_a_request_of_several_pictures_gets_them_in_its_order(protocol):
+async def test_a_request_with_several_pictures_gets_them_in_order(protocol):
     pictures = [picture(64, 48, "BMP", seed) for seed in range(2)]
-    assert_right(await ask(protocol, *pictures), *pictures)
+    assert_letterboxed(await preprocess(protocol, *pictures), *pictures)
 
 
 WHOLE = picture(300, 200)
 BROKEN = {
-    "no picture at all": (b"hello", "the 5 bytes are no picture in a format read here: JPEG, PNG, WEBP, BMP"),
+    "not a picture": (b"hello", "the 5 bytes are not a picture in a supported format (JPEG, PNG, WEBP, BMP)"),
     "a header that is broken": (WHOLE[:30], "the JPEG picture's header can't be read: OSError"),
     "too many pixels": (
         picture(1200, 1000, "PNG"),
         "the picture has 1200x1000 = 1200000 pixels, over the limit of 1000000",
     ),
     "cut off": (WHOLE[: len(WHOLE) // 2], "the JPEG picture is cut off"),
-    "refused by DALI, and its batch with it": (
+    "broken inside, for which DALI refuses the whole batch": (
         damaged(picture(300, 200, "PNG")),
         "the PNG picture of 300x200 can't be decoded",
     ),
 }
 
 
-@pytest.mark.parametrize("kind", BROKEN)
-async def test_a_broken_picture_fails_alone_and_with_its_reason(protocol, kind):
-    broken, reason = BROKEN[kind]
-    before = await batches_of_three(protocol)
+async def test_a_broken_picture_fails_only_its_own_request_with_its_reason(protocol):
     first, last = picture(640, 480), picture(200, 300, "PNG")
-    answers = await asyncio.gather(*(ask(protocol, data) for data in (first, broken, last)), return_exceptions=True)
-    assert_right(answers[0], first)
-    assert_right(answers[2], last)
-    assert (type(answers[1]), answers[1].message) == (InvalidRequestError, reason)
-    assert await batches_of_three(protocol, more_than=before) == before + 1
-    assert_made_by_dali(await ask(protocol, first), first)
+    for kind, (broken, reason) in BROKEN.items():
+        before = await batches_of_three(protocol)
+        requests = (preprocess(protocol, data) for data in (first, broken, last))
+        answers = await asyncio.gather(*requests, return_exceptions=True)
+        assert_letterboxed(answers[0], first)
+        assert_letterboxed(answers[2], last)
+        assert (type(answers[1]), answers[1].message) == (InvalidRequestError, reason), kind
+        assert await batches_of_three(protocol, more_than=before) == before + 1, kind
+    assert_made_by_dali(await preprocess(protocol, first), first)
 
 
-async def test_a_jpeg_that_lacks_a_part_but_has_its_end_is_answered(protocol):
-    """The model in Python refuses it; DALI fills what is missing with grey and tells nobody."""
-    images, sizes = await ask(protocol, WHOLE[: len(WHOLE) // 2] + WHOLE[-2:])
+async def test_dali_fills_the_missing_part_of_a_jpeg_that_has_its_end_marker(protocol):
+    """The preprocessing in Python refuses such a picture."""
+    images, sizes = await preprocess(protocol, WHOLE[: len(WHOLE) // 2] + WHOLE[-2:])
     assert sizes.tolist() == [[300, 200]]
     assert (images[0, 230:250] == 128).all()
 
 
-async def test_a_device_that_there_is_not_is_named(repository, run_models):
+async def test_an_unknown_device_is_refused(repository, run_models):
     repository.add("pictures", MODEL_PY, config=CONFIG.replace('"cpu"', '"gpu"'))
-    with pytest.raises(ModelLoadError, match="the parameter device is 'gpu', it can be cpu or cuda"):
+    with pytest.raises(ModelLoadError, match="parameter device must be cpu or cuda, got 'gpu'"):
         run_models(repository.path, "pictures")

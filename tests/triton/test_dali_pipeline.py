@@ -1,4 +1,4 @@
-"""DALI's pipeline makes the same squares as the preprocessing in Python, and is written for Triton's backend."""
+"""DALI's pipeline makes the same squares as the preprocessing in Python, and can be written for Triton's backend."""
 
 import io
 from pathlib import Path
@@ -20,7 +20,7 @@ ORIENTATION_TAG = 0x0112
 
 
 def noise(width, height, channels=3):
-    """Smooth where there is room for it, as pictures are: neighbours of JPEG's blocks differ little."""
+    """Smooth like photos, so that JPEG's blocks differ little from their neighbours."""
     pixels = np.random.default_rng(width * height).integers(0, 256, (height, width, channels), np.uint8)
     return cv2.GaussianBlur(pixels, (0, 0), 3) if min(width, height) > 8 else pixels
 
@@ -71,12 +71,14 @@ PICTURES = {
     "BMP": encoded(120, 90, kind="BMP"),
     "palette BMP": encoded(120, 90, "P", "BMP"),
 } | {f"orientation {number}": encoded(401, 300, orientation=number) for number in range(1, 9)}
-# Decoded by both, and to values that are 1 apart already: resizing adds its own. So DESIGN's 0.004 of 255 (1.02) is
-# missed, by 1 in 1 of 100 values.
+# The decoders' values differ by 1 already, and resizing adds to it: about 1 of 100 values differs by 2.
 ROUNDED_TWICE = {"CMYK JPEG": encoded(320, 200, "CMYK"), "16-bit PNG": with_16_bits(60, 50)}
 
 # names with their lengths before them, as in the protocol buffer
-WRITTEN = (b"\x07encoded", b"decoders__Image", b"\x05mixed", b"jpeg_fancy_upsampling", b"PeekImageShape", b"\x06images")
+WRITTEN = (
+    b"\x07encoded", b"decoders__Image", b"\x05mixed", b"jpeg_fancy_upsampling", b"PeekImageShape", b"\x06images",
+    b"\x0doriginal_size",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -96,21 +98,24 @@ def assert_same(image, size, data, tolerance):
     assert np.abs(image.astype(int) - expected).max() <= tolerance
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_a_picture_becomes_the_same_square_as_in_python(pipeline, name):
-    images, sizes = run(pipeline, PICTURES[name])
-    assert_same(images[0], sizes[0], PICTURES[name], tolerance=1)
+def test_a_picture_becomes_the_same_square_as_in_python(pipeline):
+    for name, data in PICTURES.items():
+        images, sizes = run(pipeline, data)
+        try:
+            assert_same(images[0], sizes[0], data, tolerance=1)
+        except AssertionError as difference:
+            raise AssertionError(name) from difference
 
 
-@pytest.mark.parametrize("name", ROUNDED_TWICE)
-def test_a_picture_whose_colours_are_converted_differs_by_two_at_most(pipeline, name):
-    images, sizes = run(pipeline, ROUNDED_TWICE[name])
-    assert_same(images[0], sizes[0], ROUNDED_TWICE[name], tolerance=2)
-    expected, _ = letterbox(decode(ROUNDED_TWICE[name], LIMIT), SIDE)
-    assert (np.abs(images[0].astype(int) - expected) > 1).mean() < 0.02
+def test_a_picture_whose_colours_are_converted_differs_by_at_most_two(pipeline):
+    for data in ROUNDED_TWICE.values():
+        images, sizes = run(pipeline, data)
+        assert_same(images[0], sizes[0], data, tolerance=2)
+        expected, _ = letterbox(decode(data, LIMIT), SIDE)
+        assert (np.abs(images[0].astype(int) - expected) > 1).mean() < 0.02
 
 
-def test_a_batch_of_all_sizes_is_what_its_pictures_are_one_by_one(pipeline):
+def test_a_batch_gets_the_squares_of_its_pictures_one_by_one(pipeline):
     names = ["odd", "tall", "one pixel", "orientation 6", "RGBA PNG", "BMP", "WebP", "portrait"]
     images, sizes = run(pipeline, *(PICTURES[name] for name in names))
     for image, size, name in zip(images, sizes, names, strict=True):
@@ -119,14 +124,14 @@ def test_a_batch_of_all_sizes_is_what_its_pictures_are_one_by_one(pipeline):
         assert np.array_equal(size, alone_size[0])
 
 
-@pytest.mark.parametrize("side", [320, 333, 416, 640, 1280])
-def test_every_size_fits_as_it_does_in_python(side):
+@pytest.mark.parametrize("side", [333, 640])
+def test_pictures_of_every_size_fit_as_in_python(side):
     sizes = Pipeline(1, 1, None, prefetch_queue_depth=1, exec_pipelined=False, exec_async=False)
     with sizes:
         width, height = (fn.external_source(name=name, ndim=1, dtype=types.INT32) for name in ("width", "height"))
         sizes.set_outputs(*fit_letterbox(width, height, side))
-    small = np.stack(np.meshgrid(np.arange(1, 900), np.arange(1, 900))).reshape(2, -1)
-    large = np.random.default_rng(side).integers(1, 65536, (2, 200_000))
+    small = np.stack(np.meshgrid(np.arange(1, 500), np.arange(1, 500))).reshape(2, -1)
+    large = np.random.default_rng(side).integers(1, 65536, (2, 50_000))
     width, height = np.concatenate((small, large), axis=1).astype(np.int32)
     found = [values.as_array()[0] for values in sizes.run(width=[width], height=[height])]
     for values, expected in zip(found, fit_in_numpy(width, height, side), strict=True):
@@ -137,82 +142,70 @@ def test_every_size_fits_as_it_does_in_python(side):
 
 
 def fit_in_numpy(width, height, side):
-    """`Letterbox.fit` of a million sizes; np.rint is Python's round()."""
+    """`Letterbox.fit` of many sizes at once; np.rint rounds like Python's round()."""
     gain = np.minimum(side / height, side / width)
     inner_width, inner_height = np.maximum(np.rint(width * gain), 1), np.maximum(np.rint(height * gain), 1)
     return inner_width, inner_height, np.rint((side - inner_width) / 2 - 0.1), np.rint((side - inner_height) / 2 - 0.1)
 
 
-def cut_off(kind, **options):
-    data = encoded(300, 200, kind=kind, **options)
+def half_of(kind):
+    data = encoded(300, 200, kind=kind)
     return data[: len(data) // 2]
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
-def test_a_picture_that_is_cut_off_fails_the_batch_which_it_is_in(kind):
-    pipeline = build_pipeline(SIDE, 2, 1, "cpu")
-    with pytest.raises(RuntimeError, match="Current pipeline object is no longer valid"):
-        run(pipeline, PICTURES["odd"], cut_off(kind))
+def test_dali_fails_a_whole_batch_for_one_truncated_picture():
+    for kind in ("JPEG", "PNG", "WEBP", "BMP"):
+        pipeline = build_pipeline(SIDE, 2, 1, "cpu")
+        with pytest.raises(RuntimeError, match="Current pipeline object is no longer valid"):
+            run(pipeline, PICTURES["odd"], half_of(kind))
 
 
-@pytest.mark.parametrize("name", [*PICTURES, *ROUNDED_TWICE])
-def test_pictures_that_are_whole_are_for_dali(name):
-    assert is_for_dali((PICTURES | ROUNDED_TWICE)[name], LIMIT)
+def test_dali_gets_complete_pictures_under_the_limit_and_nothing_else(pipeline):
+    for name, data in (PICTURES | ROUNDED_TWICE).items():
+        assert is_for_dali(data, LIMIT), name
+    for data in (b"", b"hello", b"GIF89a" + bytes(50), PICTURES["odd"][:30], b"II*\0" + bytes(99)):
+        assert not is_for_dali(data, LIMIT), data[:10]
+    assert is_for_dali(PICTURES["640x480"], 640 * 480)
+    assert not is_for_dali(PICTURES["640x480"], 640 * 480 - 1)
+    longer = PICTURES["odd"] + bytes(1000)
+    assert is_for_dali(longer, LIMIT)
+    images, sizes = run(pipeline, longer)
+    assert_same(images[0], sizes[0], longer, tolerance=1)
 
 
-def test_a_jpeg_that_goes_on_after_its_end_is_for_dali(pipeline):
-    data = PICTURES["odd"] + bytes(1000)
-    assert is_for_dali(data, LIMIT)
-    images, sizes = run(pipeline, data)
-    assert_same(images[0], sizes[0], data, tolerance=1)
-
-
-def test_a_jpeg_that_is_cut_off_is_not_for_dali_whatever_its_thumbnail_ends_with():
+def test_dali_gets_no_truncated_jpeg_even_if_its_thumbnail_is_complete():
     thumbnail = b"Exif\0\0" + PICTURES["one pixel"]
     segment = b"\xff\xe1" + (2 + len(thumbnail)).to_bytes(2) + thumbnail
     for data in (PICTURES["odd"], PICTURES["progressive"]):
-        whole = data[:2] + segment + data[2:]
-        assert is_for_dali(whole, LIMIT)
-        assert not is_for_dali(whole[: len(whole) // 2], LIMIT)
-        assert not is_for_dali(whole[:-2], LIMIT)
+        complete = data[:2] + segment + data[2:]
+        assert is_for_dali(complete, LIMIT)
+        assert not is_for_dali(complete[: len(complete) // 2], LIMIT)
+        assert not is_for_dali(complete[:-2], LIMIT)
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"GIF89a" + bytes(50), PICTURES["odd"][:30], b"II*\0" + bytes(99)])
-def test_what_is_no_picture_here_is_not_for_dali(data):
-    assert not is_for_dali(data, LIMIT)
-
-
-def test_a_picture_over_the_limit_is_not_for_dali():
-    assert is_for_dali(PICTURES["640x480"], 640 * 480)
-    assert not is_for_dali(PICTURES["640x480"], 640 * 480 - 1)
-
-
-def test_a_jpeg_that_lacks_a_part_but_has_its_end_is_answered_though_python_refuses_it(pipeline):
-    """DALI fills what is missing with grey, as viewers do; nothing but decoding it twice would tell."""
-    whole = encoded(300, 200)
-    damaged = whole[: len(whole) // 2] + whole[-2:]
+def test_dali_fills_the_missing_part_of_a_jpeg_that_has_its_end_marker_with_grey(pipeline):
+    """As viewers do. Python refuses it, but only decoding every picture twice would find that."""
+    complete = encoded(300, 200)
+    damaged = complete[: len(complete) // 2] + complete[-2:]
     with pytest.raises(UnreadableImageError, match="the JPEG picture is cut off"):
         decode(damaged, LIMIT)
     assert is_for_dali(damaged, LIMIT)
     images, sizes = run(pipeline, damaged)
     assert sizes[0].tolist() == [300, 200]
-    expected, _ = letterbox(decode(whole, LIMIT), SIDE)
+    expected, _ = letterbox(decode(complete, LIMIT), SIDE)
     assert np.abs(images[0, :200].astype(int) - expected[:200]).max() <= 1
     assert (images[0, 350:520] == 128).all()
 
 
-def test_what_is_written_is_for_a_gpu_and_needs_none_to_be_written(tmp_path):
+def test_a_pipeline_for_gpus_is_written_without_a_gpu_and_a_written_one_works_as_before(pipeline, tmp_path):
     path = tmp_path / "model.dali"
     path.write_bytes(b"the one before")
     write_pipeline(path, SIDE, 128, 4)
     assert list(tmp_path.iterdir()) == [path]
     written = path.read_bytes()
-    for name in (*WRITTEN, b"\x0doriginal_size"):
+    for name in WRITTEN:
         assert name in written
-    assert b"_Shape" not in written.replace(b"PeekImageShape", b"")  # pixels on a GPU tell the CPU nothing
-
-
-def test_a_pipeline_that_was_written_gives_what_it_gave_before(pipeline):
+    assert b"_Shape" not in written.replace(b"PeekImageShape", b"")  # the CPU can't read the shape of pixels on a GPU
     read = Pipeline.deserialize(build_pipeline(SIDE, 8, 1, "cpu").serialize())
     assert read.max_batch_size == 8
     for found, expected in zip(run(read, PICTURES["odd"]), run(pipeline, PICTURES["odd"]), strict=True):

@@ -1,1 +1,1 @@
-"""What runs inside the Python backend's processes; a repository's model.py names one of these."""
+"""The models of Triton's Python backend; a repository's model.py imports one of them."""

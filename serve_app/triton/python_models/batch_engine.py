@@ -1,4 +1,4 @@
-"""The engine of GPUs where Triton has its Python backend alone: runs all pictures that came together as one batch."""
+"""The engine for GPUs where Triton has only its Python backend: runs the pictures of all requests as one batch."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -15,13 +15,13 @@ DEFAULTS = {"score_threshold": 0.25, "iou_threshold": 0.7}
 
 
 class Runner(Protocol):
-    """A library with the folder's engine loaded; `thresholds` are score and IoU."""
+    """A library that has loaded the folder's engine; `thresholds` are score and IoU."""
 
     def run(self, images: Array, thresholds: Thresholds) -> Sequence[Array]: ...
 
 
 class TritonPythonModel:
-    """Answers `images` with the config's outputs; thresholds come as request parameters, one batch for each pair."""
+    """`images` → the config's outputs; requests with the same thresholds (request parameters) are one batch."""
 
     def initialize(self, args: dict[str, str]) -> None:
         config = json.loads(args["model_config"])
@@ -32,14 +32,14 @@ class TritonPythonModel:
         self.runner = load_runner(parameters["engine"], folder, parameters["device"], self.outputs)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """A batch that fails fails its requests; the other pairs of thresholds are answered."""
+        """A failed batch fails only its own requests."""
         responses: list[Any] = [None] * len(requests)
         images = [pb_utils.get_input_tensor_by_name(request, "images").as_numpy() for request in requests]
-        for thresholds, numbers in self._together(requests, images):
+        for thresholds, numbers in self._batches(requests, images):
             whole = images[numbers[0]] if len(numbers) == 1 else np.concatenate([images[one] for one in numbers])
             try:
                 answers = self.runner.run(whole, thresholds)
-            except Exception as problem:  # whatever it is belongs to these requests
+            except Exception as problem:  # any error belongs to these requests
                 error = pb_utils.TritonError(f"the engine failed: {problem}")
                 for one in numbers:
                     responses[one] = pb_utils.InferenceResponse(error=error)
@@ -49,8 +49,8 @@ class TritonPythonModel:
                 responses[one] = self._respond(answers, start, start := start + len(images[one]))
         return responses
 
-    def _together(self, requests: list[Any], images: list[Array]) -> Iterator[tuple[Thresholds, list[int]]]:
-        """Requests of the same thresholds, cut where they would be more than a batch."""
+    def _batches(self, requests: list[Any], images: list[Array]) -> Iterator[tuple[Thresholds, list[int]]]:
+        """Batches of requests with the same thresholds, of at most max_batch_size pictures."""
         groups: dict[Thresholds, list[int]] = {}
         for number, request in enumerate(requests):
             groups.setdefault(thresholds_of(request), []).append(number)

@@ -1,4 +1,4 @@
-"""Preprocessing for track D with DALI: decodes and letterboxes the bytes of pictures, on the CPU or on a GPU."""
+"""Preprocessing for track D with DALI: decodes and letterboxes pictures on the CPU or a GPU."""
 
 import json
 import os
@@ -24,7 +24,7 @@ class TritonPythonModel(picture.TritonPythonModel):
         parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
         device = parameters.get("device", "cuda")
         if device not in ("cpu", "cuda"):
-            raise ValueError(f"the parameter device is {device!r}, it can be cpu or cuda")
+            raise ValueError(f"parameter device must be cpu or cuda, got {device!r}")
         self.device: Literal["cpu", "cuda"] = "cpu" if device == "cpu" else "cuda"
         self.device_id = None if self.device == "cpu" else int(args["model_instance_device_id"])
         self.threads = int(parameters.get("threads", "0")) or len(os.sched_getaffinity(0))
@@ -37,39 +37,39 @@ class TritonPythonModel(picture.TritonPythonModel):
         return pipeline
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """All pictures as one batch of DALI's; without it those that it can't have, and all if it refuses the batch."""
+        """Run DALI on all pictures that it can decode; the others, and all if DALI fails, are decoded in Python."""
         pictures = [_pictures(request) for request in requests]
-        sound = [
+        valid = [
             number
             for number, group in enumerate(pictures)
             if all(is_for_dali(encoded, self.max_pixels) for encoded in group)
         ]
-        answers = dict(zip(sound, self._answer_with_dali([pictures[number] for number in sound]), strict=False))
+        answers = dict(zip(valid, self._run_dali([pictures[number] for number in valid]), strict=False))
         rest = [number for number in range(len(requests)) if number not in answers]
         answers.update(zip(rest, super().execute([requests[number] for number in rest]), strict=True))
         return [answers[number] for number in range(len(requests))]
 
-    def _answer_with_dali(self, groups: list[list[bytes]]) -> list[Any]:
-        """A response for each request's group of pictures, or none at all: one broken picture fails DALI's batch."""
+    def _run_dali(self, groups: list[list[bytes]]) -> list[Any]:
+        """A response per request, or an empty list if DALI fails: one broken picture fails its whole batch."""
         if not groups:
             return []
         try:
             images, sizes = self._run(list(chain(*groups)))
-        except Exception as problem:  # a GPU fails in more ways than a picture does
+        except Exception as problem:  # a GPU can fail in other ways than a picture
             self.pipeline = None  # DALI: "Current pipeline object is no longer valid"
             reason = str(problem).partition("encountered:")[2] or str(problem)
-            pb_utils.Logger.log_warn(f"DALI refused a batch, it is decoded without: {' '.join(reason.split())}")
+            pb_utils.Logger.log_warn(f"DALI refused a batch, which is decoded without DALI: {' '.join(reason.split())}")
             return []
         stops = accumulate(len(group) for group in groups)
         spans = [slice(stop - len(group), stop) for group, stop in zip(groups, stops, strict=True)]
         return [self._response(images[span], sizes[span]) for span in spans]
 
     def _run(self, pictures: list[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-        """In DALI's own memory: it stays as it is until the next run, before which Triton has copied the responses."""
+        """The results are in DALI's memory, valid until the next run; Triton copies the responses before that."""
         self.pipeline = self.pipeline or self._build()
-        # never more than max_batch_size pictures: Triton's Python backend refuses them
+        # at most max_batch_size pictures: Triton refuses larger requests
         images, sizes = self.pipeline.run(encoded=[np.frombuffer(encoded, np.uint8) for encoded in pictures])
-        # the engine is another process, which takes pictures from shared memory: they leave the GPU anyway
+        # to the CPU, because the engine is another process and reads pictures from shared memory
         return images.as_cpu().as_array(), sizes.as_array()
 
     def _response(self, images: npt.NDArray[np.uint8], sizes: npt.NDArray[np.int32]) -> Any:

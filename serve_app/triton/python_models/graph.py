@@ -1,4 +1,4 @@
-"""A folder's graph, compiled for this processor by OpenVINO."""
+"""Compiles a folder's graph for the CPU with OpenVINO."""
 
 import json
 import os
@@ -10,16 +10,16 @@ GRAPH_FILES = ("model.xml", "model.onnx")
 
 
 def compile_graph(folder: Path, threads: int, streams: int) -> ov.CompiledModel:
-    """For pictures one by one; 0 threads are one for each core, and 0 streams one for each thread."""
+    """Compile for batches of one picture; 0 threads mean one per core, 0 streams one per thread."""
     graph = next((folder / name for name in GRAPH_FILES if (folder / name).is_file()), None)
     if graph is None:
-        raise FileNotFoundError(f"no engine in {folder}: `make models` builds {GRAPH_FILES[0]}")
+        raise FileNotFoundError(f"{folder} has no {GRAPH_FILES[0]}: build it with `make models`")
     threads = threads or len(os.sched_getaffinity(0))
     core = ov.Core()
     model = core.read_model(graph)
     _fix_batch(model)
     settings = {
-        "INFERENCE_PRECISION_HINT": _precision(folder),  # else OpenVINO takes bf16 where the processor has it
+        "INFERENCE_PRECISION_HINT": _precision(folder),  # OpenVINO's default is bf16 where the CPU supports it
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": streams or threads,
     }
@@ -27,7 +27,7 @@ def compile_graph(folder: Path, threads: int, streams: int) -> ov.CompiledModel:
 
 
 def _fix_batch(model: ov.Model) -> None:
-    """Pictures come one by one: without free sizes OpenVINO plans memory once."""
+    """Fix the batch to 1: with static shapes OpenVINO plans memory once."""
     images = model.input("images")
     shape = images.partial_shape
     shape[0] = 1

@@ -1,4 +1,4 @@
-"""A folder's graph under ONNX Runtime, on a GPU or on the processor."""
+"""Runs a folder's graph with ONNX Runtime on a GPU or the CPU."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,18 +13,18 @@ OPTIONS = {"cuda": {"use_tf32": "0"}, "cpu": {}}  # FP32 means FP32
 
 
 class OnnxRunner:
-    """No silent way from the GPU to the processor: ONNX Runtime would take it."""
+    """Raises where the GPU can't be used; ONNX Runtime would silently use the CPU."""
 
     def __init__(self, folder: Path, device: str, outputs: Sequence[str]) -> None:
         graph = folder / "model.onnx"
         if not graph.is_file():
-            raise FileNotFoundError(f"no engine in {folder}: `make models` builds {graph.name}")
+            raise FileNotFoundError(f"{folder} has no {graph.name}: build it with `make models`")
         provider = PROVIDERS[device]
         if provider not in onnxruntime.get_available_providers():
-            raise RuntimeError(f"this ONNX Runtime has no {provider}; onnxruntime-gpu has")
+            raise RuntimeError(f"this ONNX Runtime has no {provider}: install onnxruntime-gpu")
         self._session = onnxruntime.InferenceSession(graph, providers=[(provider, OPTIONS[device])])
         if self._session.get_providers()[0] != provider:
-            raise RuntimeError(f"{provider} can't be loaded: its CUDA libraries or a GPU are missing")
+            raise RuntimeError(f"{provider} can't be loaded: CUDA libraries or a GPU are missing")
         self._outputs = list(outputs)
         self._asks = {one.name for one in self._session.get_inputs()}
 

@@ -1,4 +1,4 @@
-"""The CPU engine: runs a folder's graph with OpenVINO, one picture a stream."""
+"""The CPU engine: runs a folder's graph with OpenVINO, one picture per stream."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ THRESHOLDS = {"score_threshold": 0.25, "iou_threshold": 0.7}
 
 
 class TritonPythonModel:
-    """Answers `images` with what the graph's outputs are called; thresholds come as request parameters."""
+    """`images` → the config's outputs; thresholds are request parameters."""
 
     def initialize(self, args: dict[str, str]) -> None:
         config = json.loads(args["model_config"])
@@ -30,9 +30,9 @@ class TritonPythonModel:
         self.streams.set_callback(self._collect)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Every picture of every request goes to the next free stream; one that fails fails its request alone."""
+        """Give each picture of each request to the next free stream; an error fails only its own request."""
         answers: list[list[Row | Exception | None]] = []
-        shared: list[Row] = []  # what streams read without owning it: without this Python would free it under them
+        shared: list[Row] = []  # keeps alive what streams read without owning it
         for request in requests:
             images = pb_utils.get_input_tensor_by_name(request, "images").as_numpy()
             rows: list[Row | Exception | None] = [None] * len(images)
@@ -43,7 +43,7 @@ class TritonPythonModel:
                 for position in range(len(images)):
                     inputs = {"images": images[position : position + 1], **thresholds}
                     self.streams.start_async(inputs, (rows, position), share_inputs=True)
-            except Exception as problem:  # whatever it is belongs to this request
+            except Exception as problem:  # any error belongs to this request
                 rows[:] = [problem]
         self.streams.wait_all()
         return [self._respond(rows) for rows in answers]
@@ -60,7 +60,7 @@ class TritonPythonModel:
         rows, position = place
         try:
             rows[position] = {name: finished.get_tensor(name).data.copy() for name in self.outputs}
-        except Exception as problem:  # an exception must not leave OpenVINO's callback
+        except Exception as problem:  # OpenVINO's callback must not raise
             rows[position] = problem
 
     def _respond(self, rows: list[Row | Exception | None]) -> Any:

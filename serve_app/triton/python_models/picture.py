@@ -1,4 +1,4 @@
-"""Preprocessing for track D: decodes and letterboxes the bytes of pictures."""
+"""Preprocessing for track D: decodes and letterboxes pictures."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import triton_python_backend_utils as pb_utils
 from serve_app.detection.preprocess import decode, letterbox
 from serve_app.errors import ServeAppError
 
-UNLIMITED = 2**63 - 1  # the replica has checked the header against its limit already
+UNLIMITED = 2**63 - 1  # the replica has checked the header already
 
 
 class TritonPythonModel:
@@ -26,10 +26,10 @@ class TritonPythonModel:
         self.side = int(images["dims"][0])
         self.max_pixels = int(parameters.get("max_pixels", {}).get("string_value", UNLIMITED))
         self.pool = ThreadPoolExecutor(threads)
-        cv2.setNumThreads(1)  # the pool has a thread for each core already
+        cv2.setNumThreads(1)  # the pool has one thread per core
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """One bad picture fails its own request only."""
+        """A broken picture fails only its own request."""
         return list(self.pool.map(self._answer, requests))
 
     def _answer(self, request: Any) -> Any:
