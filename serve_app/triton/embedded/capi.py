@@ -172,7 +172,7 @@ class CApi:
     """The functions of the library as attributes, without their TRITONSERVER_ prefix."""
 
     def __init__(self, path: str) -> None:
-        blocking, quick = ctypes.CDLL(path, ctypes.RTLD_GLOBAL), ctypes.PyDLL(path, ctypes.RTLD_GLOBAL)
+        blocking, quick = ctypes.CDLL(path), ctypes.PyDLL(path)
         for name, arguments in _BLOCKING.items():
             self._bind(blocking, name, c_void_p, arguments)
         for name, arguments in _QUICK.items():

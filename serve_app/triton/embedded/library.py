@@ -61,7 +61,9 @@ def _preload(paths: list[Path]) -> None:
         failed, reasons = [], []
         for path in paths:
             try:
-                ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
+                # Not RTLD_GLOBAL: every library that is loaded later would use these old versions of zstd, OpenSSL,
+                # libffi and others in place of its own. Those of Triton find each other by name.
+                ctypes.CDLL(str(path), ctypes.RTLD_LOCAL)
             except OSError as error:
                 failed.append(path)
                 reasons.append(str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,6 +54,19 @@ def test_a_missing_wheel_names_the_package(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(library.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(triton.NotFoundError, match="pip install nvidia-pytriton"):
         library.wheel_directory()
+
+
+def test_other_libraries_keep_their_own_versions_of_what_triton_brings() -> None:
+    """Symbols of the whole process come before those of a library's own dependencies."""
+    code = """
+import ctypes
+from serve_app.triton.embedded.capi import api
+api()
+print([name for name in ("ZSTD_versionNumber", "SSL_new", "ffi_closure_free", "lzma_code", "xmlFree", "curl_easy_init")
+       if hasattr(ctypes.CDLL(None), name)])
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, env=environment) == "[]\n"
 
 
 def test_the_backend_directory_is_made_of_links_into_the_wheel() -> None:
