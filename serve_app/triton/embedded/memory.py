@@ -15,19 +15,19 @@ from .errors import InvalidArgumentError
 
 @dataclass(slots=True)
 class MemoryBuffer:
-    """A piece of memory and the object that owns it; it must not be freed while `owner` is referenced."""
+    """A piece of memory and the object that owns it, which must not free it while `owner` is referenced."""
 
     data_ptr: int
     memory_type: MemoryType
     memory_type_id: int
     size: int
     owner: Any
-    # What else must live as long as the buffer: the capsule through which a DLPack producer lent its memory.
+    # The capsule through which a DLPack producer lent memory that is not the owner's own.
     _lent: Any = field(default=None, repr=False, compare=False)
 
     @staticmethod
     def from_dlpack(owner: Any) -> MemoryBuffer:
-        """The memory of any object that speaks DLPack, without a copy."""
+        """The memory of any object that supports DLPack, without a copy."""
         return MemoryBuffer._from_imported(owner, ImportedArray(owner))
 
     @staticmethod
@@ -40,7 +40,7 @@ class MemoryBuffer:
             imported.memory_type_id,
             imported.byte_size,
             owner,
-            imported.capsule,
+            None if _owns(owner, imported.data_ptr) else imported.capsule,
         )
 
     @staticmethod
@@ -49,8 +49,17 @@ class MemoryBuffer:
         return MemoryBuffer(pointer, MemoryType.CPU, 0, array.nbytes, array)
 
 
+def _owns(owner: Any, pointer: int) -> bool:
+    """Whether the memory lives as long as the object: then its capsule would be a second reference to it."""
+    interface = getattr(owner, "__array_interface__", None) or getattr(owner, "__cuda_array_interface__", None)
+    if interface is not None:
+        return bool(interface["data"][0] == pointer)
+    address = getattr(owner, "data_ptr", None)  # of PyTorch and of Tensor
+    return bool((address() if callable(address) else address) == pointer)
+
+
 class MemoryAllocator(ABC):
-    """What gives memory for output tensors; it may answer with another memory type than the one asked for."""
+    """Allocates memory for output tensors, which may be of another type than the requested one."""
 
     @abstractmethod
     def allocate(self, size: int, memory_type: MemoryType, memory_type_id: int, tensor_name: str) -> MemoryBuffer:
@@ -68,7 +77,7 @@ default_memory_allocators: dict[MemoryType, MemoryAllocator] = {MemoryType.CPU: 
 
 
 class OutputPlacement:
-    """Where the outputs of one request shall lie."""
+    """Where the outputs of one request are allocated."""
 
     __slots__ = ("_allocator", "_wanted")
 
@@ -77,7 +86,7 @@ class OutputPlacement:
         self._wanted = None if device is None else parse_device_or_memory_type(device)
         if self._wanted and allocator is None and self._wanted[0] not in default_memory_allocators:
             raise InvalidArgumentError(
-                f"Memory type {self._wanted[0].name} not supported: default_memory_allocators has none for it"
+                f"Memory type {self._wanted[0].name} not supported: default_memory_allocators has no allocator for it"
             )
 
     def prefer(self, memory_type: MemoryType, memory_type_id: int) -> tuple[MemoryType, int]:
@@ -85,7 +94,7 @@ class OutputPlacement:
 
     def allocate(self, size: int, memory_type: MemoryType, memory_type_id: int, name: str) -> MemoryBuffer:
         memory_type, memory_type_id = self.prefer(memory_type, memory_type_id)
-        # A backend's preference that nobody can serve falls back to the host; Triton copies.
+        # Without an allocator for the backend's preferred type the host is used, and Triton copies.
         allocator = (
             self._allocator or default_memory_allocators.get(memory_type) or default_memory_allocators[MemoryType.CPU]
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 
 import ml_dtypes
@@ -60,6 +61,38 @@ def test_a_view_keeps_the_memory_and_gives_it_back(consumer) -> None:
     gc.collect()
     assert gone() is None
     assert len(dlpack_module._lent) == lent_before
+
+
+def test_a_buffer_holds_one_reference_to_its_owner() -> None:
+    for owner in (np.zeros(3), torch.zeros(3), Tensor.from_dlpack(np.zeros(3))):
+        before = sys.getrefcount(owner)
+        buffer = MemoryBuffer.from_dlpack(owner)
+        assert sys.getrefcount(owner) == before + 1, type(owner)
+        del buffer
+        assert sys.getrefcount(owner) == before, type(owner)
+
+
+def test_memory_that_is_not_its_owners_own_lives_as_long_as_the_buffer() -> None:
+    """A producer may export a copy, which only the capsule keeps alive."""
+
+    class Copying:
+        def __dlpack__(self) -> object:
+            self.copy = np.ones(3)
+            exported = weakref.ref(self.copy)
+            capsule = self.copy.__dlpack__()
+            self.copy = exported
+            return capsule
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return DLDeviceType.kDLCPU, 0
+
+    owner = Copying()
+    buffer = MemoryBuffer.from_dlpack(owner)
+    gc.collect()
+    assert owner.copy() is not None
+    assert np.asarray(Tensor(DataType.FP64, [3], buffer)).tolist() == [1, 1, 1]
+    del buffer
+    assert owner.copy() is None
 
 
 def test_a_capsule_that_nobody_takes_is_given_back() -> None:
