@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import logging
+import threading
 from collections.abc import Callable
 from ctypes import c_void_p
 from typing import Any
@@ -42,12 +43,8 @@ class InferenceGroup:
     def end(self, error: Exception) -> None:
         """Answer every inference that has no final response with an error."""
         for inference in list(self.members.values()):
-            if not inference.final:
-                inference.final = True
-                answer = InferenceResponse(
-                    inference.model_of("", -1), inference.request_id or "", error=error, final=True
-                )
-                inference.deliver(answer)
+            inference.fail(error)
+            inference.forget_if_done()
 
 
 class Inference:
@@ -59,6 +56,7 @@ class Inference:
         "final",
         "group",
         "inputs",
+        "lock",
         "model_of",
         "number",
         "placement",
@@ -84,6 +82,9 @@ class Inference:
         self.buffers: dict[int, MemoryBuffer] = {}
         self.final = self.released = False
         self.number = next(_numbers)
+        # Triton's threads answer and release while others cancel or stop the server. Reentrant, because the collector
+        # may close a generator that cancels this inference.
+        self.lock = threading.RLock()
 
     def register(self) -> None:
         """Set the callbacks of the request; after this it must be submitted or forgotten."""
@@ -100,20 +101,53 @@ class Inference:
             self.forget()
             raise
 
+    def read(self, response: int | None, final: bool) -> InferenceResponse | None:
+        """A response of the C API; None after the final one."""
+        model_of = self.model_of
+        if self.final or model_of is None:
+            return None
+        result = read_response(response, model_of, self.request_id or "", self.buffers, final)
+        if result.error is not None and _LOST_STUB in str(result.error):
+            self.group.lost_stub = True
+        return result
+
+    def answer(self, response: InferenceResponse) -> None:
+        """Deliver a response, unless the final one has been delivered."""
+        with self.lock:
+            if not self.final:
+                self.final = response.final
+                self.deliver(response)
+
+    def fail(self, error: Exception) -> None:
+        """Make an error the final response, unless there is one."""
+        with self.lock:
+            if not self.final:
+                self.final = True
+                self.deliver(InferenceResponse(self.model_of("", -1), self.request_id or "", error=error, final=True))
+
     def cancel(self) -> None:
         """Ask Triton to cancel the request; does nothing after its release."""
-        # Releasing needs the GIL, which this call keeps: the request can't vanish in between.
-        if not self.released:
-            check(api().InferenceRequestCancel(self.pointer))
+        with self.lock:
+            if not self.released:
+                check(api().InferenceRequestCancel(self.pointer))
+
+    def release(self) -> None:
+        """Delete the request, which Triton has returned or refused."""
+        with self.lock:
+            self.released = True
+            api().InferenceRequestDelete(self.pointer)
+            self.inputs = []
 
     def forget(self) -> None:
         """Drop an inference that is over, that Triton refused, or whose server is gone."""
         _inferences.pop(self.number, None)
         self.group.members.pop(self.number, None)
-        self.inputs = []
-        self.buffers.clear()
-        # The iterator refers to its inference: these would keep the server alive until the next collection.
-        self.deliver = self.model_of = None
+        with self.lock:
+            self.final = True
+            self.inputs = []
+            self.buffers.clear()
+            # The iterator refers to its inference: these would keep the server alive until the next collection.
+            self.deliver = self.model_of = None
 
     def forget_if_done(self) -> None:
         if self.final and self.released:
@@ -132,11 +166,10 @@ def _on_release(pointer: int, flags: int, number: int) -> None:
         if not flags & RequestReleaseFlag.ALL:
             return
         inference = _inferences.get(number)
-        if inference is not None:
-            inference.released = True
-        api().InferenceRequestDelete(pointer)
-        if inference is not None:
-            inference.inputs = []
+        if inference is None:
+            api().InferenceRequestDelete(pointer)
+        else:
+            inference.release()
             inference.forget_if_done()
     except BaseException:
         _log.exception("request release callback failed")
@@ -157,7 +190,9 @@ def _on_alloc(
     id_out: Any,
 ) -> int | None:
     try:
-        inference = _inferences[number]
+        inference = _inferences.get(number)
+        if inference is None:
+            raise InternalError("the request is over")
         buffer = inference.placement.allocate(size, _MEMORY_TYPES[memory_type], memory_type_id, name.decode())
         if buffer.size < size:
             raise InternalError(f"the allocator returned {buffer.size} bytes for {name.decode()}, which needs {size}")
@@ -186,24 +221,18 @@ def _on_query(_allocator: int, number: int, _name: bytes, _size: Any, type_io: A
 @immortal
 @ResponseFn
 def _on_response(response: int | None, flags: int, number: int) -> None:
-    inference, final = _inferences.get(number), bool(flags & ResponseCompleteFlag.FINAL)
+    inference = _inferences.get(number)
     try:
         try:
-            if inference is not None:
-                result = read_response(
-                    response, inference.model_of, inference.request_id or "", inference.buffers, final
-                )
+            result = inference.read(response, bool(flags & ResponseCompleteFlag.FINAL)) if inference else None
         finally:
             if response:
                 api().InferenceResponseDelete(response)
-        if inference is not None:
-            if result.error is not None and _LOST_STUB in str(result.error):
-                inference.group.lost_stub = True
-            inference.deliver(result)
+        if inference and result:
+            inference.answer(result)
     except BaseException:
         _log.exception("response callback failed")
-    if inference is not None and final:
-        inference.final = True
+    if inference:
         inference.forget_if_done()
 
 

@@ -138,19 +138,14 @@ def _launch(server: int, inference: Inference, trace: InferenceTrace | None) -> 
         inference.register()
         traced = trace.create() if trace else None
     except BaseException:
-        _take_back(inference)
+        inference.release()
+        inference.forget()
         raise
     # Not in the `try`: an interrupt that arrives when the call returns must not free what Triton owns.
     error = library.ServerInferAsync(server, inference.pointer, traced)
     if error:
         if trace and traced:
             trace.discard(traced)
-        _take_back(inference)
+        inference.release()  # a request that Triton refused still belongs to the caller
+        inference.forget()
         raise take_error(error)
-
-
-def _take_back(inference: Inference) -> None:
-    """Delete a request that Triton refused: it still belongs to the caller."""
-    inference.released = True
-    inference.forget()
-    api().InferenceRequestDelete(inference.pointer)

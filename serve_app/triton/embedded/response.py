@@ -79,7 +79,8 @@ def read_response(
         if error:
             result.error = read_error(error)
         result.parameters = _read_parameters(library, pointer, slots)
-        result.outputs = _read_outputs(library, pointer, buffers, slots)
+        if not error:  # the fields of an output that could not be allocated are not initialized
+            result.outputs = _read_outputs(library, pointer, buffers, slots)
     except Exception as failure:
         result = InferenceResponse(model_of("", -1), request_id, final=final)
         result.error = (
