@@ -53,10 +53,14 @@ class Server:
             raise InvalidArgumentError("Server already started")
         self._running = _launch(self.options)
         deadline = None if timeout is None else time.monotonic() + timeout
-        while wait_until_ready and not self.ready():
-            if deadline is not None and time.monotonic() >= deadline:
-                raise UnavailableError("Timeout before ready")
-            time.sleep(polling_interval)
+        try:
+            while wait_until_ready and not self.ready():
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise UnavailableError("Timeout before ready")
+                time.sleep(polling_interval)
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def stop(self) -> None:
