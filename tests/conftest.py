@@ -1,8 +1,6 @@
 """Fixtures that tests of several folders share, and the budget of each tier of tests."""
 
-import os
 import signal
-import sys
 from collections import Counter
 from dataclasses import dataclass
 
@@ -88,20 +86,3 @@ def recorded(monkeypatch):
 
     monkeypatch.setattr(metrics.Metric, "_record", record)
     return records
-
-
-def pytest_sessionfinish(session, exitstatus):
-    session.config.status_of_tests = int(exitstatus)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_unconfigure(config):
-    """Ends with what the tests found, without taking C++ libraries down that only this process has all at once.
-
-    Triton's, PyTorch's, ONNX's and OpenVINO's have aborted there (heap corrupted) after every test had passed.
-    """
-    library = sys.modules.get("serve_app.triton.embedded.library")
-    if getattr(library, "_loaded", None):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(config.status_of_tests)

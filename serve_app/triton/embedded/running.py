@@ -23,6 +23,8 @@ from .options import CServerOptions, Options
 from .stubs import StubCleanup
 
 _FORCED_END_S = 10
+# Unloading a Python model takes a second or two. A server whose unloading is cut short can't be deleted.
+_UNLOAD_S = 10
 _HOPELESS_UNLOAD_S = 3
 
 _log = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ _stopping: set[RunningServer] = set()
 # stopped server is kept here until the last one has stopped.
 _stopped: list[int] = []
 _stopped_lock = threading.Lock()
+_undeletable: list[int] = []
 
 
 class RunningServer:
@@ -116,10 +119,9 @@ class RunningServer:
             # A stub may be stuck in a model: killing it makes Triton answer its requests.
             self._cleanup.kill_stubs()
             drained = self._wait_for_inferences(time.monotonic() + _FORCED_END_S)
-        unload_s = max(1, math.ceil(deadline - time.monotonic()))
-        if not drained or self.inferences.lost_stub:
-            # Triton never unloads a model whose stub died during a request, so waiting for it is in vain.
-            unload_s = min(unload_s, _HOPELESS_UNLOAD_S)
+        # Triton never unloads a model whose stub died during a request, so waiting for it is in vain.
+        hopeless = not drained or self.inferences.lost_stub
+        unload_s = _HOPELESS_UNLOAD_S if hopeless else max(_UNLOAD_S, math.ceil(deadline - time.monotonic()))
         api().ServerSetExitTimeout(pointer, unload_s)
         error = api().ServerStop(pointer)
         reason = str(take_error(error)) if error else ""
@@ -129,6 +131,7 @@ class RunningServer:
             _delete(pointer, others_run=_others_run(self))
             return True
         # Triton's threads would use the memory of a server that is deleted under a loaded model: it stays.
+        _undeletable.append(pointer)
         _log.warning("Triton server stopped, but not all models were unloaded: %s", reason or "calls are in progress")
         if not drained:
             raise UnavailableError(f"Server stopped with requests that did not end: {reason}")
@@ -175,13 +178,18 @@ def _delete(pointer: int, others_run: bool) -> None:
 
 def _restore_shared_state() -> None:
     """Rebuild the state that a failed start has reset, with a server without models that counts as stopped."""
-    with tempfile.TemporaryDirectory(prefix="serve_app-empty-") as repository, _stopped_lock:
+    with _stopped_lock:
+        _stopped.append(_new_empty_server())
+
+
+def _new_empty_server() -> int:
+    with tempfile.TemporaryDirectory(prefix="serve_app-empty-") as repository:
         options = Options(model_repository=repository, model_control_mode=ModelControlMode.EXPLICIT)
         pointer = c_void_p()
         with CServerOptions(options) as prepared:
             check(api().ServerNew(byref(pointer), prepared.pointer))
         assert pointer.value is not None
-        _stopped.append(pointer.value)
+        return pointer.value
 
 
 def _others_run(server: RunningServer | None) -> bool:
@@ -197,6 +205,11 @@ def _stop_all() -> None:
     deadline = time.monotonic() + 30
     while _stopping and time.monotonic() < deadline:
         time.sleep(0.01)
+    if _undeletable:
+        # At exit the destructor of Triton's pinned memory manager, a static object, releases the elements of a static
+        # vector that has been destroyed before it, which corrupts the heap. Deleting any server ends the manager now.
+        with _stopped_lock:
+            check(api().ServerDelete(_new_empty_server()))
 
 
 atexit.register(_stop_all)

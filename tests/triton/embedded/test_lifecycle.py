@@ -190,6 +190,37 @@ assert time.monotonic() - began < 25
     assert "is not healthy" in finish(run_script(LOAD + code))
 
 
+def test_an_interpreter_ends_well_after_a_server_that_could_not_be_deleted(
+    run_script: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MALLOC_PERTURB_", "165")  # what is freed is overwritten, so using it crashes
+    code = """
+next(server.load("failing").infer(inputs={"HOW": ["die"]}, raise_on_error=False))
+server.stop()
+assert running._undeletable
+"""
+    finish(run_script("from serve_app.triton.embedded import running\n" + LOAD + code))
+
+
+def test_a_short_exit_timeout_does_not_cut_the_unloading_short(run_script: Run) -> None:
+    """Else the stubs stay as zombies, and the server and its threads stay too."""
+    code = """
+import queue
+for _ in range(2):
+    decoupled, answers = server.load("decoupled"), queue.SimpleQueue()
+    decoupled.infer(inputs={"COUNT": np.array([50, 0], np.float32)}, response_queue=answers)
+    while not answers.get(timeout=30).final:
+        pass
+    server.stop()
+    children = open(f"/proc/self/task/{os.getpid()}/children").read().split()
+    assert not children, children
+    assert not running._undeletable
+    server = start(exit_timeout=1)
+server.stop()
+"""
+    finish(run_script("from serve_app.triton.embedded import running\n" + LOAD + code))
+
+
 def test_a_model_whose_stub_died_works_again_after_unload_and_load(run_script: Run) -> None:
     code = """
 for how in ("die", "thanks"):
@@ -231,6 +262,22 @@ for call in (identity.ready, identity.metadata, lambda: identity.infer(inputs=on
         say(error)
 """
     assert finish(run_script(LOAD + code)).count("Server not started") == 3
+
+
+def test_a_start_that_times_out_stops_the_server(tmp_path: Path) -> None:
+    (tmp_path / "bad" / "1").mkdir(parents=True)
+    (tmp_path / "bad" / "config.pbtxt").write_text('backend: "no such backend"')
+    server = triton.Server(
+        model_repository=str(tmp_path),
+        model_control_mode=triton.ModelControlMode.EXPLICIT,
+        startup_models=["bad"],
+        exit_on_error=False,
+    )
+    for _ in range(2):
+        with pytest.raises(triton.UnavailableError, match="Timeout before ready"):
+            server.start(wait_until_ready=True, timeout=0.1)
+        with pytest.raises(triton.InvalidArgumentError, match="Server not started"):
+            server.live()
 
 
 def test_servers_come_one_after_the_other_and_side_by_side(run_script: Run) -> None:
@@ -286,14 +333,49 @@ assert len(outcomes) == 8, outcomes
     finish(run_script(LOAD + code))
 
 
-def test_who_waits_for_a_request_that_will_never_be_answered_is_told() -> None:
+def held_inference() -> tuple[inference.InferenceGroup, inference.Inference, ResponseIterator]:
     group, iterator = inference.InferenceGroup(), ResponseIterator(None, raise_on_error=True)
     held = inference.Inference(group, 0, "r1", [], DEFAULT_PLACEMENT, iterator._deliver, lambda name, version: None)
     group.members[held.number] = held
-    group.end(triton.UnavailableError("Server stopped before the request was answered"))
+    return group, held, iterator
+
+
+STOPPED = triton.UnavailableError("Server stopped before the request was answered")
+
+
+def test_a_request_that_will_never_be_answered_ends_with_an_error() -> None:
+    group, _, iterator = held_inference()
+    group.end(STOPPED)
     with pytest.raises(triton.UnavailableError, match="Server stopped before the request was answered"):
         next(iterator)
     assert list(iterator) == []
+
+
+def test_a_stop_and_an_answer_at_once_give_one_final_response() -> None:
+    """In every order: whichever comes second finds the inference answered or forgotten, and harms nothing."""
+    for first_is_answer in (True, False):
+        group, held, iterator = held_inference()
+        answer = triton.InferenceResponse(None, "r1", final=True)
+        steps = [lambda: held.answer(answer), lambda: group.end(STOPPED)]  # noqa: B023 - called in this turn
+        for step in steps if first_is_answer else reversed(steps):
+            step()
+        assert iterator._queue.get_nowait().error is (None if first_is_answer else STOPPED)
+        assert iterator._queue.empty()
+    group, held, iterator = held_inference()
+    others = [held, held_inference()[1]]
+    group.members[others[1].number] = others[1]
+    held.forget()
+    group.members[held.number] = held  # as a stop sees it that has listed its inferences before
+    group.end(STOPPED)
+    assert held.read(1, True) is None
+    assert [one.final for one in others] == [True, True]
+
+
+def test_a_released_request_is_not_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, held, _ = held_inference()
+    monkeypatch.setattr(inference, "api", lambda: pytest.fail("the request was used after its release"))
+    held.released = True
+    held.cancel()
 
 
 def test_importing_loads_no_library_and_touches_no_environment() -> None:
