@@ -74,12 +74,12 @@ def build_language_model(model: LanguageModelSettings) -> serve.Application:
     """A deployment by ray.serve.llm's builder, imported here because the import takes ten seconds."""
     from ray.serve.llm import build_llm_deployment
 
-    from serve_app.llm.configuration import configuration_of
+    from serve_app.llm.config import build_llm_config
     from serve_app.llm.replica import LanguageModel
 
     try:
         return build_llm_deployment(
-            configuration_of(model), deployment_cls=LanguageModel, override_serve_options={"name": model.name}
+            build_llm_config(model), deployment_cls=LanguageModel, override_serve_options={"name": model.name}
         )
     except (ValueError, TypeError) as problem:
         raise ConfigurationError(f"llms: {model.name}: {problem}") from None

@@ -1,1 +1,1 @@
-"""Language models: vLLM replicas through ray.serve.llm, and what they are to OpenAI's and to Triton's clients."""
+"""Language models: vLLM replicas built on ray.serve.llm, with OpenAI's API and Triton's tensors as request formats."""

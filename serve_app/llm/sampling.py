@@ -1,4 +1,4 @@
-"""Sampling parameters as Triton's clients send them: one JSON object or request parameters, often all in strings."""
+"""Sampling parameters of Triton clients: a JSON object or request parameters, whose values may all be strings."""
 
 import json
 from collections.abc import Mapping
@@ -11,34 +11,33 @@ from vllm.sampling_params import RequestOutputKind
 
 from serve_app.errors import InvalidRequestError, near_miss
 
-# How outputs are cut and cleaned is this server's business, and vLLM's own fields are nobody's.
+# Fields that the server sets itself.
 INTERNAL = ("output_kind", "skip_clone", "stream_interval", "output_text_buffer_length", "detokenize", "flat_logprobs")
 KNOWN = tuple(
     name for name in SamplingParams.__struct_fields__ if not name.startswith("_") and name not in INTERNAL
 )  # fmt: skip
 
 
-def parse_parameters(name: str, text: str) -> dict[str, Any]:
-    """The JSON object of a tensor."""
+def parse_json(name: str, text: str) -> dict[str, Any]:
+    """Read the JSON object of the tensor or parameter `name`."""
     try:
         values = json.loads(text or "{}")
     except (ValueError, RecursionError):
-        raise InvalidRequestError(f"{name} is no JSON: {text[:80]!r}") from None
+        values = None
     if not isinstance(values, dict):
-        raise InvalidRequestError(f"{name} is no JSON object: {text[:80]!r}")
+        raise InvalidRequestError(f"{name} must be a JSON object, got {text[:80]!r}")
     return values
 
 
-def read_parameters(values: Mapping[str, Any], stream: bool) -> SamplingParams:
-    """vLLM's own object; text stands for a number or a flag where one is meant."""
+def build_sampling_params(values: Mapping[str, Any], stream: bool) -> SamplingParams:
+    """vLLM's parameters; strings are converted to numbers and booleans."""
     for name in values:
         if name not in KNOWN:
-            hint = near_miss(name, KNOWN, f"there is: {', '.join(KNOWN)}")
+            hint = near_miss(name, KNOWN, f"available: {', '.join(KNOWN)}")
             raise InvalidRequestError(f"unknown sampling parameter {name!r}{hint}")
-    kind = RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY
     try:
         parameters: SamplingParams = msgspec.convert(dict(values), SamplingParams, strict=False)
-        parameters.output_kind = kind
-        return parameters
     except (msgspec.ValidationError, VLLMClientError, ValueError, TypeError, OverflowError) as problem:
         raise InvalidRequestError(f"sampling parameters: {problem}") from None
+    parameters.output_kind = RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY
+    return parameters

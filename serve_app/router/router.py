@@ -25,7 +25,7 @@ from serve_app.router.rest.operations import Operations
 from serve_app.router.rest.playground import Playground
 from serve_app.router.upstream import Upstream
 from serve_app.settings import LanguageModelSettings, Settings
-from serve_app.telemetry.logging import keep_contents_out
+from serve_app.telemetry.logging import hide_request_contents
 from serve_app.telemetry.metrics import RequestMetrics
 
 PLAYGROUND_TIMEOUT_S = 5.0  # how long a visitor waits while the playground has no replica
@@ -37,7 +37,7 @@ class Router(KserveGrpc):
     def __init__(
         self, settings: Settings, tracks: Mapping[Track, str], deployments: Mapping[str, Any], playground: Any = None
     ) -> None:
-        keep_contents_out()
+        hide_request_contents()
         self._settings, self._router_settings = settings, settings.router
         self._metrics = RequestMetrics()
         self._admin = AdminKey(settings.router.admin_key_file)

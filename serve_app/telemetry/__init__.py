@@ -1,1 +1,1 @@
-"""What the service tells of itself, and what is decided by it."""
+"""Metrics, traces, logs, warm-up and autoscaling policies, shared by all deployments."""

@@ -1,12 +1,15 @@
-"""What logs say of a request that was refused: its kind, and nothing of what the caller sent."""
+"""A log filter that keeps the contents of requests out of the logs."""
 
 import logging
 
 from serve_app.errors import ServeAppError
 
 
-class Refusals(logging.Filter):
-    """Serve logs what a replica raises as the replica's own error, with the message, which quotes the caller."""
+class RefusalFilter(logging.Filter):
+    """Logs a refused request as one INFO line without its message, which may quote what the client sent.
+
+    Serve logs every exception of a replica as an error with its traceback.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         problem = record.exc_info[1] if record.exc_info else None
@@ -17,6 +20,6 @@ class Refusals(logging.Filter):
         return True
 
 
-def keep_contents_out() -> None:
-    """In every replica, at its start."""
-    logging.getLogger("ray.serve").addFilter(Refusals())
+def hide_request_contents() -> None:
+    """Call this at the start of every replica."""
+    logging.getLogger("ray.serve").addFilter(RefusalFilter())

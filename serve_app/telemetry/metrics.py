@@ -1,4 +1,4 @@
-"""The router's own metrics on Ray's pipeline, where each name gets the prefix `ray_`, and a counter `_total`."""
+"""The router's own metrics; Ray exports them with the prefix `ray_`, and counters with the suffix `_total`."""
 
 import asyncio
 import time
@@ -15,41 +15,37 @@ STAGE_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1
 
 
 class RequestMetrics:
-    """Made inside a replica: there Serve adds the labels `deployment`, `replica` and `application`."""
+    """Create it inside a replica: there Serve adds the labels `deployment`, `replica` and `application`."""
 
     def __init__(self) -> None:
         self._requests = Counter(
             "serve_app_requests",
-            "Requests that were answered; status 499 is a caller who left.",
+            "Answered requests; status 499: the client disconnected first.",
             ("protocol", "track", "model", "status"),
         )
         self._seconds = Histogram(
             "serve_app_request_seconds",
-            "From a request's arrival to the end of its answer.",
+            "Time from the arrival of a request to the end of its answer.",
             list(REQUEST_SECONDS),
             ("protocol", "track", "model"),
         )
         self._stages = Histogram(
             "serve_app_stage_seconds",
-            "A picture's time in decode, preprocess, queue, infer and postprocess.",
+            "Time of an image in decode, preprocess, queue, infer and postprocess.",
             list(STAGE_SECONDS),
             ("track", "model", "stage"),
         )
-        self._received = Counter("serve_app_received_bytes", "Bodies of requests.", ("protocol",))
-        self._sent = Counter("serve_app_sent_bytes", "Bodies of answers.", ("protocol",))
-        self._rejected = Counter(
-            "serve_app_rejected", "Requests that were refused, by the reason.", ("protocol", "model", "reason")
-        )
+        self._received = Counter("serve_app_received_bytes", "Size of request bodies.", ("protocol",))
+        self._sent = Counter("serve_app_sent_bytes", "Size of response bodies.", ("protocol",))
+        self._rejected = Counter("serve_app_rejected", "Refused requests, by reason.", ("protocol", "model", "reason"))
         self._cancelled = Counter(
-            "serve_app_cancelled", "Requests whose callers left before the end.", ("protocol", "model")
+            "serve_app_cancelled", "Requests whose client disconnected before the end.", ("protocol", "model")
         )
-        self._retries = Counter(
-            "serve_app_retries", "Requests that were tried again because a replica died.", ("upstream",)
-        )
+        self._retries = Counter("serve_app_retries", "Requests retried because a replica died.", ("upstream",))
 
     @contextmanager
     def observe(self, protocol: str) -> Iterator[Observation]:
-        """One request; what it was is counted when it ends."""
+        """Observe one request and count it when it ends."""
         observation = Observation(protocol)
         began = time.perf_counter()
         try:

@@ -1,4 +1,4 @@
-"""What is known of the request that is being answered; every part adds what it learns."""
+"""What is known about the current request, filled in by every part of the router that handles it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,35 +7,35 @@ from dataclasses import dataclass
 
 from serve_app.types import StageTimes
 
-CANCELLED = 499  # what others call a caller who left; no answer carries it
+CANCELLED = 499  # nginx's status for a client that closed the connection; no answer carries it
 
 
 @dataclass(slots=True)
 class Observation:
-    """One request; names of tracks and models stand here only once they are known to exist."""
+    """One request; `track` and `model` are set only after they were found to exist."""
 
     protocol: str = ""
     track: str = ""
     model: str = ""
     status: int = 200
-    refused: str = ""  # why, where it was not worked on
-    retried: str = ""  # the deployment whose replica died under it
+    refused: str = ""  # the reason, if the request was refused
+    retried: str = ""  # the deployment whose replica died, if the request was retried
     received_bytes: int = 0
     sent_bytes: int = 0
-    times: Sequence[StageTimes] = ()  # of each picture
+    times: Sequence[StageTimes] = ()  # of each image
 
 
 _current: ContextVar[Observation | None] = ContextVar("observation", default=None)
 
 
 def observed() -> Observation:
-    """That of the request at hand; where nobody observes, one that is forgotten."""
+    """The current request's observation, or a new one outside of a request."""
     return _current.get() or Observation()
 
 
 @contextmanager
 def observing(observation: Observation) -> Iterator[None]:
-    """In this task, and in those that it starts."""
+    """Make it the current one in this task and in the tasks that it starts."""
     token = _current.set(observation)
     try:
         yield

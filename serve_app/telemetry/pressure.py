@@ -1,44 +1,51 @@
-"""What replicas report of their queues, and how hard it presses: 1 is the target, infinity a stall."""
+"""What replicas report to autoscaling, and the pressure computed from it: 1 is the target, infinity a stall."""
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
-# What a replica's `record_autoscaling_stats` answers: plain ints and floats, or Ray turns it off.
-QUEUE_MS = "queue_ms"  # how long a completed request had waited
+# Keys of a replica's `record_autoscaling_stats`. Values must be ints or floats, or Ray turns the reports off.
+QUEUE_MS = "queue_ms"  # mean time that completed requests waited
 SERVED_PER_S = "served_per_s"
-REJECTED_PER_S = "rejected_per_s"  # queue full, or waited too long
-PENDING = "pending"  # requests that wait and aren't worked on yet
-STALLED = "stalled"  # those of them that wait for a model which completes nothing
-RUNNING = "running"  # sequences that a language model is at
+REJECTED_PER_S = "rejected_per_s"  # the queue was full, or the request waited too long
+PENDING = "pending"  # requests that wait
+STALLED = "stalled"  # pending requests of models that complete nothing
+RUNNING = "running"  # sequences that a language model generates
 KV_CACHE_USE = "kv_cache_use"  # 0..1
 
-REJECTING = 1.25  # the least pressure of a rejected request, however few there are
+REJECTION_PRESSURE = 1.25  # the least pressure when any request was rejected
+LARGEST = 1e15  # a reported value above it is taken as an error
+SUSTAINED = 3  # readings that must agree, because a single one may fall between two batches
 
 
 def queue_pressure(
     target_ms: float, queue_ms: float, served_per_s: float, rejected_per_s: float, pending: float, stalled: float
 ) -> float:
-    """Waiting time against the target: of those who are through, and as it will be of those who wait."""
+    """The wait of completed requests, or the wait expected for pending ones if longer, against the target."""
     if stalled or (not served_per_s and (pending or rejected_per_s)):
         return math.inf
     wait_ms = max(queue_ms, 1000 * pending / served_per_s) if served_per_s else queue_ms
-    rejecting = max(REJECTING, 1 + rejected_per_s / served_per_s) if rejected_per_s else 0.0
+    rejecting = max(REJECTION_PRESSURE, 1 + rejected_per_s / served_per_s) if rejected_per_s else 0.0
     return max(wait_ms / target_ms, rejecting)
 
 
 def language_pressure(
     target_waiting: float, target_kv_cache: float, waiting: float, running: float, kv_cache_use: float, rejected: float
 ) -> float:
-    """Requests that wait at a replica, and its memory for those it is at, each against its target."""
+    """Waiting requests and the use of the KV cache, each against its target."""
     if not running and (waiting or rejected):
         return math.inf
-    return max(waiting / target_waiting, kv_cache_use / target_kv_cache, REJECTING if rejected else 0.0)
+    return max(waiting / target_waiting, kv_cache_use / target_kv_cache, REJECTION_PRESSURE if rejected else 0.0)
 
 
 class QueueWindow:
-    """The change of Triton's statistics between two readings; the caller leaves out ensembles: nothing waits there."""
+    """The change of Triton's statistics between two readings.
+
+    Leave ensembles out: requests wait in the queues of their steps.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -47,7 +54,7 @@ class QueueWindow:
         self._before: dict[tuple[str, str], tuple[int, int, int]] | None = None
 
     def report(self, rows: Iterable[Mapping[str, Any]], pending: Mapping[str, int], rejected: int) -> dict[str, float]:
-        """`pending` is now and by model, `rejected` since the start; the first reading is what later ones begin at."""
+        """`pending` is by model, `rejected` counts from the start; the first reading reports no change."""
         now = self._clock()
         counts = {(row["name"], row["version"]): _counts(row) for row in rows}
         before = counts if self._before is None else self._before
@@ -73,7 +80,39 @@ def _counts(row: Mapping[str, Any]) -> tuple[int, int, int]:
 
 
 def _change(before: tuple[int, int, int] | None, now: tuple[int, int, int]) -> tuple[int, int, int]:
-    """A model that was loaded again counts from nothing."""
+    """The counts themselves if they restarted, as when a model is loaded again."""
     if before is None or any(count < earlier for earlier, count in zip(before, now, strict=True)):
         return now
     return now[0] - before[0], now[1] - before[1], now[2] - before[2]
+
+
+class Reports:
+    """The reports of a deployment's replicas since a time; every value is the average of one replica."""
+
+    def __init__(self, raw: Mapping[str, Mapping[Any, Sequence[Any]]], start: float) -> None:
+        found: dict[Any, dict[str, list[float]]] = defaultdict(dict)
+        for name, replicas in raw.items():
+            for replica, series in replicas.items():
+                # NaN and the like stop here: a policy that raises ends the controller's loop for every application.
+                points = [point.value for point in series if point.timestamp >= start and 0 <= point.value < LARGEST]
+                if points:
+                    found[replica][name] = points
+        self._replicas = list(found.values())
+
+    def __len__(self) -> int:
+        return len(self._replicas)
+
+    def mean(self, name: str) -> float:
+        return fmean([fmean(replica[name]) for replica in self._replicas if name in replica] or [0.0])
+
+    def sustained(self, name: str) -> float:
+        """The least value over the whole time."""
+        enough = [replica.get(name, ()) for replica in self._replicas if len(replica.get(name, ())) >= SUSTAINED]
+        return sum(map(min, enough)) / max(1, len(self))
+
+    def per_request(self, name: str) -> float:
+        """The mean over all requests of all replicas, for a value that is a mean over completed requests."""
+        columns = [(replica.get(name, []), replica.get(SERVED_PER_S, [])) for replica in self._replicas]
+        pairs = [pair for both in columns for pair in zip(*both, strict=False)]
+        served = sum(count for _, count in pairs)
+        return sum(value * count for value, count in pairs) / served if served else 0.0

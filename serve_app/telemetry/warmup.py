@@ -1,4 +1,4 @@
-"""Warm-up: a request to every model of a replica, so that the first caller doesn't pay for what is made lazily."""
+"""Warm-up: a probe request to every model of a replica, which triggers what engines compile or allocate lazily."""
 
 import asyncio
 import logging
@@ -9,52 +9,52 @@ from typing import Any
 from serve_app.errors import ServeAppError
 
 logger = logging.getLogger("ray.serve")
-Probe = Callable[[], Awaitable[None]]  # raises when the model can't answer
+Probe = Callable[[], Awaitable[None]]  # raises if the model fails
 
 
 class WarmUp:
-    """Runs at the start of a replica, and again whenever somebody asks; tells how far it is."""
+    """Runs at the start of a replica and on request, one run at a time, and keeps the progress of the last run."""
 
     def __init__(self, probes: Mapping[str, Probe]) -> None:
-        """`probes` are by the name of the model that each one asks."""
+        """`probes` has a probe for each model, by the model's name."""
         self._probes = probes
         self._running = False
-        self._task: asyncio.Task[None] | None = None  # a reference, or it could be collected at work
+        self._task: asyncio.Task[None] | None = None  # a running task without a reference may be collected
         self._progress: dict[str, dict[str, Any]] = {model: {"state": "pending"} for model in probes}
 
     def start(self) -> None:
-        """In the background; a run that is under way goes on instead of a second one."""
+        """Run in the background, unless a run is already in progress."""
         if not self._running:
             self._running = True
             self._progress = {model: {"state": "pending"} for model in self._probes}
-            self._task = asyncio.create_task(self._run_quietly())
+            self._task = asyncio.create_task(self._run_in_background())
 
     async def run(self) -> None:
-        """One model after the other; raises when one of them can't answer."""
+        """Probe the models one after another; raises the first error."""
         self._running = True
         try:
-            await self._probe_all()
+            for model, probe in self._probes.items():
+                await self._warm(model, probe)
         finally:
             self._running = False
 
-    async def _probe_all(self) -> None:
-        for model, probe in self._probes.items():
-            self._progress[model] = {"state": "warming"}
-            began = time.monotonic()
-            try:
-                await probe()
-            except Exception as problem:
-                known = isinstance(problem, ServeAppError)
-                self._progress[model] = {"state": "failed", "error": str(problem) if known else "the log says why"}
-                raise
-            self._progress[model] = {"state": "ready", "seconds": round(time.monotonic() - began, 3)}
+    async def _warm(self, model: str, probe: Probe) -> None:
+        self._progress[model] = {"state": "warming"}
+        started = time.monotonic()
+        try:
+            await probe()
+        except Exception as problem:
+            message = str(problem) if isinstance(problem, ServeAppError) else "see the replica's log"
+            self._progress[model] = {"state": "failed", "error": message}
+            raise
+        self._progress[model] = {"state": "ready", "seconds": round(time.monotonic() - started, 3)}
 
-    async def _run_quietly(self) -> None:
+    async def _run_in_background(self) -> None:
         try:
             await self.run()
         except Exception:
-            logger.exception("warm-up failed")  # the progress says it too
+            logger.exception("warm-up failed")
 
     def progress(self) -> dict[str, dict[str, Any]]:
-        """The state of each model: pending, warming, ready or failed."""
+        """The state of each model (pending, warming, ready or failed), with its seconds or its error."""
         return self._progress

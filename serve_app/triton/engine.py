@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from serve_app.errors import EngineError, ModelLoadError, QueueFullError, UnavailableError
 from serve_app.settings import TritonSettings
-from serve_app.telemetry.identity import request_id
-from serve_app.telemetry.tracing import is_traced
+from serve_app.telemetry.tracing import is_traced, request_id
 from serve_app.triton.binding import find_tritonserver, one_line, translated
 from serve_app.triton.overlay import Overlay, Preparation
 from serve_app.triton.repository import ModelRepository

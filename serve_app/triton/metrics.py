@@ -8,8 +8,8 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
-from serve_app.telemetry.mirror import Mirror
 from serve_app.telemetry.pressure import QueueWindow
+from serve_app.telemetry.prometheus import MetricsForwarder
 from serve_app.triton.engine import Engine
 from serve_app.triton.protocol import Protocol
 
@@ -23,7 +23,7 @@ class TritonMetrics:
     def __init__(self, engine: Engine, protocol: Protocol) -> None:
         self._engine = engine
         self._protocol = protocol
-        self._mirror = Mirror()
+        self._mirror = MetricsForwarder()
         self._window = QueueWindow()
         self.pressure()
 

@@ -6,8 +6,7 @@ from contextlib import aclosing
 from typing import Any
 
 from serve_app.errors import EngineError, ModelError, ServeAppError, UnsupportedError
-from serve_app.telemetry.identity import request_id
-from serve_app.telemetry.tracing import is_traced
+from serve_app.telemetry.tracing import is_traced, request_id
 from serve_app.triton.binding import translated
 from serve_app.triton.conversion import create_request, read_answer
 from serve_app.triton.engine import Engine

@@ -1,4 +1,4 @@
-"""The decision on plain numbers, what replicas report for it, and what Ray makes of the policies."""
+"""Scaling decisions: on plain numbers, on the reports of replicas, and through Ray's policy interface."""
 
 import math
 from types import SimpleNamespace
@@ -14,9 +14,11 @@ from serve_app.telemetry.autoscaling import (
     Fleet,
     Hysteresis,
     LanguageModelPolicy,
+    Overload,
     QueueTimePolicy,
+    ScalingMetrics,
     Signals,
-    Strain,
+    require_policy,
     wanted_replicas,
 )
 from serve_app.telemetry.pressure import (
@@ -30,62 +32,55 @@ from serve_app.telemetry.pressure import (
 )
 
 NOW = 1_000_000.0
+CALM = {QUEUE_MS: 7.0, SERVED_PER_S: 10.0, REJECTED_PER_S: 0.0, PENDING: 0.0, STALLED: 0.0}
 
 
-def wanted(running=2, asked=None, least=1, most=10, pressure=0.7, load=5.0, idle=False, strain=None, now=NOW):
-    fleet = Fleet(running, running if asked is None else asked, least, most)
-    return wanted_replicas(fleet, Signals(pressure, load, idle), strain, now, Hysteresis())[0]
+def wanted(running=2, requested=None, least=1, most=10, pressure=0.7, load=5.0, idle=False, overload=None, now=NOW):
+    fleet = Fleet(running, running if requested is None else requested, least, most)
+    return wanted_replicas(fleet, Signals(pressure, load, idle), overload, now, Hysteresis())[0]
 
 
-@pytest.mark.parametrize(
-    ("pressure", "replicas"),
-    [(0.6, 4), (1.0, 4), (1.09, 4), (1.2, 5), (1.5, 6), (2.0, 8), (50.0, 8), (math.inf, 8)],
-)
-def test_pressure_asks_for_its_share_more_and_at_most_for_twice_as_many(pressure, replicas):
-    assert wanted(running=4, pressure=pressure) == replicas
+def test_the_number_of_replicas_follows_pressure_load_and_bounds():
+    recent = Overload(20.0, NOW)
+    for case, replicas in (
+        ({"running": 4, "pressure": 0.6}, 4),
+        ({"running": 4, "pressure": 1.0}, 4),
+        ({"running": 4, "pressure": 1.09}, 4),
+        ({"running": 4, "pressure": 1.2}, 5),
+        ({"running": 4, "pressure": 1.5}, 6),
+        ({"running": 4, "pressure": 2.0}, 8),
+        ({"running": 4, "pressure": 50.0}, 8),  # at most doubled
+        ({"running": 4, "pressure": math.inf}, 8),
+        ({"running": 3, "requested": 4, "pressure": 9.0}, 4),  # waits for the one that is starting
+        ({"running": 3, "requested": 4, "pressure": 0.7}, 4),
+        ({"running": 6, "pressure": 0.1}, 5),  # spare capacity unknown: one at a time
+        ({"running": 6, "pressure": 0.1, "overload": recent}, 2),  # a load of 30, with 16 for each
+        ({"running": 6, "pressure": 0.1, "load": 15.0, "overload": recent}, 6),
+        ({"running": 6, "pressure": 0.1, "load": 90.0, "overload": recent}, 6),  # never more without pressure
+        ({"running": 6, "pressure": 0.1, "overload": Overload(20.0, NOW - 1801)}, 5),  # forgotten
+        ({"running": 1, "least": 0, "pressure": 0.0}, 1),
+        ({"running": 1, "least": 0, "pressure": 0.0, "load": 0.0, "idle": True}, 0),
+        ({"running": 8, "least": 2, "pressure": 0.0, "load": 0.0, "idle": True}, 2),
+        ({"running": 0, "least": 0, "pressure": math.inf, "load": 0.0}, 1),
+        ({"running": 0, "requested": 3, "least": 0, "pressure": 0.0, "load": 0.0}, 3),
+        ({"running": 0, "least": 0, "pressure": 0.0, "load": 0.0, "idle": True}, 0),
+    ):
+        assert wanted(**case) == replicas, case
 
 
-def test_replicas_that_still_start_are_waited_for():
-    assert wanted(running=3, asked=4, pressure=9.0) == 4
-    assert wanted(running=3, asked=4, pressure=0.7) == 4
+def test_an_overload_is_remembered_unless_it_was_a_stall():
+    known = Overload(9.0, NOW)
+    for signals, before, after in (
+        (Signals(3.0, 7.0), None, Overload(7.0, NOW + 1)),
+        (Signals(math.inf, 7.0), None, None),
+        (Signals(0.7, 7.0), known, known),
+        (Signals(0.1, 12.0), known, Overload(12.0, NOW)),  # a replica can do more than was thought
+    ):
+        assert wanted_replicas(Fleet(2, 2, 1, 10), signals, before, NOW + 1, Hysteresis())[1] == after, signals
 
 
-@pytest.mark.parametrize(
-    ("load", "strain", "replicas"),
-    [
-        (5.0, None, 5),  # nothing known: one fewer
-        (5.0, Strain(20.0, NOW), 2),  # 30 to do, 16 for each
-        (15.0, Strain(20.0, NOW), 6),  # 90 to do
-        (90.0, Strain(20.0, NOW), 6),  # never more, where nothing presses
-        (5.0, Strain(20.0, NOW - 1801), 5),  # forgotten
-    ],
-)
-def test_a_short_queue_lets_go_as_many_as_the_work_allows(load, strain, replicas):
-    assert wanted(running=6, pressure=0.1, load=load, strain=strain) == replicas
-
-
-def test_work_keeps_one_replica_and_idleness_the_least():
-    assert wanted(running=1, least=0, pressure=0.0) == 1
-    assert wanted(running=1, least=0, pressure=0.0, load=0.0, idle=True) == 0
-    assert wanted(running=8, least=2, pressure=0.0, load=0.0, idle=True) == 2
-
-
-def test_without_a_replica_what_waits_wakes_one():
-    assert wanted(running=0, least=0, pressure=math.inf, load=0.0) == 1
-    assert wanted(running=0, asked=3, least=0, pressure=0.0, load=0.0) == 3
-    assert wanted(running=0, least=0, pressure=0.0, load=0.0, idle=True) == 0
-
-
-def test_the_load_that_was_too_much_is_remembered_but_not_that_of_a_stall():
-    fleet = Fleet(2, 2, 1, 10)
-    assert wanted_replicas(fleet, Signals(3.0, 7.0), None, NOW, Hysteresis())[1] == Strain(7.0, NOW)
-    assert wanted_replicas(fleet, Signals(math.inf, 7.0), None, NOW, Hysteresis())[1] is None
-    assert wanted_replicas(fleet, Signals(0.7, 7.0), Strain(9.0, NOW), NOW + 1, Hysteresis())[1] == Strain(9.0, NOW)
-    assert wanted_replicas(fleet, Signals(0.1, 12.0), Strain(9.0, NOW), NOW, Hysteresis())[1] == Strain(12.0, NOW)
-
-
-def context(reports, running=1, ongoing=1.0, queued=0.0, state=None, now=NOW, most=10, asked=None):
-    """`reports` has a number or a series for each name, the same on every replica, two seconds apart."""
+def context(reports, running=1, ongoing=1.0, queued=0.0, state=None, now=NOW, most=10, requested=None):
+    """`reports` has a value or a series for each name, the same on every replica, two seconds apart."""
     series = {name: value if isinstance(value, list) else [value] * 5 for name, value in reports.items()}
     points = {
         name: [SimpleNamespace(timestamp=now - 2 * back, value=one) for back, one in enumerate(reversed(values))][::-1]
@@ -95,7 +90,7 @@ def context(reports, running=1, ongoing=1.0, queued=0.0, state=None, now=NOW, mo
         app_name="serve_app",
         deployment_name="vision",
         current_num_replicas=running,
-        target_num_replicas=running if asked is None else asked,
+        target_num_replicas=running if requested is None else requested,
         capacity_adjusted_min_replicas=1,
         capacity_adjusted_max_replicas=most,
         policy_state=state or {},
@@ -108,113 +103,113 @@ def context(reports, running=1, ongoing=1.0, queued=0.0, state=None, now=NOW, mo
 
 
 def decide(policy, reports, **known):
-    """After a first look, half a minute ago, at the same number of replicas."""
-    before = context({}, **(known | {"now": NOW - 30}))
-    _, state = policy(before)
+    """The decision half a minute after a first one at the same number of replicas."""
+    _, state = policy(context({}, **(known | {"now": NOW - 30})))
     return policy(context(reports, state=state, **known))[0]
 
 
-CALM = {QUEUE_MS: 7.0, SERVED_PER_S: 10.0, REJECTED_PER_S: 0.0, PENDING: 0.0, STALLED: 0.0}
+def test_policies_decide_by_the_reports_of_all_replicas_and_by_requests_queued_in_routers():
+    queue, language = QueueTimePolicy(), LanguageModelPolicy()
+    for policy, reports, known, replicas in (
+        (queue, CALM, {}, 2),
+        (queue, CALM | {QUEUE_MS: 15.0}, {}, 3),
+        (queue, CALM | {REJECTED_PER_S: [0, 0, 0, 0, 0.5]}, {}, 3),
+        (queue, CALM | {PENDING: 3.0, SERVED_PER_S: 0.0, QUEUE_MS: 0.0}, {}, 4),
+        (queue, CALM | {PENDING: [3.0, 0.0, 3.0, 3.0, 3.0]}, {}, 2),  # batches come and go
+        (queue, CALM | {STALLED: 1.0}, {}, 4),
+        (queue, CALM | {STALLED: [0.0, 0.0, 1.0, 1.0, 1.0]}, {}, 2),
+        (queue, CALM | {QUEUE_MS: [500, 2, 2, 2, 7], SERVED_PER_S: [0.01, 10, 10, 10, 100]}, {}, 2),  # 1 slow request
+        (queue, CALM | {QUEUE_MS: math.nan}, {}, 1),
+        (queue, CALM, {"queued": 0.9}, 2),
+        (queue, CALM, {"queued": 8.0}, 4),
+        (queue, {}, {}, 2),  # nothing is known while there are requests
+        (queue, {}, {"queued": 30.0}, 4),
+        (queue, {}, {"ongoing": 0.0}, 1),
+        (language, {RUNNING: 6, PENDING: 0, KV_CACHE_USE: 0.6}, {}, 2),
+        (language, {RUNNING: 6, PENDING: 0, KV_CACHE_USE: 0.97}, {}, 3),
+        (language, {RUNNING: 6, PENDING: 9, KV_CACHE_USE: 0.6}, {}, 4),
+        (language, {RUNNING: 0, PENDING: 1, KV_CACHE_USE: 0.0}, {}, 4),
+        (language, {RUNNING: 1, PENDING: 0, KV_CACHE_USE: 0.1}, {}, 1),
+    ):
+        assert decide(policy, reports, running=2, **known) == replicas, (reports, known)
 
 
-@pytest.mark.parametrize(
-    ("reports", "replicas"),
-    [
-        ({}, 2),
-        ({QUEUE_MS: 15.0}, 3),
-        ({REJECTED_PER_S: [0, 0, 0, 0, 0.5]}, 3),
-        ({PENDING: 3.0, SERVED_PER_S: 0.0, QUEUE_MS: 0.0}, 4),
-        ({PENDING: [3.0, 0.0, 3.0, 3.0, 3.0]}, 2),  # batches come and go
-        ({STALLED: 1.0}, 4),
-        ({STALLED: [0.0, 0.0, 1.0, 1.0, 1.0]}, 2),
-        ({QUEUE_MS: [500.0, 2.0, 2.0, 2.0, 7.0], SERVED_PER_S: [0.01, 10, 10, 10, 100]}, 2),  # one request of many
-        ({QUEUE_MS: math.nan}, 1),
-    ],
-)
-def test_triton_replicas_are_judged_by_what_they_reported_together(reports, replicas):
-    assert decide(QueueTimePolicy(), CALM | reports, running=2) == replicas
-
-
-def test_requests_that_wait_in_routers_are_pressure():
-    assert decide(QueueTimePolicy(), CALM, running=2, queued=0.9) == 2
-    assert decide(QueueTimePolicy(), CALM, running=2, queued=8.0) == 4
-
-
-def test_reports_of_another_number_of_replicas_do_not_count():
-    policy = QueueTimePolicy()
+def test_reports_from_before_a_change_of_the_replicas_do_not_count():
+    policy, hot = QueueTimePolicy(), CALM | {QUEUE_MS: 500.0}
     _, state = policy(context({}, running=1, now=NOW - 60))
-    hot = CALM | {QUEUE_MS: 500.0}
-    replicas, state = policy(context(hot, running=1, state=state))
-    assert replicas == 2
-    replicas, state = policy(context(hot, running=2, state=state, now=NOW + 1))
-    assert replicas == 2, "five reports, all older than the second replica"
-    replicas, _ = policy(context(hot, running=2, state=state, now=NOW + 20))
-    assert replicas == 4
-
-
-def test_replicas_that_report_nothing_stay_as_they_are_while_there_are_requests():
-    assert decide(QueueTimePolicy(), {}, running=3) == 3
-    assert decide(QueueTimePolicy(), {}, running=3, queued=30.0) == 6
-    assert decide(QueueTimePolicy(), {}, running=3, ongoing=0.0) == 1
-
-
-@pytest.mark.parametrize(
-    ("reports", "replicas"),
-    [
-        ({RUNNING: 6, PENDING: 0, KV_CACHE_USE: 0.6}, 2),
-        ({RUNNING: 6, PENDING: 0, KV_CACHE_USE: 0.97}, 3),
-        ({RUNNING: 6, PENDING: 9, KV_CACHE_USE: 0.6}, 4),
-        ({RUNNING: 0, PENDING: 1, KV_CACHE_USE: 0.0}, 4),
-        ({RUNNING: 1, PENDING: 0, KV_CACHE_USE: 0.1}, 1),
-    ],
-)
-def test_language_models_are_judged_by_what_waits_and_by_their_memory(reports, replicas):
-    assert decide(LanguageModelPolicy(), reports, running=2) == replicas
+    for running, now, expected in ((1, NOW, 2), (2, NOW + 1, 2), (2, NOW + 20, 4)):
+        replicas, state = policy(context(hot, running=running, state=state, now=now))
+        assert replicas == expected, (running, now)
 
 
 series = st.lists(st.floats(), min_size=1, max_size=6)
 reported = st.dictionaries(st.sampled_from([*CALM, RUNNING, KV_CACHE_USE]), series)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
-    steps=st.lists(st.tuples(reported, st.integers(0, 12), st.integers(0, 12), st.floats(0, 1e9), st.floats(0, 60))),
+    steps=st.lists(
+        st.tuples(reported, st.integers(0, 12), st.integers(0, 12), st.floats(0, 1e9), st.floats(0, 60)), max_size=6
+    ),
     policy=st.sampled_from([QueueTimePolicy, LanguageModelPolicy]),
     most=st.integers(1, 8),
 )
-def test_the_bounds_hold_whatever_is_reported(steps, policy, most):
+def test_the_bounds_hold_for_any_reports(steps, policy, most):
     policy, state, now = policy(), {}, NOW
-    for reports, running, asked, requests, later in steps:
+    for reports, running, requested, requests, later in steps:
         now += later
-        known = {"running": running, "asked": asked, "ongoing": requests, "queued": requests / 2, "most": most}
+        known = {"running": running, "requested": requested, "ongoing": requests, "queued": requests / 2, "most": most}
         replicas, state = policy(context(reports, state=state, now=now, **known))
         assert isinstance(replicas, int)
         assert 1 <= replicas <= most
 
 
-@pytest.mark.parametrize(
-    ("name", "kwargs"),
-    [
-        ("QueueTimePolicy", {"target_queue_ms": 25, "growth": 3.0}),
-        ("LanguageModelPolicy", {"target_waiting": 4, "target_kv_cache": 0.9, "memory_s": 60}),
-    ],
-)
-def test_ray_makes_the_policies_from_a_configuration(name, kwargs):
-    policy = {"policy_function": f"serve_app.telemetry.autoscaling:{name}", "policy_kwargs": kwargs}
-    config = AutoscalingConfig(max_replicas=4, policy=policy).model_dump()
-    made = _resolve_policy_callable(AutoscalingPolicy(**config["policy"]))
-    assert decide(made, CALM | {RUNNING: 1, KV_CACHE_USE: 0.6}, running=2) in (1, 2)
+def test_the_controller_exports_every_signal_with_its_target(recorded):
+    labels = {"application": "app", "deployment": "vision"}
+    ScalingMetrics().set("app", "vision", 5, Signals(1.4, 3.0, measured={"queue_ms": (14.0, 10.0)}))
+    assert recorded == [
+        ("serve_app_autoscaling_max_replicas", labels, 5),
+        ("serve_app_autoscaling_pressure", labels, 1.4),
+        ("serve_app_autoscaling_signal", labels | {"signal": "queue_ms"}, 14.0),
+        ("serve_app_autoscaling_target", labels | {"signal": "queue_ms"}, 10.0),
+    ]
+    ScalingMetrics().set("app", "vision", 5, Signals(math.inf, 3.0))
+    assert recorded[-1] == ("serve_app_autoscaling_pressure", labels, 1000)
 
 
-@pytest.mark.parametrize(
-    ("policy", "kwargs", "message"),
-    [
-        (QueueTimePolicy, {"target_queue_ms": 0}, "target_queue_ms must be over 0, not 0"),
-        (QueueTimePolicy, {"grow": 2}, "unexpected keyword argument 'grow'"),
-        (QueueTimePolicy, {"growth": 1.0}, "under < 1 ≤ over < growth"),
-        (LanguageModelPolicy, {"target_kv_cache": -1}, "target_kv_cache must be over 0, not -1"),
-    ],
-)
-def test_what_can_not_be_meant_is_refused(policy, kwargs, message):
-    with pytest.raises(ConfigurationError, match=message):
-        policy(**kwargs)
+def configured(name, kwargs=None):
+    path = name if ":" in name else f"serve_app.telemetry.autoscaling:{name}"
+    return {"policy_function": path} | ({"policy_kwargs": kwargs} if kwargs else {})
+
+
+def test_policies_can_be_configured_and_ray_creates_them():
+    for policy in (
+        configured("QueueTimePolicy"),
+        configured("QueueTimePolicy", {"target_queue_ms": 25, "growth": 3.0}),
+        configured("LanguageModelPolicy", {"target_waiting": 4, "target_kv_cache": 0.9, "memory_s": 60}),
+        configured("ray.serve.autoscaling_policy:default_autoscaling_policy"),
+    ):
+        require_policy(policy)
+        config = AutoscalingConfig(max_replicas=4, policy=policy).model_dump()
+        made = _resolve_policy_callable(AutoscalingPolicy(**config["policy"]))
+        if "ray." not in policy["policy_function"]:
+            assert decide(made, CALM | {RUNNING: 1, KV_CACHE_USE: 0.6}, running=2) in (1, 2)
+
+
+def test_a_policy_that_can_not_be_created_is_refused_with_the_reason():
+    for policy, message in (
+        ({}, "autoscaling: policy_function '' can't be imported"),
+        (configured("QueuePolicy"), "QueuePolicy' can't be imported"),
+        (configured("nowhere.at.all:Policy"), "No module named 'nowhere'"),
+        (configured("QueueTimePolicy", {"target_ms": 5}), "unexpected keyword argument 'target_ms'"),
+        (configured("QueueTimePolicy", {"target_queue_ms": 0}), "target_queue_ms must be greater than 0, got 0"),
+        (configured("QueueTimePolicy", {"growth": 1.0}), "0 < under < 1 <= over < growth"),
+        (configured("LanguageModelPolicy", {"target_kv_cache": -1}), "target_kv_cache must be greater than 0, got -1"),
+        (
+            configured("ray.serve.autoscaling_policy:default_autoscaling_policy", {"target_queue_ms": 5}),
+            "default_autoscaling_policy must be a class, because Ray passes policy_kwargs to classes only",
+        ),
+    ):
+        with pytest.raises(ConfigurationError) as refusal:
+            require_policy(policy)
+        assert message in refusal.value.message

@@ -1,4 +1,4 @@
-"""What a replica's log says of requests that it refuses, and of its own mistakes."""
+"""Refused requests are logged without their contents, failures with their traceback."""
 
 import io
 import logging
@@ -6,37 +6,36 @@ import logging
 import pytest
 
 from serve_app.errors import InvalidRequestError, ModelError, QueueFullError
-from serve_app.telemetry.logging import keep_contents_out
+from serve_app.telemetry.logging import hide_request_contents
 
 
 @pytest.fixture
 def log():
-    """Serve's logger in a replica, and what it writes."""
-    logger, written = logging.getLogger("ray.serve"), io.StringIO()
-    handler, before = logging.StreamHandler(written), list(logger.filters)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
-    logger.addHandler(handler)
-    keep_contents_out()
+    """Logs an exception as Serve's replicas do, and returns what is written."""
+    logger = logging.getLogger("ray.serve")
+    filters = list(logger.filters)
+    hide_request_contents()
 
-    def tell(problem):
+    def write(problem):
+        written = io.StringIO()
+        handler = logging.StreamHandler(written)
+        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        logger.addHandler(handler)
         try:
             raise problem
         except Exception:
             logger.exception("Request failed.")
+        logger.removeHandler(handler)
         return written.getvalue()
 
-    yield tell
-    logger.removeHandler(handler)
-    logger.filters[:] = before
+    yield write
+    logger.filters[:] = filters
 
 
-@pytest.mark.parametrize("kind", [InvalidRequestError, QueueFullError])
-def test_a_refusal_is_one_line_without_its_message(log, kind):
-    assert log(kind("field 'what the caller wrote'")) == f"INFO Request refused: {kind.__name__}\n"
-
-
-@pytest.mark.parametrize("problem", [ModelError("the model's own words"), KeyError("ours")])
-def test_failures_keep_their_trace(log, problem):
-    told = log(problem)
-    assert told.startswith("ERROR Request failed.\nTraceback")
-    assert str(problem) in told
+def test_a_refusal_is_logged_as_one_line_without_its_message_and_a_failure_with_its_traceback(log):
+    for kind in (InvalidRequestError, QueueFullError):
+        assert log(kind("field 'what the client sent'")) == f"INFO Request refused: {kind.__name__}\n"
+    for problem in (ModelError("the model's own words"), KeyError("ours")):
+        written = log(problem)
+        assert written.startswith("ERROR Request failed.\nTraceback")
+        assert str(problem) in written

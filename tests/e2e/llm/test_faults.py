@@ -23,8 +23,8 @@ def chat(question="What is a replica?", **options):
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        ("nowhere", r"nowhere can't be loaded: .*huggingface"),
-        ("cramped", r"cramped can't be loaded: .*memory for the cache blocks"),
+        ("nowhere", r"model 'nowhere' can't be loaded: .*huggingface"),
+        ("cramped", r"model 'cramped' can't be loaded: .*memory for the cache blocks"),
     ],
 )
 def test_what_keeps_a_model_from_waking_stands_in_rays_status_and_keeps_no_other(

@@ -144,7 +144,7 @@ def test_what_fails_in_a_stream_fails_alone(stream, pairs):
     assert texts["good"][-1] == f"{pairs[0].question}\n{pairs[0].answer}"
     assert "".join(texts["good too"]) == f"\n{pairs[1].answer}"
     assert len(errors) == 3
-    for part in ("PROMPT is empty", "n must be at most 16", "'nothing' is not found"):
+    for part in ("input 'PROMPT' must not be empty", "n must be at most 16", "'nothing' is not found"):
         assert any(part in error for error in errors), errors
 
 
@@ -152,16 +152,16 @@ def test_what_fails_in_a_stream_fails_alone(stream, pairs):
 @pytest.mark.parametrize(
     ("prompt", "stream_", "parameters", "message"),
     [
-        (b"\xff\xfe", False, GREEDY, "input 'PROMPT' is not UTF-8"),
-        ("", False, GREEDY, "PROMPT is empty"),
+        (b"\xff\xfe", False, GREEDY, "input 'PROMPT' must be UTF-8"),
+        ("", False, GREEDY, "input 'PROMPT' must not be empty"),
         ("word " * 5000, False, GREEDY, "maximum context length is 1024 tokens"),
-        ("x", True, GREEDY, "streams its answers by ModelStreamInfer or generate_stream only"),
+        ("x", True, GREEDY, "streams through ModelStreamInfer or generate_stream only"),
         ("x", False, {"temprature": 0}, "unknown sampling parameter 'temprature'; did you mean 'temperature'?"),
         ("x", False, {"max_tokens": -1}, "max_tokens must be at least 1, got -1"),
         ("x", False, {"n": 10**9}, "n must be at most 16, got 1000000000"),
         ("x", False, {"temperature": "warm"}, "temperature"),
         ("x", False, {"structured_outputs": {"regex": "(["}}, "regex"),
-        ("x", False, {"lora_name": "nothing"}, "no adapter 'nothing'"),
+        ("x", False, {"lora_name": "nothing"}, "adapter 'nothing' not found"),
     ],
 )
 def test_what_can_not_be_answered_is_said(clients, module, prompt, stream_, parameters, message):

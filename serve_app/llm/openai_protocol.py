@@ -1,4 +1,4 @@
-"""OpenAI's requests at the replica: read, handed to ray.serve.llm's server, and answered in OpenAI's shapes."""
+"""OpenAI requests and answers at the replica, between JSON and the objects of ray.serve.llm's server."""
 
 import json
 import re
@@ -21,8 +21,8 @@ from serve_app.errors import InvalidRequestError, near_miss
 
 EVENT = "data: "
 ERROR_EVENT = EVENT + '{"error"'
-VALIDATOR = re.compile(r"Request$|^function-")  # pydantic's names of a union's members, among those of fields
-# Which of the server's methods answers, what it takes, and what OpenAI's own client may send beside that.
+VALIDATOR = re.compile(r"Request$|^function-")  # names that pydantic adds to a field's location for a union's members
+# For each endpoint the server's method, the type of its request, and the fields that OpenAI's client may send.
 ENDPOINTS: Mapping[str, tuple[str, TypeAdapter[Any], Any]] = {
     "chat/completions": (
         "chat", TypeAdapter(ChatCompletionRequest), chat_create_params.CompletionCreateParamsStreaming,
@@ -34,22 +34,22 @@ ENDPOINTS: Mapping[str, tuple[str, TypeAdapter[Any], Any]] = {
 }  # fmt: skip
 
 
-def read_request(endpoint: str, document: Mapping[str, Any]) -> BaseModel:
-    """vLLM's request; what it can't mean is said with the field that is wrong."""
+def parse_request(endpoint: str, document: Mapping[str, Any]) -> BaseModel:
+    """Raises InvalidRequestError, which names the field, for a request that vLLM can't take."""
     _, adapter, client = ENDPOINTS[endpoint]
     _require_readable(document)
     try:
         request: BaseModel = adapter.validate_python(document)
     except ValidationError as problem:
-        raise InvalidRequestError(_reason(problem)) from None
-    except (ValueError, TypeError, VLLMClientError) as problem:  # vLLM's own checks
+        raise InvalidRequestError(_message(problem)) from None
+    except (ValueError, TypeError, VLLMClientError) as problem:  # from vLLM's own validators
         raise InvalidRequestError(str(problem)) from None
     _require_known(document, request, client)
     return request
 
 
 def _require_readable(document: Mapping[str, Any]) -> None:
-    """What vLLM's checks take on trust, or ray.serve.llm couldn't answer."""
+    """Checks that vLLM lacks, and formats that ray.serve.llm can't answer in."""
     if not isinstance(document.get("structured_outputs"), dict | None):
         raise InvalidRequestError("structured_outputs: must be an object")
     if document.get("encoding_format") in ("bytes", "bytes_only"):
@@ -57,7 +57,7 @@ def _require_readable(document: Mapping[str, Any]) -> None:
 
 
 def _require_known(document: Mapping[str, Any], request: BaseModel, client: Any) -> None:
-    """vLLM would ignore a misspelt field, and answer something else than was asked for."""
+    """vLLM would ignore a misspelt field and answer a different request."""
     known = _fields_of(type(request), client)
     for name in document:
         if name not in known:
@@ -66,13 +66,13 @@ def _require_known(document: Mapping[str, Any], request: BaseModel, client: Any)
 
 @cache
 def _fields_of(request: type[BaseModel], client: Any) -> frozenset[str]:
-    """Once for each kind of request: resolving a client's type hints takes longer than reading the request."""
+    """Cached, because resolving the client's type hints takes longer than reading a request."""
     aliases = {field.alias or name for name, field in request.model_fields.items()}
     return frozenset({*request.model_fields, *aliases, *get_type_hints(client)})
 
 
-def _reason(problem: ValidationError) -> str:
-    """Each mistake once, by its field; a union tells the same of each of its members."""
+def _message(problem: ValidationError) -> str:
+    """Up to five errors, each once: pydantic repeats an error for every member of a union."""
     lines = []
     for error in problem.errors(include_url=False, include_input=False):
         where = ".".join(str(part) for part in error["loc"] if not VALIDATOR.search(str(part)))
@@ -82,20 +82,20 @@ def _reason(problem: ValidationError) -> str:
     return "; ".join(lines[:5])
 
 
-async def answers(replies: AsyncGenerator[Any]) -> AsyncGenerator[tuple[int, str]]:
-    """Status and text of each piece: one JSON document, or server-sent events as they come."""
-    begun = False
+async def stream_answer(replies: AsyncGenerator[Any]) -> AsyncGenerator[tuple[int, str]]:
+    """Yield status and text: of one JSON document, or of each server-sent event."""
+    started = False
     async with aclosing(replies):
         async for reply in replies:
             for piece in reply if isinstance(reply, list) else [reply]:
-                if error := getattr(piece, "error", None):  # ray.serve.llm has two classes of the name ErrorResponse
+                if error := getattr(piece, "error", None):  # ray.serve.llm has two classes named ErrorResponse
                     yield error.code, piece.model_dump_json()
                 elif not isinstance(piece, str):
                     yield 200, piece.model_dump_json()
-                elif begun or not piece.startswith(ERROR_EVENT):
+                elif started or not piece.startswith(ERROR_EVENT):
                     yield 200, piece
-                else:  # nothing was sent yet, so that the status can still tell
+                else:  # nothing is sent yet, so the status can still be the error's
                     document = json.loads(piece.removeprefix(EVENT))
                     yield document["error"]["code"], json.dumps(document)
                     return
-                begun = True
+                started = True
