@@ -18,7 +18,7 @@ ENVIRONMENT_READERS = {
     # commands and what starts processes hand the environment on
     "serve_app/tools/bench/baselines/processes.py",
     "serve_app/tools/bench/baselines/gateway.py",
-    "serve_app/tools/launch/command.py",
+    "serve_app/tools/launch/cli.py",
     "serve_app/tools/launch/monitor.py",
     "serve_app/tools/export/build_models.py",
     "serve_app/tools/deploy/aws/command.py",

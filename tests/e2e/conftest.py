@@ -22,8 +22,8 @@ from playwright.sync_api import sync_playwright
 
 from serve_app.settings import PROJECT_ROOT
 from serve_app.tools.bench.baselines.processes import free_port
-from serve_app.tools.launch.leftovers import processes_of
-from serve_app.tools.launch.watch import read_progress, read_status
+from serve_app.tools.launch.run import processes_of
+from serve_app.tools.launch.status import read_progress, read_status
 
 START_PATIENCE_S = 600  # twelve times what it takes on an idle machine
 LABORATORY = PROJECT_ROOT / "tests" / "triton" / "embedded" / "models"
@@ -199,7 +199,7 @@ def service(tmp_path_factory):
     run = start(config, folder / "serve.log")
     with run.up():
         yield run
-    assert "that were left" not in run.output()
+    assert "leftover processes" not in run.output()
     assert [name for name in os.listdir("/dev/shm") if "serve_app_triton" in name] == []
 
 

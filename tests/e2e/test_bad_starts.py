@@ -57,7 +57,7 @@ def test_a_model_file_that_is_corrupt_ends_the_start_with_its_name(tmp_path, con
 
 def test_two_runs_at_once_are_refused_by_the_port(service):
     answer = serve(service.config)
-    refused(answer, f"port {service.port}", "address already in use", "is another run of this service up?")
+    refused(answer, f"port {service.port}", "address already in use", "is the service already running?")
 
 
 def test_an_unknown_key_is_refused(tmp_path, config):
@@ -81,4 +81,4 @@ def test_too_little_shared_memory_is_refused_with_what_is_needed(config):
         pytest.skip("mounting a small /dev/shm takes root")
     script = 'mount -t tmpfs -o size=20m tmpfs /dev/shm && exec "$@"'
     wrapper = ("unshare", "--mount", "sh", "-c", script, "sh")
-    refused(serve(config, wrapper=wrapper), "/dev/shm has 20 MiB free", "instances of vision need 112 to start")
+    refused(serve(config, wrapper=wrapper), "/dev/shm has 20 MiB free", "model instances of vision need 112 MiB")

@@ -1,1 +1,1 @@
-"""`make serve`: checks what can be checked, runs `serve run`, tells when it is up or why it is not, cleans up."""
+"""Starting the service and its monitoring on this machine: `scripts/serve` and `scripts/monitor`."""

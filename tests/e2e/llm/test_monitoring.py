@@ -55,7 +55,7 @@ def prometheus(languages, tmp_path_factory):
         monitor = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + 60
-        while "Ctrl-C ends it" not in log.read_text():
+        while "press Ctrl-C to stop" not in log.read_text():
             assert monitor.poll() is None, log.read_text()
             assert time.monotonic() < deadline, f"Prometheus saw no service: {log.read_text()}"
             time.sleep(0.3)

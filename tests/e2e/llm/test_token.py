@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serve_app.tools.launch.watch import DASHBOARD, TOKEN_FILE
+from serve_app.tools.launch.status import DASHBOARD, TOKEN_FILE
 
 pytestmark = pytest.mark.e2e
 

@@ -16,7 +16,7 @@ from serve_app.tools.bench.baselines.service import Config, add_model, remove_de
 from serve_app.tools.bench.ratio.rounds import Measurement, Side
 from serve_app.tools.bench.ratio.sides import Setup
 from serve_app.tools.bench.report import chart
-from serve_app.tools.launch.watch import read_status
+from serve_app.tools.launch.status import read_status
 
 WORK_S = 0.1  # of a request; a replica works on one at a time
 CAPACITY_PER_S = 1 / WORK_S
