@@ -35,13 +35,13 @@ class Loop:
     def run(self, pictures: list[bytes], seconds: float) -> float:
         """Returns pictures per second."""
         self.detections.clear()
-        began, done = time.perf_counter(), 0
-        while time.perf_counter() < began + seconds:
+        started, done = time.perf_counter(), 0
+        while time.perf_counter() < started + seconds:
             square, box = letterbox(decode(pictures[done % len(pictures)], MAX_PIXELS), self._side)
             self._streams.start_async({"images": square[None], **self._given}, (done, box))
             done += 1
         self._streams.wait_all()
-        return done / (time.perf_counter() - began)
+        return done / (time.perf_counter() - started)
 
     def _finish(self, request: Any, picture: tuple[int, Letterbox]) -> None:
         number, box = picture
