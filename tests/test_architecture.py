@@ -21,7 +21,7 @@ ENVIRONMENT_READERS = {
     "serve_app/tools/launch/cli.py",
     "serve_app/tools/launch/monitor.py",
     "serve_app/tools/export/build_models.py",
-    "serve_app/tools/deploy/aws/command.py",
+    "serve_app/tools/deploy/aws/cli.py",
 }
 
 

@@ -17,7 +17,7 @@ import pytest
 from botocore.loaders import Loader
 
 from serve_app.tools.deploy.aws import installer, scenarios
-from serve_app.tools.deploy.aws.command import cleanup, install
+from serve_app.tools.deploy.aws.cli import cleanup, install
 from serve_app.tools.deploy.aws.runner import Runner
 
 HERE = Path(__file__).resolve().parent
