@@ -1,4 +1,4 @@
-"""The two tables: pictures with their detections, and pictures that could not be read with the reason."""
+"""The two tables of Parquet: pictures with their detections, and unreadable pictures with the reason."""
 
 import io
 import json
@@ -10,8 +10,8 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 
 from serve_app.detection.coco import coco_of
-from serve_app.tools.batch.ledger import DETECTIONS, ERRORS, Shard
 from serve_app.tools.batch.places import Place
+from serve_app.tools.batch.plan import DETECTIONS, ERRORS, Shard
 from serve_app.types import Detection, PictureResult
 
 DETECTION = arrow.struct(
@@ -33,7 +33,7 @@ FAILED = arrow.schema([("picture", arrow.string()), ("status", arrow.int32()), (
 
 
 def store(shard: Shard, results: Mapping[str, PictureResult], place: Place) -> tuple[int, int]:
-    """How many were found and how many failed. Errors first: with the detections the shard is done."""
+    """Return how many pictures succeeded and failed. The detections come last: they mark the shard as done."""
     good = {name: result for name, result in results.items() if result.error is None}
     bad = {name: result for name, result in results.items() if result.error is not None}
     rows: list[dict[str, Any]]
@@ -41,7 +41,7 @@ def store(shard: Shard, results: Mapping[str, PictureResult], place: Place) -> t
         rows = [{"picture": name, "status": one.error_status, "error": one.error} for name, one in bad.items()]
         (place / ERRORS / shard.file).write(_parquet(rows, FAILED))
     else:
-        (place / ERRORS / shard.file).remove()  # of a try that was cut off: what failed then didn't now
+        (place / ERRORS / shard.file).remove()  # left by an interrupted run
     rows = [
         {"picture": name, "width": one.width, "height": one.height, "detections": list(map(asdict, one.detections))}
         for name, one in good.items()

@@ -1,4 +1,4 @@
-"""One actor of the pool: the service's own engine, which takes shards of pictures and stores what it finds."""
+"""One actor of the pool: runs the service's engine over shards of pictures and stores the results."""
 
 import asyncio
 import logging
@@ -7,8 +7,9 @@ from typing import Any
 from serve_app.detection.tracks import Track, tracks_of
 from serve_app.errors import ConfigurationError, InvalidRequestError, NotFoundError
 from serve_app.settings import DetectionSettings, TritonSettings
-from serve_app.tools.batch.ledger import Shard
-from serve_app.tools.batch.places import Place, read_picture
+from serve_app.tools.batch.pictures import read_picture
+from serve_app.tools.batch.places import Place
+from serve_app.tools.batch.plan import Shard
 from serve_app.tools.batch.tables import store
 from serve_app.triton.detector import Detector
 from serve_app.triton.engine import Engine
@@ -17,11 +18,11 @@ from serve_app.triton.repository import ModelRepository
 from serve_app.types import PictureResult, Thresholds
 
 logger = logging.getLogger(__name__)
-IN_FLIGHT = 64  # below the queues' limit of 128, so that none is refused
+IN_FLIGHT = 64  # fewer pictures than the 128 that an engine's queue takes before it refuses
 
 
 class Worker:
-    """Ray Data makes one in each actor; a row is a shard."""
+    """Ray Data creates one per actor and calls it with a shard as a row."""
 
     def __init__(
         self,
@@ -36,7 +37,7 @@ class Worker:
         self._place = Place.of(destination)
         only = triton.model_copy(update={"models": (self._track.model,), "control_mode": "none"})
         repository = ModelRepository.of(only, detection)
-        if not repository.cards()[self._track.model].can(thresholds):  # then the raw head answers
+        if not repository.cards()[self._track.model].can(thresholds):  # NMS in the graph can't: use the raw head
             only = only.model_copy(update={"models": (self._track.model, f"yolo_{self._track.size}")})
             repository = ModelRepository.of(only, detection)
         self._engine = Engine(repository, only, preparation=Preparation.of(only, detection, logger.info))
@@ -50,14 +51,14 @@ class Worker:
         return {"found": found, "failed": failed}
 
     async def _detect_all(self, shard: Shard) -> dict[str, PictureResult]:
-        room = asyncio.Semaphore(IN_FLIGHT)
+        slots = asyncio.Semaphore(IN_FLIGHT)
 
         async def one(name: str) -> PictureResult:
-            async with room:
+            async with slots:
                 try:
-                    picture = await asyncio.to_thread(read_picture, name)
+                    picture = await read_picture(name)
                 except (OSError, InvalidRequestError) as problem:
-                    return PictureResult(error=f"can't be read: {problem}", error_status=NotFoundError.status)
+                    return PictureResult(error=f"cannot be read: {problem}", error_status=NotFoundError.status)
                 return await self._detector.detect(self._track, picture, self._thresholds)
 
         async with asyncio.TaskGroup() as group:
@@ -68,5 +69,5 @@ class Worker:
 def find_track(target: str, detection: DetectionSettings) -> Track:
     tracks = {track.target: track for track in tracks_of(detection.models, ())}
     if target not in tracks:
-        raise ConfigurationError(f"no track {target!r}; there is: {', '.join(tracks)}")
+        raise ConfigurationError(f"no track {target!r}; available: {', '.join(tracks)}")
     return tracks[target]

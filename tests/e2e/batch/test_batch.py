@@ -89,7 +89,7 @@ def test_what_is_found_is_what_the_service_would_say_and_nothing_is_done_twice(t
     first = batch(tmp_path / "in", tmp_path / "out", "--coco", tmp_path / "coco.json")
     output, _ = first.communicate(timeout=BEGUN_AFTER_S)
     assert first.returncode == 0, output
-    assert "2 pictures with their detections, 0 that can't be read" in output
+    assert "2 pictures detected, 0 unreadable" in output
     rows = list(rows_of(Place.of(str(tmp_path / "out")), "detections"))
     for row in rows:
         assert (row["width"], row["height"], len(row["detections"])) == (640, 480, 6)
@@ -100,16 +100,16 @@ def test_what_is_found_is_what_the_service_would_say_and_nothing_is_done_twice(t
     again = batch(tmp_path / "in", tmp_path / "out")
     output, _ = again.communicate(timeout=60)
     assert again.returncode == 0
-    assert "2 pictures, 2 of them done before" in output
+    assert "2 pictures, 2 already done" in output
     assert "engines" not in output
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (("/nowhere", "OUT"), 2, "error: /nowhere: there is no such file or folder"),
+        (("/nowhere", "OUT"), 2, "error: /nowhere: no such file or folder"),
         (("EMPTY", "OUT"), 2, "error: EMPTY: no pictures"),
-        (("PICTURES", "OUT", "--track", "huge"), 1, "error: no track 'huge'; there is: nano, nano_end2end"),
+        (("PICTURES", "OUT", "--track", "huge"), 1, "error: no track 'huge'; available: nano, nano_end2end"),
         (("PICTURES", "OUT", "--shard", "0"), 2, "error: argument --shard: 0 is not from 1 to 100000"),
         (("PICTURES", "OUT", "--config", "/nowhere.yaml"), 1, "error: /nowhere.yaml: No such file or directory"),
     ],
@@ -138,4 +138,4 @@ def test_an_engine_that_can_not_start_says_why_in_the_last_line(tmp_path):
     assert run.returncode == 1
     last = output.strip().splitlines()[-1]
     assert last.startswith("error: model 'yolo_nano_engine_batch' can't be loaded: Internal: FileNotFoundError: no eng")
-    assert last.endswith("; a second run goes on from here")
+    assert last.endswith("; run the command again to continue")

@@ -56,7 +56,7 @@ def test_pictures_of_a_bucket_are_found_in_tables_of_the_bucket_and_a_second_run
     put(bucket, "bucket/pictures/broken.png", b"no picture")
     ran = batch(s3, "s3://bucket/pictures", "s3://bucket/tables", "--shard", "2", "--coco", "s3://bucket/coco.json")
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "3 pictures with their detections, 1 that can't be read" in ran.stdout
+    assert "3 pictures detected, 1 unreadable" in ran.stdout
     found = {row["picture"]: row for row in table(bucket, "bucket/tables/detections")}
     assert sorted(found) == [f"s3://bucket/pictures/{name}" for name in ("a.jpg", "c.jpg", "deep/b.jpg")]
     assert {len(row["detections"]) for row in found.values()} == {6}
@@ -64,7 +64,7 @@ def test_pictures_of_a_bucket_are_found_in_tables_of_the_bucket_and_a_second_run
     assert failed["picture"] == "s3://bucket/pictures/broken.png"
     again = batch(s3, "s3://bucket/pictures", "s3://bucket/tables", "--shard", "2")
     assert again.returncode == 0, again.stdout + again.stderr
-    assert "4 pictures, 4 of them done before" in again.stdout
+    assert "4 pictures, 4 already done" in again.stdout
 
 
 def test_a_bucket_that_is_not_there_is_one_line(s3):

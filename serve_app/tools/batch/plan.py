@@ -1,4 +1,4 @@
-"""What is to do and what is done: shards of pictures, each of which is stored whole or not at all."""
+"""The plan of a run: pictures in shards, each stored whole or not at all, so that a later run can continue."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ DETECTIONS, ERRORS = "detections", "errors"
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Some pictures that go into one file of each table."""
+    """Pictures whose results go into one file of each table."""
 
     number: int
     pictures: tuple[str, ...]
@@ -24,18 +24,18 @@ class Shard:
         return f"shard-{self.number:06}.parquet"
 
 
-class Ledger:
-    """In the destination, beside the tables: a run that goes on finds the same shards again."""
+class Plan:
+    """The shards of a destination, stored there as plan.json."""
 
     def __init__(self, destination: str) -> None:
         self.place = Place.of(destination)
 
-    def plan(self, pictures: Sequence[str], how: dict[str, object], shard_pictures: int) -> list[Shard]:
-        """The shards of an earlier run with the same engine, and further ones for pictures that are new."""
+    def update(self, pictures: Sequence[str], options: dict[str, object], shard_pictures: int) -> list[Shard]:
+        """Return the shards of earlier runs, and further ones for new pictures; store them if they changed."""
         known = self._read()
-        if known and known["how"] != how:
+        if known and known["how"] != options:
             raise InvalidRequestError(
-                f"{self.place} has results of {known['how']}, and these would be of {how}: take another destination"
+                f"{self.place} has results of {_text(known['how'])}, not of {_text(options)}: use another destination"
             )
         shards = [Shard(number, tuple(names)) for number, names in enumerate(known["shards"])] if known else []
         planned = {name for shard in shards for name in shard.pictures}
@@ -45,7 +45,7 @@ class Ledger:
             for index, start in enumerate(range(0, len(new), shard_pictures))
         ]
         if new:
-            document = {"how": how, "shards": [shard.pictures for shard in shards]}
+            document = {"how": options, "shards": [shard.pictures for shard in shards]}
             (self.place / PLAN).write(json.dumps(document).encode())
         return shards
 
@@ -55,11 +55,15 @@ class Ledger:
         document: dict[str, Any] = json.loads((self.place / PLAN).read())
         return document
 
-    def open(self, shards: Sequence[Shard]) -> list[Shard]:
-        """Those that aren't done: the file of detections is the last that a shard writes. Halves of files go."""
+    def unfinished(self, shards: Sequence[Shard]) -> list[Shard]:
+        """Return the shards without a file of detections, which is written last; delete incomplete files."""
         for table in (DETECTIONS, ERRORS):
             for path in (self.place / table).files():
                 if path.endswith(PART):
                     self.place.system.delete_file(path)
         done = {path.rpartition("/")[2] for path in (self.place / DETECTIONS).files()}
         return [shard for shard in shards if shard.file not in done]
+
+
+def _text(options: dict[str, object]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in options.items())
