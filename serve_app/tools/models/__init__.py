@@ -1,1 +1,1 @@
-"""The model repository on S3: pushed whole, pulled whole, and followed by what serves it."""
+"""A model repository on S3: pushed and pulled as a whole, and followed by the pods that serve it."""

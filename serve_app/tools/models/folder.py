@@ -1,172 +1,188 @@
-"""The folder that a pull keeps: `current` → a snapshot → models → their parts, which no later pull writes to."""
+"""The folder that a pull writes to: `current` leads to a snapshot, whose unchanged models and versions are shared."""
 
 import fcntl
 import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from serve_app.errors import ConfigurationError, ModelLoadError
-from serve_app.tools.models.manifest import DIGEST, Manifest, StoredFile, StoredModel, short
-from serve_app.tools.models.parts import Part, all_parts_of, parts_of
-
-CURRENT, SNAPSHOTS, MODELS, PARTS, WORK = "current", ".snapshots", ".models", ".parts", ".pull"
+from serve_app.tools.models.manifest import DIGEST, Manifest, StoredFile, digest_of, group, short
 
 
-class Shelf:
-    """Links are relative, so that the folder may be mounted anywhere.
+@dataclass(frozen=True)
+class Entry:
+    """A version of a model, or another file or folder at its top: these change independently."""
 
-    FOLDER/current → .snapshots/DIGEST                      one link, replaced at once
-    FOLDER/.snapshots/DIGEST/MODEL → ../../.models/MODEL-…  shared by all snapshots that have this very model
-    FOLDER/.models/MODEL-…/1 → ../../.parts/MODEL/1-…       shared by all models of this name that have this very part
-    FOLDER/.parts/MODEL/1-…/model.plan                      the files
-    FOLDER/.pull/                                           what a pull needs: lock, manifests, downloads, buildings
+    path: str
+    files: tuple[StoredFile, ...]
 
-    Triton's poll looks at times of change (ctime) too, which a hard link would renew at both of its ends; a symbolic
-    link leaves alone what it leads to, so that a version that was loaded stays loaded.
+    @cached_property
+    def name(self) -> str:
+        """The same on the disk only for the same content at the same path."""
+        return f"{Path(self.path).name}-{short(digest_of(self.files))}"
+
+    @property
+    def model(self) -> str:
+        return self.path.split("/")[0]
+
+    def inside(self, file: StoredFile) -> str:
+        """The file's path below the entry; empty where the entry is the file itself."""
+        return file.path[len(self.path) :].strip("/")
+
+
+def entries_of(files: tuple[StoredFile, ...]) -> list[Entry]:
+    return [Entry(path, found) for path, found in group(files, 2).items()]
+
+
+class Folder:
+    """All links are relative, so that the folder can be mounted anywhere.
+
+    PATH/current → .store/DIGEST             one link, replaced atomically
+    PATH/.store/DIGEST/MODEL → ../MODEL-…    shared by all snapshots that have the same model
+    PATH/.store/MODEL-…/1 → ../1-…           shared by all models that have the same version
+    PATH/.store/1-…/model.plan               the files
+    PATH/.store/DIGEST.json                  the manifest of a snapshot
+    PATH/.pull/                              lock, and entries that are being downloaded
+
+    Triton's poll compares times of change (ctime) too. A hard link would change them for both of its names; a symbolic
+    link leaves its target alone, so that a loaded version stays loaded.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.objects = folder / WORK / "objects"
-        self.building = folder / WORK / "building"
-        self._manifests = folder / WORK / "manifests"
-        self._lock: int | None = None
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.unfinished = path / ".pull" / "unfinished"
+        self._current = path / "current"
+        self._store = path / ".store"
 
     def prepare(self) -> None:
-        for path in (self.objects, self.building, self._manifests):
-            path.mkdir(parents=True, exist_ok=True)
-        for name in (SNAPSHOTS, MODELS, PARTS):
-            (self.folder / name).mkdir(exist_ok=True)
-        current = self.folder / CURRENT
-        if current.exists() and not current.is_symlink():
-            raise ConfigurationError(
-                f"{current} is not a link that a pull made: pull into another folder, or remove it"
-            )
+        for folder in (self.unfinished, self._store):
+            folder.mkdir(parents=True, exist_ok=True)
+        if self._current.exists() and not self._current.is_symlink():
+            raise ConfigurationError(f"{self._current} was not made by a pull: pull into another folder, or remove it")
 
-    def lock(self) -> bool:
-        """Whether this process is now the one that pulls here; the lock ends with it, however that ends."""
-        if self._lock is None:
-            self._lock = os.open(self.folder / WORK / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    @contextmanager
+    def try_lock(self) -> Iterator[bool]:
+        """Yield whether this process may write here; a lock ends with its process."""
+        lock = os.open(self.path / ".pull" / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield True
         except BlockingIOError:
-            return False
-        return True
-
-    def release(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+            yield False
+        finally:
+            os.close(lock)
 
     @property
     def current_digest(self) -> str | None:
         try:
-            digest = Path(os.readlink(self.folder / CURRENT)).name
+            digest = Path(os.readlink(self._current)).name
         except OSError:
             return None
         return digest if re.match(DIGEST, digest) else None
 
     @property
     def current_manifest(self) -> Manifest | None:
-        return self._manifest(self.current_digest)
-
-    def _manifest(self, digest: str | None) -> Manifest | None:
-        """None for one that isn't there, or can't be read any more: it is fetched again then."""
-        try:
-            content = (self._manifests / f"{digest}.json").read_bytes()
-            manifest = Manifest.parse(content, str(digest))
-        except (OSError, ModelLoadError):
-            return None
-        return manifest if manifest.digest == digest else None
+        return next((manifest for manifest in self.manifests() if manifest.digest == self.current_digest), None)
 
     def manifests(self) -> Iterator[Manifest]:
-        """Of the snapshots that are here."""
-        for path in sorted(self._manifests.glob("*.json")):
-            if manifest := self._manifest(path.stem):
+        """Of the snapshots that are here; unreadable ones are downloaded again."""
+        for path in sorted(self._store.glob("*.json")):
+            try:
+                manifest = Manifest.parse(path.read_bytes(), path.name)
+            except (OSError, ModelLoadError):
+                continue
+            if manifest.digest == path.stem:
                 yield manifest
 
-    def path_of(self, part: Part) -> Path:
-        return self.folder / PARTS / part.model / part.folder_name
+    def path_of(self, entry: Entry) -> Path:
+        return self._store / entry.name
 
-    def building_of(self, part: Part) -> Path:
-        return self.building / part.model / part.folder_name
+    def _model_path(self, name: str, files: tuple[StoredFile, ...]) -> Path:
+        entries = entries_of(files)
+        if entries[0].path == name:  # a file, or an empty folder
+            return self.path_of(entries[0])
+        return self._store / f"{name}-{short(digest_of(files))}"
 
-    def folder_of(self, model: StoredModel) -> Path:
-        """Of a model that is a file, that file."""
-        if model.is_file:
-            return self.path_of(parts_of(model)[0])
-        return self.folder / MODELS / f"{model.name}-{short(model.digest)}"
+    def has(self, entry: Entry) -> bool:
+        """An entry is complete when it comes here; sizes show whether a file was removed since."""
+        return all(is_complete(self.path_of(entry) / entry.inside(file), file) for file in entry.files)
 
-    def has(self, part: Part) -> bool:
-        """A part is whole when it comes here; sizes tell whether somebody took something away since."""
-        path = self.path_of(part)
-        folders = all((path / folder).is_dir() for folder in part.folders)
-        return folders and all(is_there(path / file.path, file) for file in part.files)
-
-    def take(self, part: Part) -> None:
-        """What was built is on the shelf from now on."""
-        target = self.path_of(part)
-        target.parent.mkdir(exist_ok=True)
-        if os.path.lexists(target):
-            self._discard(target)  # not whole any more
-        os.rename(self.building_of(part), target)
+    def add(self, entry: Entry) -> None:
+        target = self.path_of(entry)
+        self._remove(target)  # an incomplete one
+        os.rename(self.unfinished / entry.name, target)
 
     def switch(self, manifest: Manifest) -> None:
-        """Readers see the snapshot before or this one, whole."""
-        for model in manifest.models:
-            if not model.is_file:
-                links = {part.name: self.path_of(part) for part in parts_of(model)}
-                self._link_folder(self.folder_of(model), links)
-        snapshot = self.folder / SNAPSHOTS / manifest.digest
-        self._link_folder(snapshot, {model.name: self.folder_of(model) for model in manifest.models})
-        _replace(self._manifests / f"{manifest.digest}.json", manifest.content)
-        self._link(self.folder / CURRENT, snapshot)
+        """Readers see the previous snapshot or this one, each complete."""
+        for name, files in manifest.models.items():
+            entries = entries_of(files)
+            if entries[0].path != name:
+                links = {Path(entry.path).name: self.path_of(entry) for entry in entries}
+                self._link_all(self._model_path(name, files), links)
+        models = {name: self._model_path(name, files) for name, files in manifest.models.items()}
+        snapshot = self._store / manifest.digest
+        self._link_all(snapshot, models)
+        self._renew_times(manifest)
+        fresh = self.unfinished / "manifest"
+        fresh.write_bytes(manifest.content)
+        os.replace(fresh, snapshot.with_suffix(".json"))
+        fresh = self.unfinished / "current"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(snapshot.relative_to(self.path))
+        os.replace(fresh, self._current)
+        self.remove_unfinished(set())
 
-    def _link_folder(self, folder: Path, links: dict[str, Path]) -> None:
-        """A folder of links comes whole, and stays as it is where it is right."""
+    def _link_all(self, folder: Path, links: dict[str, Path]) -> None:
         if folder.is_dir() and all((folder / name).exists() for name in links):
             return
-        fresh = self.building / f"links-{folder.name}"
+        fresh = self.unfinished / f"links-{folder.name}"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()
         for name, target in links.items():
-            (fresh / name).symlink_to(Path("..", "..", target.relative_to(self.folder)))
-        if folder.is_dir():
-            self._discard(folder)
+            (fresh / name).symlink_to(Path("..", target.name))
+        self._remove(folder)
         os.rename(fresh, folder)
 
-    def _link(self, link: Path, target: Path) -> None:
-        fresh = link.with_name(f".{link.name}.new")
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(target.relative_to(self.folder))
-        os.replace(fresh, link)
+    def _renew_times(self, manifest: Manifest) -> None:
+        """Make what differs from the current snapshot newer than it, and touch nothing else.
 
-    def sweep(self, *kept: str | None) -> None:
-        """Remove all but these snapshots, and what none of them leads to."""
-        for snapshot in (self.folder / SNAPSHOTS).iterdir():
-            if snapshot.name not in kept:
-                self._discard(snapshot)
-        for path in self._manifests.iterdir():
-            if path.stem not in kept:
-                path.unlink()
-        manifests = list(self.manifests())
-        folders = {self.folder_of(model) for manifest in manifests for model in manifest.models}
-        folders |= {self.path_of(part) for manifest in manifests for part in all_parts_of(manifest)}
-        for path in (*(self.folder / MODELS).iterdir(), *(self.folder / PARTS).glob("*/*")):
-            if path not in folders:
-                self._discard(path)
+        Triton reloads a model whose newest time is later than before, so it would miss an older version that returns.
+        """
+        before = self.current_manifest
+        for name, files in manifest.models.items():
+            old = before.models.get(name) if before else None
+            if old and old != files:
+                kept = {self.path_of(entry) for entry in entries_of(old)}
+                paths = {self._model_path(name, files), *(self.path_of(entry) for entry in entries_of(files))}
+                for path in paths - kept:
+                    os.utime(path)
 
-    def clear(self) -> None:
-        """Downloads and buildings of snapshots that nobody asks for any more."""
-        for path in (*self.objects.iterdir(), *self.building.iterdir()):
-            self._discard(path)
+    def remove_others(self, *digests: str | None) -> None:
+        """Keep these snapshots and what they lead to."""
+        kept = set()
+        for manifest in self.manifests():
+            if manifest.digest in digests:
+                kept |= {self._store / manifest.digest, self._store / f"{manifest.digest}.json"}
+                kept |= {self._model_path(name, files) for name, files in manifest.models.items()}
+                kept |= {self.path_of(entry) for entry in entries_of(manifest.files)}
+        for path in self._store.iterdir():
+            if path not in kept:
+                self._remove(path)
 
-    def _discard(self, path: Path) -> None:
-        """Out of sight first: nobody finds half of a folder under its name."""
+    def remove_unfinished(self, kept: set[str]) -> None:
+        for path in self.unfinished.iterdir():
+            if path.name not in kept:
+                self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        """Rename a folder first: nobody may find half of it under its name."""
         if path.is_dir() and not path.is_symlink():
-            trash = self.folder / WORK / f"trash-{path.name}"
+            trash = self.path / ".pull" / f"trash-{path.name}"
             shutil.rmtree(trash, ignore_errors=True)
             os.rename(path, trash)
             shutil.rmtree(trash)
@@ -174,14 +190,8 @@ class Shelf:
             path.unlink(missing_ok=True)
 
 
-def is_there(path: Path, file: StoredFile) -> bool:
+def is_complete(path: Path, file: StoredFile) -> bool:
     try:
-        return path.is_file() and path.stat().st_size == file.size
+        return path.is_dir() if file.is_folder else path.is_file() and path.stat().st_size == file.size
     except OSError:
         return False
-
-
-def _replace(path: Path, content: bytes) -> None:
-    fresh = path.with_suffix(".new")
-    fresh.write_bytes(content)
-    os.replace(fresh, path)

@@ -1,91 +1,77 @@
-"""What a push consists of: every model's files with their sums, as one document that is named by its own sum."""
+"""The manifest of a push: every file with its size and the checksums of its chunks, named by its own checksum."""
 
 import hashlib
 import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from serve_app.errors import ModelLoadError
 
+CHUNK_BYTES = 8 << 20  # part of the format: a file is stored as objects of this size, so that any transfer can resume
 SHORT = 12  # characters of a digest that people read and folders are named by
 DIGEST = r"^[0-9a-f]{64}$"
 
 
-def inside(path: str) -> str:
-    """Refuses what would be written elsewhere."""
-    parts = path.split("/")
-    if path and ({"", ".", ".."} & set(parts) or not path.isprintable()):
-        raise ValueError(f"{path!r} is no path inside a model")
+class Chunk(NamedTuple):
+    """A piece of a file, which is one object in the bucket."""
+
+    sha256: str
+    offset: int
+    size: int
+
+
+def _inside(path: str) -> str:
+    names = path.removesuffix("/").split("/")
+    if {"", ".", ".."} & set(names) or not path.isprintable():
+        raise ValueError(f"{path!r} is not a path inside the repository")
     return path
 
 
-def one_name(name: str) -> str:
-    if not name or "/" in name or name.startswith(".") or not name.isprintable():
-        raise ValueError(f"{name!r} is no name of a model")
-    return name
+class StoredFile(BaseModel):
+    """A file, or an empty folder where the path ends with a slash: S3 itself has no folders."""
 
-
-class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-
-class StoredFile(_Part):
-    """Its path is empty where the model itself is a file."""
-
-    path: Annotated[str, AfterValidator(inside)]
-    size: int = Field(ge=0)
-    sha256: str = Field(pattern=DIGEST)
+    path: Annotated[str, AfterValidator(_inside)]
+    size: int = Field(default=0, ge=0)
+    sha256: tuple[Annotated[str, Field(pattern=DIGEST)], ...] = ()
     executable: bool = False
 
-
-class StoredModel(_Part):
-    """A folder at the top of the repository, or a file there; S3 knows no folders, so empty ones are named."""
-
-    name: Annotated[str, AfterValidator(one_name)]
-    files: tuple[StoredFile, ...] = ()
-    folders: tuple[Annotated[str, AfterValidator(inside)], ...] = ()
-
     @model_validator(mode="after")
-    def _paths_are_apart(self) -> "StoredModel":
-        paths = [file.path for file in self.files] + list(self.folders)
-        above = {str(parent) for path in paths for parent in PurePosixPath(path).parents} - {"."}
-        if (
-            len(set(paths)) < len(paths)
-            or above & {file.path for file in self.files}
-            or ("" in paths and paths != [""])
-        ):
-            raise ValueError(f"model {self.name!r}: a path is there twice, or is both a file and a folder")
+    def _check_chunks(self) -> "StoredFile":
+        if len(self.sha256) != -(-self.size // CHUNK_BYTES) or (self.is_folder and self.size):
+            raise ValueError(f"{self.path!r} has {len(self.sha256)} chunks for {self.size} bytes")
         return self
 
-    @cached_property
-    def digest(self) -> str:
-        return hashlib.sha256(_canonical(self)).hexdigest()
-
     @property
-    def size(self) -> int:
-        return sum(file.size for file in self.files)
+    def is_folder(self) -> bool:
+        return self.path.endswith("/")
 
-    @property
-    def versions(self) -> tuple[int, ...]:
-        tops = {path.split("/")[0] for path in (*(file.path for file in self.files), *self.folders)}
-        return tuple(sorted(int(top) for top in tops if top.isdecimal()))
-
-    @property
-    def is_file(self) -> bool:
-        return any(file.path == "" for file in self.files)
+    def chunks(self) -> Iterator[Chunk]:
+        for offset, digest in zip(range(0, self.size, CHUNK_BYTES), self.sha256, strict=True):
+            yield Chunk(digest, offset, min(CHUNK_BYTES, self.size - offset))
 
 
-class Manifest(_Part):
-    format: Literal[1] = 1
-    models: tuple[StoredModel, ...]
+class Manifest(BaseModel):
+    """The files of a repository. Its first-level entries are the models."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[2] = 2
+    files: tuple[StoredFile, ...]
 
     @model_validator(mode="after")
-    def _names_differ(self) -> "Manifest":
-        if len({model.name for model in self.models}) < len(self.models):
-            raise ValueError("a model is there twice")
+    def _check_paths(self) -> "Manifest":
+        paths = Counter(file.path.removesuffix("/") for file in self.files)
+        parents = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
+        for path, count in paths.items():
+            if count > 1 or path in parents:
+                raise ValueError(f"{path!r} is listed twice, or as a file and a folder")
         return self
 
     @cached_property
@@ -94,19 +80,20 @@ class Manifest(_Part):
 
     @cached_property
     def digest(self) -> str:
-        return hashlib.sha256(self.content).hexdigest()
+        return _sha256(self.content)
+
+    @cached_property
+    def models(self) -> dict[str, tuple[StoredFile, ...]]:
+        return group(self.files, 1)
 
     @property
     def objects(self) -> dict[str, int]:
-        """Sizes by sum: what is the same in several places is stored once."""
-        return {file.sha256: file.size for model in self.models for file in model.files}
+        """Sizes by checksum; equal content is stored once."""
+        return {chunk.sha256: chunk.size for file in self.files for chunk in file.chunks()}
 
     @property
     def size(self) -> int:
-        return sum(model.size for model in self.models)
-
-    def model(self, name: str) -> StoredModel | None:
-        return next((model for model in self.models if model.name == name), None)
+        return sum(file.size for file in self.files)
 
     @classmethod
     def parse(cls, content: bytes, name: str) -> "Manifest":
@@ -117,15 +104,31 @@ class Manifest(_Part):
             first = problem.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise ModelLoadError(
-                f"{name} is no manifest that can be read here ({where}: {first['msg']}): push again, or take a newer "
-                "release of this command"
+                f"{name} is not a manifest that this release can read ({where}: {first['msg']}): push again, or use "
+                "the release that pushed it"
             ) from None
+
+
+def group(files: Iterable[StoredFile], depth: int) -> dict[str, tuple[StoredFile, ...]]:
+    """Group files by the first `depth` names of their paths: 1 gives models, 2 their versions and other entries."""
+    groups: dict[str, list[StoredFile]] = defaultdict(list)
+    for file in files:
+        groups["/".join(file.path.removesuffix("/").split("/")[:depth])].append(file)
+    return {path: tuple(found) for path, found in groups.items()}
+
+
+def digest_of(files: Iterable[StoredFile]) -> str:
+    return _sha256(b"".join(map(_canonical, files)))
 
 
 def short(digest: str) -> str:
     return digest[:SHORT]
 
 
-def _canonical(part: _Part) -> bytes:
-    values = part.model_dump(mode="json")
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _canonical(model: BaseModel) -> bytes:
+    values = model.model_dump(mode="json")
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

@@ -1,89 +1,76 @@
-"""A folder into the bucket: only what is missing there goes up, and `current` switches when everything is there."""
+"""Pushes a folder: uploads the chunks that the repository lacks, and switches `current` when all are there."""
 
 from pathlib import Path
 
 from serve_app.errors import NotFoundError, UnavailableError
-from serve_app.tools.models.catalog import Catalog
-from serve_app.tools.models.manifest import Manifest, short
-from serve_app.tools.models.progress import Transfer, readable, tell
+from serve_app.tools.models.manifest import Manifest, StoredFile, short
+from serve_app.tools.models.progress import readable, report
+from serve_app.tools.models.repository import Repository
 from serve_app.tools.models.scan import Scan, scan
-from serve_app.tools.models.upload import WHOLE_UP_TO, Uploader
+from serve_app.tools.models.transfer import upload
 
-CHECKS = 3  # a prune beside this push may remove what it counted on
+CHECKS = 3  # a concurrent prune may delete chunks before the manifest protects them
 
 
-def push(folder: Path, catalog: Catalog, *, dry_run: bool = False, force: bool = False, part: int = WHOLE_UP_TO) -> str:
-    """The digest of what is current then. Two at once don't harm each other: the last to switch is current."""
+def push(folder: Path, repository: Repository, *, dry_run: bool = False, force: bool = False) -> str:
+    """Return the pushed digest. Of two pushes at once, the last to switch is current."""
     found = scan(folder)
     manifest = found.manifest
-    if found.left_out:
-        names = ", ".join(str(path.relative_to(folder)) for path in found.left_out)
-        tell(f"left out, as hidden, unfinished or made by Python: {names}")
-    missing = manifest.objects if force else _missing(manifest, catalog)
-    stored = sum(manifest.objects.values())
-    tell(
-        f"{_count(len(manifest.models), 'model')}, {readable(stored)} in {_count(len(manifest.objects), 'file')}: "
-        f"{_count(len(missing), 'file')} of {readable(sum(missing.values()))} to upload"
+    if found.skipped:
+        names = ", ".join(str(path.relative_to(folder)) for path in found.skipped)
+        report(f"skipped hidden and temporary files: {names}")
+    missing = manifest.objects if force else repository.missing(manifest)
+    changed = [file for file in manifest.files if not missing.keys().isdisjoint(file.sha256)]
+    report(
+        f"{_count(len(manifest.models), 'model')}, {readable(sum(manifest.objects.values()))}: "
+        f"{readable(sum(missing.values()))} of {_count(len(changed), 'file')} to upload"
     )
     if dry_run:
-        _tell_plan(manifest, missing, catalog)
+        _report_plan(manifest, changed, repository)
         return manifest.digest
-    _upload(missing, found, catalog, part)
-    catalog.write_manifest(manifest)
-    _require_everything(found, catalog, part)
-    _switch(manifest, catalog)
+    _upload(missing, found, repository)
+    repository.write_manifest(manifest)
+    _ensure_complete(found, repository)
+    _switch(manifest, repository)
     return manifest.digest
 
 
-def _missing(manifest: Manifest, catalog: Catalog) -> dict[str, int]:
-    there = catalog.objects()
-    return {
-        digest: size for digest, size in manifest.objects.items() if digest not in there or there[digest].size != size
-    }
-
-
-def _upload(missing: dict[str, int], found: Scan, catalog: Catalog, part: int) -> None:
+def _upload(missing: dict[str, int], found: Scan, repository: Repository) -> None:
     if missing:
-        with Transfer("upload", sum(missing.values())) as transfer:
-            files = {digest: (found.sources[digest], size) for digest, size in missing.items()}
-            Uploader(catalog.store, transfer, part).send(files)
+        upload(repository, [found.sources[digest] for digest in missing])
 
 
-def _require_everything(found: Scan, catalog: Catalog, part: int) -> None:
-    """Asked after the manifest is there, which from then on keeps a prune from removing its objects."""
+def _ensure_complete(found: Scan, repository: Repository) -> None:
+    """Check once the manifest is there: from then on a prune keeps its objects."""
     for _ in range(CHECKS):
-        missing = _missing(found.manifest, catalog)
+        missing = repository.missing(found.manifest)
         if not missing:
             return
-        _upload(missing, found, catalog, part)
-    raise UnavailableError(f"{catalog.url} loses what is uploaded: is something else removing objects there?")
+        _upload(missing, found, repository)
+    raise UnavailableError(f"{repository.url}: uploaded objects disappear: check whether something else deletes them")
 
 
-def _switch(manifest: Manifest, catalog: Catalog) -> None:
-    before = _current_digest(catalog)
+def _switch(manifest: Manifest, repository: Repository) -> None:
+    before = _current_digest(repository)
     if before == manifest.digest:
-        tell(f"{catalog.url} has been at {short(manifest.digest)} already: nothing changed")
+        report(f"{repository.url} is already at {short(manifest.digest)}: nothing changed")
         return
-    catalog.switch(manifest.digest)
-    tell(f"{catalog.url} is now at {short(manifest.digest)}{f', before it at {short(before)}' if before else ''}")
+    repository.switch(manifest.digest)
+    report(f"{repository.url} is now at {short(manifest.digest)}{f' (was at {short(before)})' if before else ''}")
 
 
-def _current_digest(catalog: Catalog) -> str | None:
+def _current_digest(repository: Repository) -> str | None:
     try:
-        return catalog.current().digest
+        return repository.current_digest
     except NotFoundError:
         return None
 
 
-def _tell_plan(manifest: Manifest, missing: dict[str, int], catalog: Catalog) -> None:
-    for model in manifest.models:
-        for file in model.files:
-            if file.sha256 in missing:
-                path = f"{model.name}/{file.path}".rstrip("/")
-                tell(f"would upload {path} ({readable(file.size)})")
-    before = _current_digest(catalog)
-    changed = "stays" if before == manifest.digest else "would be"
-    tell(f"{catalog.url} {changed} at {short(manifest.digest)}; nothing was written")
+def _report_plan(manifest: Manifest, changed: list[StoredFile], repository: Repository) -> None:
+    for file in changed:
+        report(f"would upload {file.path} ({readable(file.size)})")
+    would = "would stay" if _current_digest(repository) == manifest.digest else "would be"
+    report(f"{repository.url} {would} at {short(manifest.digest)}; nothing was written")
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,101 +1,85 @@
-"""A snapshot's parts made from what is on the disk and what has to be fetched."""
+"""What a folder lacks of a manifest, completed from local copies and downloads; an interrupted one continues."""
 
 import os
-import shutil
-from collections.abc import Iterator
+from collections import defaultdict
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from serve_app.tools.models.download import PART, Wanted
-from serve_app.tools.models.manifest import Manifest, StoredFile
-from serve_app.tools.models.parts import Part, all_parts_of, parts_of
-from serve_app.tools.models.shelf import Shelf, is_there
+from serve_app.tools.models.folder import Folder, entries_of, is_complete
+from serve_app.tools.models.manifest import Chunk, Manifest
+from serve_app.tools.models.progress import TransferProgress
+from serve_app.tools.models.repository import Repository
+from serve_app.tools.models.transfer import Downloads, read_chunk, run_all
 
-READ_ONLY, READ_ONLY_PROGRAM = 0o444, 0o555
+READ_ONLY, READ_ONLY_EXECUTABLE = 0o444, 0o555
 
 
-class Builder:
-    """What one snapshot lacks; a building that was interrupted goes on where it ended."""
+class Gap(NamedTuple):
+    """A chunk that an unfinished file lacks, and the file's name in the repository."""
 
-    def __init__(self, shelf: Shelf, manifest: Manifest) -> None:
-        self._shelf = shelf
-        self.manifest = manifest
-        self.missing = [part for part in all_parts_of(manifest) if not shelf.has(part)]
-        self._content = dict(self._known())  # where a content lies on the disk, by its sum
+    path: Path
+    chunk: Chunk
+    name: str
 
-    @property
-    def models(self) -> list[str]:
-        """Those that a part is missing of."""
-        return sorted({part.model for part in self.missing})
 
-    def _known(self) -> Iterator[tuple[str, Path]]:
-        shelved = [part for manifest in (*self._shelf.manifests(), self.manifest) for part in all_parts_of(manifest)]
-        places = [(part, self._shelf.path_of(part)) for part in shelved]
-        places += [(part, self._shelf.building_of(part)) for part in self.missing]
-        for part, place in places:
-            for file in part.files:
-                if is_there(place / file.path, file):
-                    yield file.sha256, place / file.path
+class Snapshot:
+    """Chunks by their checksum: where the folder has them, and where they are missing."""
 
-    def _lacking(self) -> Iterator[tuple[Part, StoredFile]]:
-        for part in self.missing:
-            for file in part.files:
-                if not is_there(self._shelf.building_of(part) / file.path, file):
-                    yield part, file
+    def __init__(self, folder: Folder, manifest: Manifest) -> None:
+        self._folder = folder
+        self.missing = [entry for entry in entries_of(manifest.files) if not folder.has(entry)]
+        self._unfinished = [
+            (folder.unfinished / entry.name / entry.inside(file), file)
+            for entry in self.missing
+            for file in entry.files
+        ]
+        self._copies = self._find_copies(manifest)
+        self._gaps: dict[str, list[Gap]] = defaultdict(list)
+        for path, file in self._unfinished:
+            for chunk in file.chunks():
+                if not path.is_file() or read_chunk(path, chunk) is None:
+                    self._gaps[chunk.sha256].append(Gap(path, chunk, file.path))
 
-    @property
-    def to_fetch(self) -> dict[str, Wanted]:
+    def _find_copies(self, manifest: Manifest) -> dict[str, tuple[Path, Chunk]]:
+        entries = [entry for known in (*self._folder.manifests(), manifest) for entry in entries_of(known.files)]
+        files = [(self._folder.path_of(entry) / entry.inside(file), file) for entry in entries for file in entry.files]
         return {
-            file.sha256: Wanted(file.sha256, file.size, part.called(file))
-            for part, file in self._lacking()
-            if file.sha256 not in self._content and not (self._shelf.objects / file.sha256).exists()
+            chunk.sha256: (path, chunk) for path, file in files if is_complete(path, file) for chunk in file.chunks()
         }
 
     @property
     def needed_bytes(self) -> int:
-        """What the disk must still have room for."""
-        needed = sum(file.size for _, file in self._lacking())
-        for digest in {file.sha256 for _, file in self._lacking()} - set(self._content):
-            for path in (self._shelf.objects / digest, self._shelf.objects / f"{digest}{PART}"):
-                needed -= path.stat().st_size if path.exists() else 0
-        return needed
+        return sum(gap.chunk.size for gaps in self._gaps.values() for gap in gaps)
 
-    def build(self) -> None:
-        """After everything was fetched."""
-        for part in self.missing:
-            building = self._shelf.building_of(part)
-            for folder in part.folders:
-                (building / folder).mkdir(parents=True, exist_ok=True)
-            for file in part.files:
-                target = building / file.path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if not is_there(target, file):
-                    self._place(file, target)
-        for part in self.missing:
-            self._shelf.take(part)
+    @property
+    def download_bytes(self) -> int:
+        return sum(gaps[0].chunk.size for digest, gaps in self._gaps.items() if digest not in self._copies)
 
-    def _place(self, file: StoredFile, target: Path) -> None:
-        """Each place has a file of its own: what becomes of one is not seen at another."""
-        fetched = self._shelf.objects / file.sha256
-        if file.sha256 in self._content:
-            fetched = target.with_name(f"{target.name}{PART}")
-            shutil.copyfile(self._content[file.sha256], fetched)
-        fetched.chmod(READ_ONLY_PROGRAM if file.executable else READ_ONLY)
-        os.replace(fetched, target)
-        self._content[file.sha256] = target
+    def complete(self, repository: Repository) -> None:
+        for path, file in self._unfinished:
+            (path if file.is_folder else path.parent).mkdir(parents=True, exist_ok=True)
+            if not file.is_folder:
+                path.touch()
+        downloads = Downloads(repository)
+        with TransferProgress("download", self.download_bytes) as progress:
+            run_all((partial(self._fill, digest, downloads, progress) for digest in self._gaps), downloads.stop)
+        for path, file in self._unfinished:
+            if not file.is_folder:
+                with path.open("rb") as written:
+                    os.fsync(written.fileno())
+                path.chmod(READ_ONLY_EXECUTABLE if file.executable else READ_ONLY)
+        for entry in self.missing:
+            self._folder.add(entry)
 
-
-def renew_times(shelf: Shelf, manifest: Manifest) -> None:
-    """Make what differs from the current snapshot newer than it, and touch nothing else.
-
-    Triton takes a model for changed when its newest time is later than before, so that a part that was here all along
-    would go unseen when it comes back.
-    """
-    before = shelf.current_manifest
-    for model in manifest.models:
-        old = before.model(model.name) if before else None
-        if old is None or old.digest == model.digest:
-            continue
-        there = {shelf.path_of(part) for part in parts_of(old)}
-        for path in {shelf.folder_of(model), *(shelf.path_of(part) for part in parts_of(model))} - there:
-            if path.exists():
-                os.utime(path)
+    def _fill(self, digest: str, downloads: Downloads, progress: TransferProgress) -> None:
+        gaps = self._gaps[digest]
+        copy = self._copies.get(digest)
+        content = read_chunk(*copy) if copy else None
+        if content is None:
+            content = downloads.fetch(gaps[0].chunk, gaps[0].name)
+            progress.advance(len(content))
+        for gap in gaps:
+            with gap.path.open("r+b") as file:
+                file.seek(gap.chunk.offset)
+                file.write(content)

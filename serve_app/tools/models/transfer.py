@@ -1,130 +1,95 @@
-"""Objects on their way to the disk: resumed where an interrupted download ended, and whole by size and sum."""
+"""Moves chunks to and from the bucket, several at once, and checks every one by its checksum."""
 
 import hashlib
-import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
-from serve_app.errors import ModelLoadError, NotFoundError, UnavailableError
-from serve_app.tools.models.catalog import OBJECTS, Catalog
-from serve_app.tools.models.progress import Transfer, tell
-from serve_app.tools.models.store import TRANSFERS
+from serve_app.errors import ConfigurationError, ModelLoadError, NotFoundError, UnavailableError
+from serve_app.tools.models.bucket import CONNECTIONS
+from serve_app.tools.models.manifest import Chunk
+from serve_app.tools.models.progress import TransferProgress, report
+from serve_app.tools.models.repository import OBJECTS, Repository
 
-CHUNK = 1 << 20
-TRIES = 5  # in a row that bring nothing
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
-PART = ".part"
+ATTEMPTS = 5
+FIRST_PAUSE_S = 1.0
 
 
-class _StoppedError(Exception):
-    """Another download failed, and this one isn't wanted any more."""
+def upload(repository: Repository, sources: Sequence[tuple[Chunk, Path]]) -> None:
+    """Upload pieces of files, and refuse a file that has changed since it was scanned."""
+    with TransferProgress("upload", sum(chunk.size for chunk, _ in sources)) as progress:
+        run_all([partial(_upload, repository, chunk, path, progress) for chunk, path in sources])
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """An object, and the file that a message calls it by."""
+def _upload(repository: Repository, chunk: Chunk, path: Path, progress: TransferProgress) -> None:
+    try:
+        content = read_chunk(path, chunk)
+    except OSError as problem:
+        raise ConfigurationError(f"cannot read {path}: {(problem.strerror or str(problem)).lower()}") from None
+    if content is None:
+        raise ConfigurationError(f"{path} changed during the push: push again when nothing writes to it")
+    repository.bucket.write(f"{OBJECTS}{chunk.sha256}", content, chunk.sha256)
+    progress.advance(chunk.size)
 
-    sha256: str
-    size: int
-    file: str
+
+def read_chunk(path: Path, chunk: Chunk) -> bytes | None:
+    """Return None where the file has other content there."""
+    with path.open("rb") as file:
+        file.seek(chunk.offset)
+        content = file.read(chunk.size)
+    return content if hashlib.sha256(content).hexdigest() == chunk.sha256 else None
 
 
-class Downloader:
-    """Files are named by their sums; `.part` is what isn't whole yet, and stays for the next try."""
+class Downloads:
+    """Chunks for several threads; `stop` ends the pauses between attempts."""
 
-    def __init__(self, catalog: Catalog, folder: Path, transfer: Transfer) -> None:
-        self._catalog = catalog
-        self._folder = folder
-        self._transfer = transfer
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
         self._stopping = threading.Event()
+        self.stop = self._stopping.set
 
-    def fetch(self, objects: Mapping[str, Wanted]) -> None:
-        """All of them, or the first error; no thread goes on after that."""
-        pool = ThreadPoolExecutor(TRANSFERS)
-        try:
-            waiting = [pool.submit(self._fetch, wanted) for wanted in objects.values()]
-            done, _ = wait(waiting, return_when=FIRST_EXCEPTION)
-            for problem in filter(None, (future.exception() for future in done)):
-                if not isinstance(problem, _StoppedError):
-                    raise problem
-        finally:
-            self._stopping.set()
-            pool.shutdown(cancel_futures=True)
-
-    def _fetch(self, wanted: Wanted) -> None:
-        part = self._folder / f"{wanted.sha256}{PART}"
-        for last in (False, True):
-            with part.open("ab+", buffering=0) as file:
-                if self._complete(file, wanted):
-                    os.fsync(file.fileno())
-                    os.replace(part, self._folder / wanted.sha256)
-                    return
-                self._transfer.advance(-file.seek(0, os.SEEK_END))
-                file.truncate(0)
-            if not last:
-                tell(f"{self._name(wanted)} came with another sum: trying once more")
+    def fetch(self, chunk: Chunk, path: str) -> bytes:
+        """`path` is the file in the repository that an error names."""
+        name = f"{self._repository.url}/{OBJECTS}{chunk.sha256} ({path})"
+        for retry in (True, False):
+            content = self._read(chunk, name)
+            if hashlib.sha256(content).hexdigest() == chunk.sha256:
+                return content
+            if retry:
+                report(f"{name}: wrong checksum, downloading it again")
         raise ModelLoadError(
-            f"{self._name(wanted)} is corrupt: its content has another sum. Nothing was switched here; upload it again "
-            f"with `scripts/models push --force FOLDER {self._catalog.url}`"
+            f"{name} is corrupt: its checksum is wrong. `current` was not switched; upload the object again with "
+            f"`scripts/models push --force FOLDER {self._repository.url}`"
         )
 
-    def _complete(self, file: BinaryIO, wanted: Wanted) -> bool:
-        """Bring what the file lacks; whether its content is right then."""
-        summed = hashlib.sha256()
-        file.seek(0)
-        while known := file.read(CHUNK):
-            summed.update(known)
-            self._transfer.advance(len(known))
-        tries, offset = 0, file.tell()
-        while offset < wanted.size:
+    def _read(self, chunk: Chunk, name: str) -> bytes:
+        """Retry responses that break off; botocore retries only the requests."""
+        attempt = 1
+        while True:
             try:
-                if not self._append(file, wanted, offset, summed):
-                    return False
+                return self._repository.bucket.read(f"{OBJECTS}{chunk.sha256}", chunk.size)
+            except NotFoundError:
+                raise ModelLoadError(
+                    f"{name} no longer exists: push again, or run `scripts/models use` to return to another push"
+                ) from None
             except UnavailableError as problem:
-                tries = 1 if file.tell() > offset else tries + 1
-                if tries == TRIES:
+                if attempt == ATTEMPTS or self._stopping.is_set():
                     raise
-                self._pause(tries, problem)
-            offset = file.tell()
-        return offset == wanted.size and summed.hexdigest() == wanted.sha256
+                pause_s = FIRST_PAUSE_S * 2 ** (attempt - 1)
+                report(f"{problem}; trying again in {pause_s:.0f} s")
+                self._stopping.wait(pause_s)
+                attempt += 1
 
-    def _append(self, file: BinaryIO, wanted: Wanted, offset: int, summed: "hashlib._Hash") -> bool:
-        """False where the object ends elsewhere than it should."""
-        name = f"{OBJECTS}{wanted.sha256}"
-        try:
-            length, body = self._catalog.store.stream(name, offset)
-        except NotFoundError:
-            raise ModelLoadError(
-                f"{self._name(wanted)} isn't there any more: push again, or `use` another manifest"
-            ) from None
-        if length != wanted.size - offset:
-            if body:
-                body.close()
-            return False
-        with body:
-            while True:
-                with self._catalog.store.told(name):
-                    content = body.read(CHUNK)
-                if not content:
-                    return True
-                self._require_wanted()
-                file.write(content)
-                summed.update(content)
-                self._transfer.advance(len(content))
 
-    def _pause(self, tries: int, problem: UnavailableError) -> None:
-        pause_s = min(FIRST_PAUSE_S * 2**tries, LONGEST_PAUSE_S)
-        tell(f"{problem}; going on in {pause_s:.0f} s")
-        self._stopping.wait(pause_s)
-        self._require_wanted()
-
-    def _require_wanted(self) -> None:
-        if self._stopping.is_set():
-            raise _StoppedError
-
-    def _name(self, wanted: Wanted) -> str:
-        return f"{self._catalog.url}/{OBJECTS}{wanted.sha256} ({wanted.file})"
+def run_all(work: Iterable[Callable[[], None]], stop: Callable[[], None] = lambda: None) -> None:
+    """Run on several threads until all are done or one fails."""
+    pool = ThreadPoolExecutor(CONNECTIONS)
+    try:
+        done, _ = wait([pool.submit(one) for one in work], return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+    finally:
+        stop()
+        pool.shutdown(cancel_futures=True)
