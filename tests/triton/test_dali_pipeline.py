@@ -214,12 +214,12 @@ def test_a_pipeline_for_gpus_is_written_without_a_gpu_and_a_written_one_works_as
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not Path("/proc/driver/nvidia/version").exists(), reason="no driver of an NVIDIA GPU here")
-@pytest.mark.parametrize("name", PICTURES)
-def test_a_gpu_makes_nearly_the_same_squares(tmp_path, name):
+def test_a_gpu_makes_nearly_the_same_squares(tmp_path):
     write_pipeline(tmp_path / "model.dali", SIDE, 8, 2)
     for pipeline in (build_pipeline(SIDE, 8, 2, "cuda"), Pipeline.deserialize(filename=str(tmp_path / "model.dali"))):
-        images, sizes = pipeline.run(encoded=[np.frombuffer(PICTURES[name], np.uint8)])
-        expected, box = letterbox(decode(PICTURES[name], LIMIT), SIDE)
-        assert sizes.as_array().tolist() == [[box.width, box.height]]
-        difference = np.abs(images.as_cpu().as_array()[0].astype(int) - expected)
-        assert difference.mean() <= 1
+        for name, data in PICTURES.items():
+            images, sizes = pipeline.run(encoded=[np.frombuffer(data, np.uint8)])
+            expected, box = letterbox(decode(data, LIMIT), SIDE)
+            assert sizes.as_array().tolist() == [[box.width, box.height]], name
+            difference = np.abs(images.as_cpu().as_array()[0].astype(int) - expected)
+            assert difference.mean() <= 1, name
