@@ -175,7 +175,7 @@ MEMORY_TYPE_BY_DEVICE = {
 
 
 def from_dtype(dtype: Any) -> DataType:
-    """Triton's type for a NumPy dtype; strings, bytes and objects travel as BYTES."""
+    """Triton's type for a NumPy dtype; strings, bytes and objects become BYTES."""
     found = _FROM_DTYPE.get(dtype)
     if found is not None:
         return found
@@ -192,7 +192,7 @@ def to_dtype(data_type: DataType) -> Any:
     """NumPy's dtype for a fixed-size Triton type."""
     found = _TO_DTYPE.get(data_type)
     if found is None and data_type == DataType.BF16:
-        import ml_dtypes  # only programs that use BF16 pay for the import
+        import ml_dtypes  # imported only by programs that use BF16
 
         found = _TO_DTYPE[data_type] = numpy.dtype(ml_dtypes.bfloat16)
     if found is None:

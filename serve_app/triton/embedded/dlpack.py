@@ -1,4 +1,4 @@
-"""The DLPack protocol: arrays of others seen without a copy, and our memory lent to others."""
+"""The DLPack protocol: arrays of other libraries used without a copy, and tensors lent to them."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ class _ManagedTensor(ctypes.Structure):
     _fields_ = [("tensor", _Tensor), ("context", c_void_p), ("deleter", c_void_p)]
 
 
-# A handle of our own: argument types set on ctypes.pythonapi would be seen by every other package.
+# A separate handle: argument types set on ctypes.pythonapi would affect every other package.
 _python = ctypes.PyDLL(None)
 _capsule_new = _python.PyCapsule_New
 _capsule_new.restype, _capsule_new.argtypes = ctypes.py_object, (c_void_p, c_char_p, c_void_p)
 _capsule_pointer = _python.PyCapsule_GetPointer
 _capsule_pointer.restype, _capsule_pointer.argtypes = c_void_p, (ctypes.py_object, c_char_p)
-# The same functions by address, for a destructor: a dying object must not be touched as a Python object.
+# The same functions by address, for the destructor: an object that is being freed must not get references.
 _dying = ctypes.PyDLL(None)
 _dying_is_valid = _dying.PyCapsule_IsValid
 _dying_is_valid.restype, _dying_is_valid.argtypes = c_int, (c_void_p, c_char_p)
 _dying_pointer = _dying.PyCapsule_GetPointer
 _dying_pointer.restype, _dying_pointer.argtypes = c_void_p, (c_void_p, c_char_p)
 
-# What is lent out at the moment, by the address of its header, with all that must stay alive for it.
+# What is lent now, by the address of its header, with all that must stay alive for it.
 _lent: dict[int, tuple[Any, ...]] = {}
 
 
@@ -88,7 +88,7 @@ def _row_major(shape: list[int]) -> list[int]:
 
 
 class ImportedArray:
-    """An array of another library, seen through the capsule it gave; the capsule keeps the memory."""
+    """An array of another library, described by the capsule that keeps its memory."""
 
     __slots__ = ("_tensor", "capsule", "shape")
 

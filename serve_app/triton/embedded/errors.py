@@ -1,4 +1,4 @@
-"""The typed errors of the engine, one class for each error code of libtritonserver.
+"""The typed errors of Triton, one class for each error code of libtritonserver.
 
 TritonError
  ├─ UnknownError
@@ -15,11 +15,11 @@ from __future__ import annotations
 
 
 class TritonError(Exception):
-    """Root of everything the engine raises; takes the message only, so that it pickles."""
+    """Base of all errors; the constructor takes only the message, so that it can be pickled."""
 
 
 class UnknownError(TritonError):
-    """The cause is not known."""
+    """The cause is unknown."""
 
 
 class InternalError(TritonError):
@@ -35,7 +35,7 @@ class InvalidArgumentError(TritonError):
 
 
 class UnavailableError(TritonError):
-    """The server or the model can't take work now."""
+    """The server or the model does not accept requests now."""
 
 
 class UnsupportedError(TritonError):
@@ -43,7 +43,7 @@ class UnsupportedError(TritonError):
 
 
 class AlreadyExistsError(TritonError):
-    """The thing to be created exists."""
+    """What should be created exists already."""
 
 
 class CancelledError(TritonError):

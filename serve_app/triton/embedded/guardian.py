@@ -1,6 +1,6 @@
-"""The process that outlives a server process by a moment, to end its stubs and remove its shared memory.
+"""The process that ends the stubs of a server process that was killed, and removes their shared memory.
 
-Run as a script by an isolated interpreter: it imports the standard library only, and little of that.
+An isolated interpreter runs it as a script, so it imports little, and of the standard library only.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ _CLEAN = b"q"
 
 
 def stub_pids(prefix: str) -> list[int]:
-    """The stubs whose regions begin with the prefix, each before its descendants."""
+    """The stubs whose regions have the prefix, each before its descendants."""
     wanted = prefix.encode()
     roots: list[int] = []
     children: dict[int, list[int]] = {}
@@ -36,7 +36,7 @@ def stub_pids(prefix: str) -> list[int]:
 
 
 def kill_stubs(prefix: str) -> int:
-    """SIGKILL them, which also ends one that is stuck in a model; how many there were."""
+    """Send SIGKILL, which also ends a stub that is stuck in a model, and return the number of stubs."""
     pids = stub_pids(prefix)
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -52,7 +52,7 @@ def remove_regions(prefix: str) -> None:
 
 
 def start_ticks(pid: int) -> str | None:
-    """When a process began, in ticks since boot; None for one that is gone or a zombie."""
+    """When a process started, in ticks since boot; None if it is gone or a zombie."""
     fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return None if len(fields) < 20 or fields[0] in (b"Z", b"X") else fields[19].decode()
 
@@ -71,23 +71,23 @@ def _read(path: str) -> bytes:
 
 
 def _wait(pid: int, ticks: str, handle: int | None) -> bool:
-    """Wait for the end of the process; True when it said before that it needs nobody any more."""
+    """Wait for the end of the process; True if it dismissed the guardian before."""
     poll = select.poll()
     poll.register(0, select.POLLIN)
     if handle is not None:
         poll.register(handle, select.POLLIN)
     while start_ticks(pid) == ticks:
-        # Without a handle (an old kernel) the process table is asked twice a second.
+        # Without a handle (old kernels) look at the process table twice a second.
         for descriptor, _ in poll.poll(None if handle is not None else 500):
             if descriptor == 0:
                 if os.read(0, 1) == _CLEAN:
                     return True
-                poll.unregister(0)  # closed without a word: the end of the process itself decides
+                poll.unregister(0)  # closed without a dismissal: wait for the end of the process
     return False
 
 
 def _clear(prefix: str) -> None:
-    """Until nothing is found twice running: a stub may have been on its way into life."""
+    """Clean up until nothing is found three times in a row: a stub may just be starting."""
     quiet = 0
     for _ in range(200):
         quiet = 0 if kill_stubs(prefix) else quiet + 1
@@ -102,7 +102,7 @@ def main(pid: int, ticks: str, prefix: str) -> None:
     with contextlib.suppress(OSError, AttributeError):
         handle = os.pidfd_open(pid)
     if os.fork():
-        os._exit(0)  # so that the guardian is nobody's child, and no one waits for it or kills it as such
+        os._exit(0)  # the guardian must not be a child that someone waits for or kills
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")

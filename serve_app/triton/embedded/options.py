@@ -1,4 +1,4 @@
-"""Options of a server, as the user gives them and as the C API takes them."""
+"""The options of a server, and their form in the C API."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .errors import InvalidArgumentError
 
 uint = Annotated[int, ctypes.c_uint]
 
-# Where NVIDIA's images keep them. A path that is left at this value is replaced by the wheel's own.
+# The directories of NVIDIA's images. A path with this value is replaced by the wheel's.
 DEFAULT_BACKEND_DIRECTORY = "/opt/tritonserver/backends"
 DEFAULT_CACHE_DIRECTORY = "/opt/tritonserver/caches"
 
 
 @dataclass(slots=True)
 class RateLimiterResource:
-    """How much of a resource there is on a device."""
+    """The amount of a resource on a device."""
 
     name: str
     count: uint
@@ -31,7 +31,7 @@ class RateLimiterResource:
 
 @dataclass(slots=True)
 class ModelLoadDeviceLimit:
-    """The part of a device's memory that models may take."""
+    """The fraction of a device's memory that models may use."""
 
     kind: InstanceGroupKind
     device: uint
@@ -40,7 +40,7 @@ class ModelLoadDeviceLimit:
 
 @dataclass(slots=True)
 class Options:
-    """Everything that can be set before a server starts; it is checked by Server.start()."""
+    """What can be set before a server starts; Server.start() validates it."""
 
     model_repository: str | list[str] = field(default_factory=list)
     server_id: str = "triton"
@@ -100,7 +100,7 @@ class Options:
 
 
 class CServerOptions:
-    """The C API's options object; a context, because it must be deleted whatever happens."""
+    """The options object of the C API, a context manager that deletes it."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -159,7 +159,7 @@ _PLAIN = {
 
 
 def _settings(options: Options) -> Iterator[tuple[Any, ...]]:
-    """The calls that carry the options over: a function's name and its arguments."""
+    """The calls that set the options: a function's name and its arguments."""
     for path in options._repositories():
         yield "SetModelRepositoryPath", path
     for attribute, function in _PLAIN.items():

@@ -1,4 +1,4 @@
-"""The proof that the Python backend carries tensors intact in this environment."""
+"""A check that the Python backend returns tensors unchanged in this environment."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ _SAMPLES: dict[str, Any] = {
 
 
 def prove_python_backend(server: Server | None = None) -> None:
-    """Send known tensors through an identity model; raise if one comes back changed.
+    """Send known tensors through an identity model and raise if one comes back changed.
 
-    The model visits the given server, which must be in mode EXPLICIT; without one it has a server of its own.
+    The model is loaded into the given server, which must be in mode EXPLICIT, or into a new one.
     """
     with tempfile.TemporaryDirectory(prefix="serve_app-proof-") as repository:
         _write_model(Path(repository))
         try:
             if server is not None:
-                _visit(server, repository)
+                _prove_in(server, repository)
                 return
             options = Options(model_repository=repository, model_control_mode=ModelControlMode.EXPLICIT, metrics=False)
             own = Server(options).start()
@@ -61,7 +61,7 @@ def prove_python_backend(server: Server | None = None) -> None:
             raise InternalError(f"the Python backend does not work here: {error}") from error
 
 
-def _visit(server: Server, repository: str) -> None:
+def _prove_in(server: Server, repository: str) -> None:
     server.register_model_repository(repository)
     try:
         _prove(server)

@@ -1,4 +1,4 @@
-"""Tensors: a data type, a shape and a piece of memory, converted from and to NumPy, strings and DLPack."""
+"""Tensors, and their conversion from and to NumPy, strings and DLPack."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _DEVICE_BY_MEMORY_TYPE = {
 
 @dataclass(slots=True)
 class Tensor:
-    """A tensor that does not own its memory: its buffer refers to the owner."""
+    """A data type, a shape and a buffer, which refers to the owner of its memory."""
 
     data_type: DataType
     shape: Sequence[int]
@@ -69,9 +69,9 @@ class Tensor:
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        """A capsule that lends the memory; it stays alive until the consumer's array is gone."""
+        """A capsule that lends the memory until the consumer's array is freed."""
         if copy or (dl_device is not None and tuple(dl_device) != tuple(self.__dlpack_device__())):
-            raise BufferError("a Triton tensor is lent where it lies, without a copy")
+            raise BufferError("a Triton tensor is lent on its own device and without a copy")
         code = DLPACK_CODES.get(self.data_type)
         if code is None:
             raise InvalidArgumentError(f"DLPack has no data type for {self.data_type.name}")
@@ -82,7 +82,7 @@ class Tensor:
         return _DEVICE_BY_MEMORY_TYPE[self.memory_type], self.memory_type_id
 
     def _order_after_writes(self, stream: Any) -> None:
-        """Make the consumer's stream see what was written before; on the host there is nothing to wait for."""
+        """Let the consumer's stream see earlier writes; on the host there is nothing to wait for."""
         if self.memory_type != MemoryType.GPU:
             if stream not in (None, 0, -1):
                 raise UnsupportedError(
@@ -93,7 +93,7 @@ class Tensor:
             _torch("DLPack from GPU memory").cuda.synchronize(self.memory_type_id)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
-        """A view of the memory for NumPy (a copy only where the data isn't on the host or is BYTES)."""
+        """A view of the memory for NumPy; a copy if the data is not on the host or is BYTES."""
         array = self._to_numpy_on_host()
         if dtype is not None and array.dtype != dtype:
             return array.astype(dtype)
@@ -113,7 +113,7 @@ class Tensor:
         return view
 
     def _host_bytes(self) -> NDArray:
-        """The memory as bytes, held by the array that is returned."""
+        """The memory as bytes, kept alive by the returned array."""
         buffer = self.to_host().memory_buffer
         owner: Any = buffer.owner
         if type(owner) is numpy.ndarray and owner.dtype == numpy.uint8 and owner.shape == (buffer.size,):
@@ -158,7 +158,7 @@ class Tensor:
 
     @staticmethod
     def from_dlpack(obj: Any) -> Tensor:
-        """A tensor on the memory of any object that speaks DLPack, without a copy."""
+        """A tensor on the memory of any object that supports DLPack, without a copy."""
         imported = ImportedArray(obj)
         return Tensor(imported.data_type, imported.shape, MemoryBuffer._from_imported(obj, imported))
 
@@ -166,7 +166,7 @@ class Tensor:
         return self.to_device("cpu")
 
     def to_device(self, device: DeviceOrMemoryType) -> Tensor:
-        """This tensor where it is already there, else a copy there."""
+        """This tensor if it is on the device, else a copy on it."""
         memory_type, index = parse_device_or_memory_type(device)
         if self.memory_type == memory_type and self.memory_type_id == index:
             return self
@@ -213,11 +213,11 @@ class Tensor:
 
 
 class _ByteView:
-    """Lets NumPy see a buffer as bytes and hold on to it."""
+    """Shows a buffer to NumPy as bytes and keeps it alive."""
 
     def __init__(self, buffer: MemoryBuffer) -> None:
         self._buffer = buffer
-        # NumPy refuses address 0 even for no bytes at all.
+        # NumPy refuses address 0 even for 0 bytes.
         pointer = buffer.data_ptr or id(self)
         self.__array_interface__ = {
             "data": (pointer, False),
@@ -248,8 +248,8 @@ def _join_strings(array: NDArray) -> NDArray:
 
 
 def _torch(purpose: str) -> Any:
-    """PyTorch where the program has it already; GPU copies are not worth a dependency."""
+    """PyTorch, if the program has imported it: copies from and to the GPU are not worth a dependency."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
-        raise UnsupportedError(f"{purpose} not supported: it needs PyTorch with CUDA, imported by the program")
+        raise UnsupportedError(f"{purpose} not supported: import PyTorch with CUDA first")
     return torch

@@ -1,4 +1,4 @@
-"""Timestamps of one request inside Triton, of an ensemble's steps too; an addition to NVIDIA's Python API."""
+"""Timestamps of one request inside Triton and its ensembles, an addition to NVIDIA's Python API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _traces: dict[int, InferenceTrace] = {}
 
 @dataclass(slots=True)
 class TraceSpan:
-    """What one model did for the request; nanoseconds of the monotonic clock, 0 where it did not happen."""
+    """One model's work on the request, in nanoseconds of the monotonic clock; 0 for what did not happen."""
 
     model: str
     queue_start_ns: int = 0
@@ -39,7 +39,7 @@ class TraceSpan:
 
     @property
     def stages(self) -> list[tuple[str, int, int]]:
-        """Name, begin and end of each; a backend that doesn't tell its inputs and outputs apart has only `compute`."""
+        """Name, begin and end of each; only `compute` for a backend that reports no input and output times."""
         queue = [("queue", self.queue_start_ns, self.compute_start_ns)] if self.queue_start_ns else []
         marks = (self.compute_start_ns, self.input_end_ns, self.output_start_ns, self.compute_end_ns)
         if 0 in marks:
@@ -49,7 +49,7 @@ class TraceSpan:
 
 
 class InferenceTrace:
-    """Give it to a request before it is sent; `spans` is whole when `on_complete` is called by Triton's thread."""
+    """Set it as a request's `trace`; Triton's thread calls `on_complete` when `spans` is complete."""
 
     def __init__(self, on_complete: Callable[[], None]) -> None:
         self.spans: dict[int, TraceSpan] = {}
@@ -59,12 +59,12 @@ class InferenceTrace:
 
     @property
     def computed(self) -> list[TraceSpan]:
-        """The spans of the models that ran, in their order: an ensemble itself computes nothing."""
+        """The spans of the models that computed, in their order; an ensemble itself computes nothing."""
         ran = [span for span in self.spans.values() if span.compute_end_ns]
         return sorted(ran, key=lambda span: span.compute_start_ns)
 
     def create(self) -> int:
-        """The object of the C API; whoever sends the request gives it to Triton, or deletes it."""
+        """The object of the C API, which the sender gives to Triton or discards."""
         pointer = c_void_p()
         _traces[self._number] = self
         check(api().InferenceTraceNew(byref(pointer), _TIMESTAMPS, 0, _on_activity, _on_release, self._number))
@@ -72,7 +72,7 @@ class InferenceTrace:
         return pointer.value
 
     def discard(self, pointer: int) -> None:
-        """Delete the trace of a request that was refused, if that was before Triton took it, which then released it."""
+        """Delete the trace of a refused request, unless Triton has released it already."""
         if _traces.pop(self._number, None) is not None:
             api().InferenceTraceDelete(pointer)
 

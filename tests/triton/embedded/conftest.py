@@ -1,4 +1,4 @@
-"""A server for the tests of the embedded engine, and the models they load into it."""
+"""A server for the tests of the embedded Triton, its models, and programs that run in a process of their own."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run_script(tmp_path: Path) -> Callable[[str], subprocess.Popen[str]]:
     """Start a Python program of its own, which finds the package and the models."""
 
     def start(code: str) -> subprocess.Popen[str]:
-        script = tmp_path / "program.py"
+        script = tmp_path / f"program{len(list(tmp_path.glob('program*.py'))) or ''}.py"
         script.write_text(f"MODELS = {str(MODELS)!r}\n{PRELUDE}\n{code}")
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.Popen(

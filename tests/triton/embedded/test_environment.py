@@ -1,4 +1,4 @@
-"""What the engine needs of the machine, and the clear word where it is missing."""
+"""What Triton needs of the machine, and the message when it is missing."""
 
 from __future__ import annotations
 
@@ -97,23 +97,19 @@ def test_paths_are_put_first_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["LD_LIBRARY_PATH"] == str(library.python_library_directory())
 
 
-@pytest.mark.parametrize(
-    ("config", "stub_count"),
-    [
+def test_stubs_are_counted_from_the_files_of_a_model(tmp_path: Path) -> None:
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "m" / "1" / "model.py").touch()
+    assert stubs.stub_count([str(tmp_path)]) == 1  # without a configuration
+    for config, count in (
         ('backend: "python"', 1),
         ("# backend: 'python'\nbackend: 'onnxruntime'", 0),
         ('backend: "python"\ninstance_group [ { count: 3 kind: KIND_CPU }, { count: 2 } ]', 5),
         ("max_batch_size: 4", 1),
-        (None, 1),
-    ],
-)
-def test_stubs_are_counted_from_the_files_of_a_model(tmp_path: Path, config: str | None, stub_count: int) -> None:
-    (tmp_path / "m" / "1").mkdir(parents=True)
-    (tmp_path / "m" / "1" / "model.py").touch()
-    if config is not None:
+    ):
         (tmp_path / "m" / "config.pbtxt").write_text(config)
-    assert stubs.stub_count([str(tmp_path)]) == stub_count
-    assert stubs.stub_count([str(tmp_path)], ["other"]) == 0
+        assert stubs.stub_count([str(tmp_path)]) == count, config
+        assert stubs.stub_count([str(tmp_path)], ["other"]) == 0
     assert stubs.stub_count(["/nowhere"]) == 0
 
 
@@ -158,12 +154,12 @@ def test_a_stub_sees_the_packages_of_the_environment(server: triton.Server) -> N
     code = b"""
 import sys
 import numpy as np
-import torch
+import ml_dtypes
 import triton_python_backend_utils as pb_utils
 
 class TritonPythonModel:
     def execute(self, requests):
-        text = np.array([sys.prefix.encode(), torch.__version__.encode()], dtype=object)
+        text = np.array([sys.prefix.encode(), ml_dtypes.__name__.encode()], dtype=object)
         return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", text)]) for _ in requests]
 """
     config = (

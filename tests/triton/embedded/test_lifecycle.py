@@ -1,4 +1,4 @@
-"""The end of a server in all its forms: nothing hangs, nothing crashes, nothing is left behind."""
+"""How servers and their processes end: nothing hangs, crashes or is left behind."""
 
 from __future__ import annotations
 
@@ -74,15 +74,17 @@ def finish(process: subprocess.Popen[str], timeout_s: float = 60) -> str:
     return output
 
 
-@pytest.mark.parametrize("code", [LOAD, STUCK], ids=["idle", "stuck in execute"])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV], ids=lambda n: n.name)
-def test_a_killed_process_leaves_no_stub_and_no_shared_memory(run_script: Run, code: str, number: int) -> None:
-    process = run_script(code + READY)
-    wait_until_ready(process)
-    assert any("triton_python_backend_stub" in item for item in leftovers(process.pid))
-    process.send_signal(number)
-    assert process.wait(30) == -number
-    wait_for_nothing(process.pid)
+def test_a_killed_process_leaves_no_stub_and_no_shared_memory(run_script: Run) -> None:
+    """Whether its stub waits for work or is stuck in a model."""
+    cases = [(code, number) for code in (LOAD, STUCK) for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV)]
+    processes = [run_script(code + READY) for code, _ in cases]
+    for process, (_, number) in zip(processes, cases, strict=True):
+        wait_until_ready(process)
+        assert any("triton_python_backend_stub" in item for item in leftovers(process.pid))
+        process.send_signal(number)
+    for process, (_, number) in zip(processes, cases, strict=True):
+        assert process.wait(30) == -number
+        wait_for_nothing(process.pid)
 
 
 def test_a_killed_process_that_nobody_reaps_leaves_nothing(run_script: Run, tmp_path: Path) -> None:
