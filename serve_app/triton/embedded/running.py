@@ -38,6 +38,10 @@ _stopped: list[int] = []
 _stopped_lock = threading.Lock()
 _undeletable: list[int] = []
 
+# The Python backend is loaded once a process, and names all regions as the server that loaded it was configured: the
+# stubs of one server may have the prefix of another. So all are cleaned up when the last server has stopped.
+_cleanups: list[tuple[StubCleanup, bool]] = []
+
 
 class RunningServer:
     """Owns the pointer to a server and counts the calls into it, so that none sees it deleted."""
@@ -105,11 +109,10 @@ class RunningServer:
             deleted = self._stop_and_delete(pointer, self._exit_timeout_s if exit_timeout_s is None else exit_timeout_s)
         finally:
             self.inferences.end(UnavailableError("Server stopped before the request was answered"))
-            if deleted:
-                self._cleanup.dismiss()
-            else:
-                self._cleanup.clear()
+            _cleanups.append((self._cleanup, deleted))
             _stopping.discard(self)
+            if not _others_run(self):
+                _clean_up()
 
     def _stop_and_delete(self, pointer: int, timeout_s: float) -> bool:
         """Whether the server could be deleted."""
@@ -190,6 +193,15 @@ def _new_empty_server() -> int:
             check(api().ServerNew(byref(pointer), prepared.pointer))
         assert pointer.value is not None
         return pointer.value
+
+
+def _clean_up() -> None:
+    while _cleanups:
+        cleanup, deleted = _cleanups.pop()
+        if deleted:
+            cleanup.dismiss()
+        else:
+            cleanup.clear()
 
 
 def _others_run(server: RunningServer | None) -> bool:
