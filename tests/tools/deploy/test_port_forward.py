@@ -3,8 +3,10 @@ import threading
 
 import pytest
 
+from serve_app.errors import ConfigurationError
+from serve_app.tools.deploy.api.target import Target
 from serve_app.tools.deploy.logs import lines_of
-from serve_app.tools.deploy.port_forward import copy_both_ways
+from serve_app.tools.deploy.port_forward import Forwarder, Route, copy_both_ways
 
 
 @pytest.fixture
@@ -58,6 +60,15 @@ def test_a_caller_that_closed_its_side_still_gets_the_answer(forwarded):
     assert everything(client) == b"answer"
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_a_local_port_in_use_is_refused():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigurationError) as refusal:
+            Forwarder(None, Target("serve-app", "there"), print).listen(Route("http", port, 8000))
+    message = f"port {port} for http: address already in use; use --http PORT (0: any free port)"
+    assert refusal.value.message == message
 
 
 def test_lines_are_whole_however_they_arrive():

@@ -37,10 +37,3 @@ def test_the_serve_configuration_is_compared_line_by_line(deploy):
     ended = deploy("diff", "local-cpu", *confidence(0.4))
     changes = [line.split() for line in ended.out.splitlines()[2:] if line[0] in "+-"]
     assert changes == [["-", "confidence:", "0.3"], ["+", "confidence:", "0.4"]]
-
-
-def test_a_terminal_shows_colours(deploy, up):
-    ended = deploy.on_terminal("diff", "local-cpu", "--set", "images.tag=0.2.0")
-    assert ended.status == 1
-    assert "\x1b[31m-            image: serve-app/cpu:0.1.0\x1b[0m" in ended.out
-    assert "\x1b[32m+            image: serve-app/cpu:0.2.0\x1b[0m" in ended.out

@@ -1,3 +1,5 @@
+import io
+
 NAMESPACE = "/api/v1/namespaces/serve-app"
 SERVICE = ("RayService", "serve-app", "serve-app")
 POD = {"containers": [{"name": "main", "image": "other:1"}]}
@@ -16,6 +18,11 @@ THEIRS = [
     ("apps/v1", "Deployment", "deployments", {"spec": WORKLOAD}),
     ("apps/v1", "StatefulSet", "statefulsets", {"spec": WORKLOAD}),
 ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
 
 def path_of(version, plural):
@@ -40,12 +47,13 @@ def test_down_deletes_the_service_first_and_its_namespace_last(deploy, up, kuber
     assert deploy("up", "local-cpu").status == 0
 
 
-def test_nothing_is_deleted_without_confirmation(deploy, up, kubernetes):
-    ended = deploy.start("down", "local-cpu").end()
+def test_nothing_is_deleted_without_confirmation(deploy, up, kubernetes, monkeypatch):
+    ended = deploy("down", "local-cpu")
     assert ended.status == 2
     assert "objects of serve-app/serve-app; pass --yes to confirm" in ended.err
-    for answer in ("n\n", "\x04"):  # no, and Ctrl-D
-        ended = deploy.on_terminal("down", "local-cpu", answer=answer)
+    for answer in ("n\n", "\n", ""):  # the last is Ctrl-D
+        monkeypatch.setattr("sys.stdin", Terminal(answer))
+        ended = deploy("down", "local-cpu")
         assert ended.status == 1
         assert "to delete: RayService/serve-app" in ended.out
         assert "objects of serve-app/serve-app? [y/N]" in ended.out

@@ -1,4 +1,3 @@
-import http.client
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -51,10 +50,17 @@ def ask(port, data):
         return found
 
 
-def test_three_ports_are_forwarded_until_interrupted(forward, echo):
+def test_three_ports_are_forwarded_until_interrupted(forward, echo, kubernetes):
     for title in ("http", "grpc", "dashboard"):
         assert ask(forward.port(title), title.encode()) == title.encode() + b"end"
         forward.wait_for(rf"^{title}: connected to pod serve-app-.*-head-")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        unused = free.getsockname()[1]
+    kubernetes.control(portforward={"8265": unused})
+    with socket.create_connection(("127.0.0.1", forward.port("dashboard")), timeout=60) as caller:
+        caller.sendall(b"is anybody there?")
+        assert caller.recv(10) == b"", "nothing listens there any more"
+    forward.wait_for(r"^dashboard: port 8265 of serve-app-.*: connection refused$")
     texts = [bytes([number]) * 200_000 for number in range(1, 33)]
     with ThreadPoolExecutor(32) as pool:
         answers = list(pool.map(lambda text: ask(forward.port("http"), text), texts))
@@ -76,31 +82,3 @@ def test_new_connections_follow_a_new_pod_and_a_new_cluster(deploy, forward, ech
     (cluster,) = kubernetes.objects("RayCluster", "serve-app")
     assert ask(port, b"y") == b"yend"
     forward.wait_for(rf"^http: reconnected to pod {cluster['metadata']['name']}-head-")
-
-
-def test_a_port_without_a_listener_closes_only_its_connection(forward, echo, kubernetes):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        unused = free.getsockname()[1]
-    kubernetes.control(portforward={"8265": unused})
-    with socket.create_connection(("127.0.0.1", forward.port("dashboard")), timeout=60) as caller:
-        caller.sendall(b"is anybody there?")
-        assert caller.recv(10) == b""
-    forward.wait_for(r"^dashboard: port 8265 of serve-app-.*: connection refused$")
-    assert ask(forward.port("http"), b"z") == b"zend"
-
-
-def test_a_local_port_in_use_is_refused(deploy, up):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        ended = deploy.start("port-forward", "local-cpu", "--http", port).end()
-    assert ended.status == 2
-    assert f"port {port} for http: address already in use; use --http PORT (0: any free port)" in ended.err
-
-
-def test_http_is_forwarded_to_rays_dashboard(dashboard, forward):
-    connection = http.client.HTTPConnection("127.0.0.1", forward.port("dashboard"), timeout=30)
-    for _ in range(2):  # over one connection
-        connection.request("GET", "/api/serve/applications/", headers={"Authorization": "Bearer ray-token"})
-        answer = connection.getresponse()
-        assert (answer.status, b"vision" in answer.read()) == (200, True)
-    connection.close()

@@ -1,4 +1,4 @@
-"""Starts the server: `python tests/deploy/kubernetes_api --port 0`."""
+"""Starts the server: `python tests/tools/deploy/kubernetes_api --port 0`."""
 
 import sys
 from pathlib import Path

@@ -13,15 +13,13 @@ class Rule:
     groups: tuple[str, ...] = ("*",)
     resources: tuple[str, ...] = ("*",)
     namespaces: tuple[str, ...] | None = None
-    names: tuple[str, ...] | None = None
 
-    def grants(self, verb, group, resource, namespace, name):
+    def grants(self, verb, group, resource, namespace):
         return (
             holds(self.verbs, verb)
             and holds(self.groups, group)
             and holds(self.resources, resource)
             and (self.namespaces is None or namespace in self.namespaces)
-            and (self.names is None or name in self.names)
         )
 
 
@@ -34,8 +32,8 @@ class User:
     name: str
     rules: tuple[Rule, ...] = field(default_factory=tuple)
 
-    def may(self, verb, group, resource, namespace="", name=""):
-        return any(rule.grants(verb, group, resource, namespace, name) for rule in self.rules)
+    def may(self, verb, group, resource, namespace=""):
+        return any(rule.grants(verb, group, resource, namespace) for rule in self.rules)
 
 
 class Access:
@@ -43,12 +41,10 @@ class Access:
         self.tokens = {"admin": User("admin", (Rule(),))}
 
     def add(self, token, user, rules):
-        """`rules`: mappings with any of verbs, groups, resources, namespaces, names; None may do all."""
-        given = tuple(
-            Rule(**{name: tuple(value) if value is not None else None for name, value in rule.items()})
-            for rule in rules
+        """`rules`: mappings with any of verbs, groups, resources and namespaces."""
+        self.tokens[token] = User(
+            user, tuple(Rule(**{name: tuple(value) for name, value in one.items()}) for one in rules)
         )
-        self.tokens[token] = User(user, given)
 
     def user(self, header):
         scheme, _, token = header.partition(" ")
@@ -58,7 +54,7 @@ class Access:
 
     def check(self, user, verb, kind, namespace="", name="", subresource=""):
         resource = f"{kind.plural}/{subresource}" if subresource else kind.plural
-        if user.may(verb, kind.group, resource, namespace, name):
+        if user.may(verb, kind.group, resource, namespace):
             return
         where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
         why = f'User "{user.name}" cannot {verb} resource "{resource}" in API group "{kind.group}" {where}'
@@ -66,13 +62,6 @@ class Access:
 
     def reviewed(self, user, review):
         """The answer to a SelfSubjectAccessReview."""
-        asked = review["spec"].get("resourceAttributes")
-        if asked is None:
-            allowed = True
-        else:
-            resource = asked.get("resource", "*")
-            if asked.get("subresource"):
-                resource = f"{resource}/{asked['subresource']}"
-            where = asked.get("namespace", ""), asked.get("name", "")
-            allowed = user.may(asked.get("verb", "*"), asked.get("group", ""), resource, *where)
+        asked = review["spec"]["resourceAttributes"]
+        allowed = user.may(asked["verb"], asked["group"], asked["resource"], asked.get("namespace", ""))
         return review | {"status": {"allowed": allowed} | ({"reason": ""} if allowed else {})}

@@ -23,16 +23,11 @@ NODES = {
 class Cluster:
     def __init__(self, definitions: Path | None = None):
         self.definitions = definitions
-        self.store = Store()
         self.reset()
 
     def reset(self, definitions=True):
         """A new cluster with the operator in it; `definitions` says whether the CRDs are there."""
-        self.store.end_watches()
-        version = self.store.version
         self.store = Store()
-        self.store.version = version
-        self.store.floor = version
         self.catalogue = Catalogue()
         self.writing = Writing(self.store, self.catalogue)
         self.deletion = Deletion(self.store, self.catalogue)

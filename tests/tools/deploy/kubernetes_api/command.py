@@ -41,7 +41,6 @@ async def serve(arguments):
     print(f"listening on {url}", flush=True)
     await until_a_signal()
     playing.cancel()
-    cluster.store.end_watches()
     await runner.cleanup()
 
 

@@ -40,7 +40,6 @@ async def save(cluster, player, value):
 async def restore(cluster, player, value):
     """Makes the cluster what was saved under the name; false where nothing was."""
     if value in SAVED:
-        cluster.store.end_watches()
         state, playing = copied(cluster, *SAVED[value])
         vars(cluster).update(state)
         vars(player).update(playing)
@@ -49,9 +48,7 @@ async def restore(cluster, player, value):
 
 def copied(cluster, state, playing):
     """Of what changes: objects in the store never do, and the catalogue only by definitions."""
-    store = state["store"]
-    shared = [cluster, state["catalogue"], *store.bodies.values()]
-    shared += [body for change in store.changes for body in (change.body, change.before)]
+    shared = [cluster, state["catalogue"], *state["store"].bodies.values()]
     return deepcopy((state, playing), {id(one): one for one in shared})
 
 
@@ -60,8 +57,7 @@ NEW = "new"
 
 
 async def heal(cluster, player, value):
-    """True heals all; a name heals that trouble."""
-    cluster.troubles.heal(None if value is True else value)
+    cluster.troubles.heal()
 
 
 async def operator(cluster, player, value):
@@ -72,15 +68,6 @@ async def operator(cluster, player, value):
         cluster.troubles.add({"trouble": "no_operator"})
     else:
         cluster.troubles.heal("no_operator")
-
-
-async def gone(cluster, player, value):
-    """Watches end, and can't be taken up from an older version: 410."""
-    cluster.store.forget()
-
-
-async def drop_watches(cluster, player, value):
-    cluster.store.end_watches()
 
 
 async def failing(cluster, player, value):
@@ -94,11 +81,7 @@ async def failures_left(cluster, player, value):
 
 
 async def requests(cluster, player, value):
-    """The requests since the start or the last `{"requests": "clear"}`."""
-    seen = list(cluster.requests)
-    if value == "clear":
-        cluster.requests.clear()
-    return seen
+    return list(cluster.requests)
 
 
 async def errors(cluster, player, value):
@@ -145,8 +128,6 @@ ACTIONS = {
     "restore": restore,
     "heal": heal,
     "operator": operator,
-    "gone": gone,
-    "drop_watches": drop_watches,
     "failing": failing,
     "failures_left": failures_left,
     "requests": requests,

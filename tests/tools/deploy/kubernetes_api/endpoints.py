@@ -1,4 +1,4 @@
-"""Endpoints and EndpointSlices of the Services that select pods."""
+"""EndpointSlices of the Services that select pods."""
 
 from kubernetes_api.podstatus import is_ready
 from kubernetes_api.selection import selects
@@ -24,7 +24,6 @@ class Endpoints:
         ]
         ports = service["spec"].get("ports") or []
         self.write("EndpointSlice", "discovery.k8s.io", service, slice_of(service, pods, ports))
-        self.write("Endpoints", "", service, endpoints_of(service, pods, ports))
 
     def write(self, name, group, service, body):
         kind = self.cluster.catalogue.named(name, group)
@@ -67,16 +66,6 @@ def slice_of(service, pods, ports):
         "endpoints": listed,
         "ports": [port_of(port) for port in ports],
     }
-
-
-def endpoints_of(service, pods, ports):
-    name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
-    subset = {"ports": [port_of(port) for port in ports]}
-    for field, wanted in (("addresses", True), ("notReadyAddresses", False)):
-        found = [{"ip": pod["status"]["podIP"], "targetRef": reference(pod)} for pod in pods if is_ready(pod) == wanted]
-        subset |= {field: found} if found else {}
-    metadata = {"name": name, "namespace": namespace, "ownerReferences": [owner(service)]}
-    return {"metadata": metadata, "subsets": [subset] if len(subset) > 1 else []}
 
 
 def port_of(port):

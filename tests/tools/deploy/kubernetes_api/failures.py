@@ -51,24 +51,8 @@ def forbidden(kind, name, why):
 
 
 def terminating(kind, name, namespace):
-    failure = forbidden(
-        kind, name, f"unable to create new content in namespace {namespace} because it is being terminated"
-    )
-    cause = {
-        "reason": "NamespaceTerminating",
-        "message": f"namespace {namespace} is being terminated",
-        "field": "metadata.namespace",
-    }
-    failure.details["causes"] = [cause]
-    return failure
-
-
-def undecodable(kind, unknown):
-    """`fieldValidation=Strict` met fields that the kind doesn't have."""
-    fields = ", ".join(f'unknown field "{path}"' for path in unknown)
-    return bad_request(
-        f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: strict decoding error: {fields}'
-    )
+    why = f"unable to create new content in namespace {namespace} because it is being terminated"
+    return forbidden(kind, name, why)
 
 
 def invalid(kind, name, problems):
@@ -88,23 +72,12 @@ def untyped_patch(kind, namespace, name, unknown):
     return StatusError(500, "", f"failed to create typed patch object ({where}): {problems}")
 
 
-def gone():
-    return StatusError(410, "Expired", "too old resource version: 1 (1000)")
-
-
 def unauthorized():
     return StatusError(401, "Unauthorized", "Unauthorized")
 
 
 def unsupported_media(given):
-    accepted = [
-        "application/json-patch+json",
-        "application/merge-patch+json",
-        "application/strategic-merge-patch+json",
-        "application/apply-patch+yaml",
-    ]
-    message = f"the body of the request was in an unknown format - accepted media types include: {', '.join(accepted)}"
-    return StatusError(415, "UnsupportedMediaType", message, {"given": given} if given else None)
+    return StatusError(415, "UnsupportedMediaType", f"the body of the request was in an unknown format: {given}")
 
 
 def not_allowed():

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-EVERYTHING = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+EVERYTHING = ("create", "delete", "get", "list", "patch")
 
 
 @dataclass(frozen=True)
@@ -13,10 +13,8 @@ class Kind:
     kind: str
     plural: str
     namespaced: bool = True
-    short: tuple[str, ...] = ()
     subresources: tuple[str, ...] = ()
     verbs: tuple[str, ...] = EVERYTHING
-    categories: tuple[str, ...] = ()
     counted: bool = False  # whether metadata.generation counts changes of what is wished for
     schema: dict[str, Any] | None = field(default=None, compare=False, repr=False)  # a custom resource's own
 
@@ -42,48 +40,45 @@ CLUSTER = {"namespaced": False}
 COUNTED = {"counted": True, "subresources": ("status",)}
 
 BUILTIN = (
-    builtin("v1", "Namespace", "namespaces", short=("ns",), subresources=("status",), **CLUSTER),
+    builtin("v1", "Namespace", "namespaces", subresources=("status",), **CLUSTER),
     builtin(
         "v1",
         "Pod",
         "pods",
-        short=("po",),
-        subresources=("status", "log", "portforward", "proxy"),
-        categories=("all",),
+        subresources=("status", "log", "portforward"),
     ),
-    builtin("v1", "Service", "services", short=("svc",), subresources=("status", "proxy"), categories=("all",)),
-    builtin("v1", "Endpoints", "endpoints", short=("ep",)),
-    builtin("v1", "ConfigMap", "configmaps", short=("cm",)),
+    builtin("v1", "Service", "services", subresources=("status",)),
+    builtin("v1", "Endpoints", "endpoints"),
+    builtin("v1", "ConfigMap", "configmaps"),
     builtin("v1", "Secret", "secrets"),
-    builtin("v1", "ServiceAccount", "serviceaccounts", short=("sa",)),
-    builtin("v1", "Event", "events", short=("ev",)),
-    builtin("v1", "Node", "nodes", short=("no",), subresources=("status",), **CLUSTER),
-    builtin("v1", "PersistentVolumeClaim", "persistentvolumeclaims", short=("pvc",), subresources=("status",)),
-    builtin("v1", "PersistentVolume", "persistentvolumes", short=("pv",), subresources=("status",), **CLUSTER),
-    builtin("v1", "ResourceQuota", "resourcequotas", short=("quota",), subresources=("status",)),
-    builtin("v1", "LimitRange", "limitranges", short=("limits",)),
-    builtin("apps/v1", "Deployment", "deployments", short=("deploy",), categories=("all",), **COUNTED),
-    builtin("apps/v1", "ReplicaSet", "replicasets", short=("rs",), categories=("all",), **COUNTED),
-    builtin("apps/v1", "DaemonSet", "daemonsets", short=("ds",), categories=("all",), **COUNTED),
-    builtin("apps/v1", "StatefulSet", "statefulsets", short=("sts",), categories=("all",), **COUNTED),
-    builtin("batch/v1", "CronJob", "cronjobs", short=("cj",), categories=("all",), **COUNTED),
-    builtin("batch/v1", "Job", "jobs", categories=("all",), **COUNTED),
-    builtin("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", short=("pdb",), **COUNTED),
-    builtin("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", short=("netpol",), counted=True),
-    builtin("networking.k8s.io/v1", "Ingress", "ingresses", short=("ing",), **COUNTED),
+    builtin("v1", "ServiceAccount", "serviceaccounts"),
+    builtin("v1", "Event", "events"),
+    builtin("v1", "Node", "nodes", subresources=("status",), **CLUSTER),
+    builtin("v1", "PersistentVolumeClaim", "persistentvolumeclaims", subresources=("status",)),
+    builtin("v1", "PersistentVolume", "persistentvolumes", subresources=("status",), **CLUSTER),
+    builtin("v1", "ResourceQuota", "resourcequotas", subresources=("status",)),
+    builtin("v1", "LimitRange", "limitranges"),
+    builtin("apps/v1", "Deployment", "deployments", **COUNTED),
+    builtin("apps/v1", "ReplicaSet", "replicasets", **COUNTED),
+    builtin("apps/v1", "DaemonSet", "daemonsets", **COUNTED),
+    builtin("apps/v1", "StatefulSet", "statefulsets", **COUNTED),
+    builtin("batch/v1", "CronJob", "cronjobs", **COUNTED),
+    builtin("batch/v1", "Job", "jobs", **COUNTED),
+    builtin("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", **COUNTED),
+    builtin("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", counted=True),
+    builtin("networking.k8s.io/v1", "Ingress", "ingresses", **COUNTED),
     builtin("rbac.authorization.k8s.io/v1", "Role", "roles"),
     builtin("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings"),
     builtin("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles", **CLUSTER),
     builtin("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings", **CLUSTER),
     builtin("discovery.k8s.io/v1", "EndpointSlice", "endpointslices"),
-    builtin("scheduling.k8s.io/v1", "PriorityClass", "priorityclasses", short=("pc",), counted=True, **CLUSTER),
-    builtin("storage.k8s.io/v1", "StorageClass", "storageclasses", short=("sc",), **CLUSTER),
+    builtin("scheduling.k8s.io/v1", "PriorityClass", "priorityclasses", counted=True, **CLUSTER),
+    builtin("storage.k8s.io/v1", "StorageClass", "storageclasses", **CLUSTER),
     builtin("coordination.k8s.io/v1", "Lease", "leases"),
     builtin(
         "apiextensions.k8s.io/v1",
         "CustomResourceDefinition",
         "customresourcedefinitions",
-        short=("crd", "crds"),
         **CLUSTER,
         **COUNTED,
     ),
@@ -109,9 +104,7 @@ def kinds_of(definition):
                 names["kind"],
                 names["plural"],
                 namespaced=spec["scope"] == "Namespaced",
-                short=tuple(names.get("shortNames", ())),
                 subresources=tuple(version.get("subresources") or ()),
-                categories=tuple(names.get("categories", ())),
                 counted=True,
                 schema=version["schema"]["openAPIV3Schema"],
             )
@@ -138,12 +131,3 @@ class Catalogue:
     def named(self, kind, group=""):
         """The kind of that name in its first version: what this server's own parts write with."""
         return next((one for one in self.kinds.values() if (one.kind, one.group) == (kind, group)), None)
-
-    def versions(self):
-        """Group → its versions, in the order they were added."""
-        groups = {}
-        for group, version, _ in self.kinds:
-            versions = groups.setdefault(group, [])
-            if version not in versions:
-                versions.append(version)
-        return groups

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 from kubernetes_api import podstatus
-from kubernetes_api.references import missing
 from kubernetes_api.times import now
 
 NEW, SCHEDULED, INITIALIZING, STARTED = "new", "scheduled", "initializing", "started"
@@ -63,7 +62,7 @@ class Kubelets:
             self.cluster.deletion.drop(key)
 
     def advance(self, key, pod, life):
-        trouble = self.trouble_of(pod, life)
+        trouble = self.cluster.troubles.of_pod(pod) or {"trouble": ""}
         life.turns += 1
         {NEW: self.schedule, SCHEDULED: self.pull, INITIALIZING: self.initialize, STARTED: self.run}[life.stage](
             pod, life, trouble
@@ -72,13 +71,6 @@ class Kubelets:
         spec = pod["spec"] | ({"nodeName": life.node} if life.node else {})
         if status != pod.get("status") or spec != pod["spec"]:
             self.cluster.store.put(key, pod | {"spec": spec, "status": status})
-
-    def trouble_of(self, pod, life):
-        """What a test has asked for, else what the pod lacks."""
-        asked = self.cluster.troubles.of_pod(pod)
-        if asked is None and life.stage != STARTED:
-            asked = missing(self.cluster.store, pod)
-        return asked or {"trouble": ""}
 
     def schedule(self, pod, life, trouble):
         name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
@@ -104,9 +96,6 @@ class Kubelets:
 
     def pull(self, pod, life, trouble):
         container = podstatus.troubled_container(pod, trouble)
-        if trouble["trouble"] == "mount_failed":
-            self.say(pod, "FailedMount", trouble["message"], warning=True, every=10, turns=life.turns)
-            return
         if trouble["trouble"] == "image_pull":
             self.fail_to_pull(pod, container["image"], life)
             return
@@ -127,9 +116,6 @@ class Kubelets:
 
     def initialize(self, pod, life, trouble):
         waiting = pod["spec"].get("initContainers") or ()
-        if trouble["trouble"] == "config_error" and self.is_next(trouble["container"], waiting, life):
-            self.say(pod, "Failed", f"Error: {trouble['message']}", warning=True, every=10, turns=life.turns)
-            return
         if trouble["trouble"] == "init_failed" and waiting:
             self.restart(pod, life, podstatus.troubled_init_container(pod, trouble)["name"])
             return
@@ -141,11 +127,6 @@ class Kubelets:
         for container in pod["spec"]["containers"]:
             self.say(pod, "Created", f"Created container: {container['name']}")
             self.say(pod, "Started", f"Started container {container['name']}")
-
-    def is_next(self, container, waiting, life):
-        """Whether it is this container's turn to start."""
-        names = [one["name"] for one in waiting]
-        return life.initialized == (names.index(container) if container in names else len(names))
 
     def run(self, pod, life, trouble):
         if trouble["trouble"] in ("crash_loop", "oom_killed"):
@@ -179,9 +160,8 @@ class Kubelets:
                 return podstatus.is_ready(one)
         return False
 
-    def say(self, pod, reason, message, warning=False, source="kubelet", every=1, turns=1):
-        if turns % every == 1 % every:
-            self.events.record(pod, reason, message, warning, source)
+    def say(self, pod, reason, message, warning=False, source="kubelet"):
+        self.events.record(pod, reason, message, warning, source)
 
 
 def wants_gpu(pod):

@@ -9,7 +9,6 @@ from kubernetes_api.kubelet import Kubelets
 from kubernetes_api.kuberay.raycluster import RayClusters
 from kubernetes_api.kuberay.rayservice import RayServices
 from kubernetes_api.provisioning import Provisioning
-from kubernetes_api.workloads import Workloads
 
 
 class Player:
@@ -24,8 +23,7 @@ class Player:
             except Exception:  # the test's to see: its fixture asks for errors
                 self.cluster.errors.append(traceback.format_exc())
             self.tell_waiting()
-            slow = self.cluster.troubles.named("slow")
-            await asyncio.sleep(self.pace * (slow.get("factor", 10) if slow else 1))
+            await asyncio.sleep(self.pace)
 
     async def turned(self):
         """Returns after the next turn."""
@@ -44,7 +42,6 @@ class Player:
         self.cluster.deletion.collect()
         self.provisioning.turn()
         self.kubelets.turn()
-        self.workloads.turn()
         self.endpoints.turn()
         if not self.cluster.troubles.named("no_operator"):
             self.clusters.turn()
@@ -59,7 +56,6 @@ class Player:
         events = Events(self.cluster)
         self.kubelets = Kubelets(self.cluster, events)
         self.provisioning = Provisioning(self.cluster)
-        self.workloads = Workloads(self.cluster, events)
         self.endpoints = Endpoints(self.cluster)
         self.clusters = RayClusters(self.cluster, events)
         self.services = RayServices(self.cluster, events)

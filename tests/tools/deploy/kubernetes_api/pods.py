@@ -1,14 +1,14 @@
-"""What is asked of pods and Services beyond their objects: logs, and their HTTP through the server."""
+"""Logs of pods."""
 
 import asyncio
 
-from aiohttp import ClientSession, web
+from aiohttp import web
 
-from kubernetes_api import failures, podstatus
+from kubernetes_api import failures
 
 
 async def log(cluster, target, request):
-    """`tailLines`, `follow`, `container`, `previous`, `timestamps`, as kubelets answer them."""
+    """`tailLines`, `follow`, `container`, `previous`, as kubelets answer them."""
     pod = cluster.writing.read(target.kind, target.namespace, target.name)
     container = container_of(pod, request.query.get("container", ""))
     previous = is_set(request, "previous")
@@ -16,8 +16,6 @@ async def log(cluster, target, request):
     lines = lines_of(cluster, pod, container, previous)
     if request.query.get("tailLines"):
         lines = lines[len(lines) - min(len(lines), int(request.query["tailLines"])) :]
-    if is_set(request, "timestamps"):
-        lines = [f"2026-01-01T00:00:00.000000000Z {line}" for line in lines]
     if not is_set(request, "follow"):
         return web.Response(text="".join(f"{line}\n" for line in lines))
     return await followed(cluster, target, request, pod, container, lines)
@@ -87,27 +85,3 @@ def lines_of(cluster, pod, container, previous):
             return list(lines)
     said = f"{container} of {name}"
     return [f"{said}: an earlier life"] if previous else [f"{said}: started", f"{said}: ready"]
-
-
-async def proxy(cluster, target, request):
-    """GET through the server to a pod's or Service's port that a test has given."""
-    if request.method != "GET":
-        raise failures.not_allowed()
-    name, _, port = target.name.removeprefix("http:").partition(":")
-    body = cluster.writing.read(target.kind, target.namespace, name)
-    number = number_of(body, port)
-    local = cluster.forwarded.get(number)
-    if local is None or (target.kind.kind == "Pod" and not podstatus.is_running(body)):
-        message = f'no endpoints available for service "{target.name}"'
-        raise failures.StatusError(503, "ServiceUnavailable", message)
-    url = f"http://127.0.0.1:{local}/{target.rest}"
-    async with ClientSession() as session, session.get(url, params=request.query) as answer:
-        return web.Response(status=answer.status, body=await answer.read(), content_type=answer.content_type)
-
-
-def number_of(body, port):
-    listed = body["spec"].get("ports") or [{}]
-    for one in listed:
-        if one.get("name") == port:
-            return one["port"]
-    return int(port) if port.isdigit() else listed[0].get("port", 0)

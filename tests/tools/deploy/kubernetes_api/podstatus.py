@@ -85,8 +85,6 @@ def container_status(container, pod, life, trouble, ready):
         # an image that can't be pulled is told where it is wanted: a pod with init containers wants theirs first
         if ill and trouble["trouble"] == "image_pull" and life.stage == "scheduled":
             waiting = pull_state(container, life)
-        if ill and trouble["trouble"] == "config_error" and is_initialized(pod, life):
-            waiting = {"reason": "CreateContainerConfigError", "message": trouble["message"]}
         return described(container, False) | {"state": {"waiting": waiting}, "lastState": {}}
     if ill and trouble["trouble"] in ("crash_loop", "oom_killed"):
         return described(container, False, life.restarts) | crashed(container, pod, life, trouble)
@@ -110,9 +108,6 @@ def init_status(container, index, pod, life, trouble):
     elif ready:
         state = {"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": begun, "finishedAt": begun}}
     elif life.stage == "initializing" and index == life.initialized:
-        if trouble["trouble"] == "config_error" and trouble["container"] == container["name"]:
-            waiting = {"reason": "CreateContainerConfigError", "message": trouble["message"]}
-            return described(container, False) | {"state": {"waiting": waiting}, "lastState": {}}
         state = {"running": {"startedAt": begun}}
     return described(container, ready) | {"state": state, "lastState": {}}
 

@@ -6,12 +6,11 @@ class Provisioning:
         self.cluster = cluster
 
     def turn(self):
-        if not self.cluster.troubles.named("no_load_balancer"):
-            for key, service in self.cluster.store.of(("", "services")):
-                if service["spec"].get("type") == "LoadBalancer" and not host_of(service):
-                    name = f"k8s-{key.namespace[:8]}-{key.name[:8]}-{service['metadata']['uid'][:10]}"
-                    ingress = [{"hostname": f"{name}.elb.us-east-1.amazonaws.com"}]
-                    self.cluster.store.put(key, service | {"status": {"loadBalancer": {"ingress": ingress}}})
+        for key, service in self.cluster.store.of(("", "services")):
+            if service["spec"].get("type") == "LoadBalancer" and not host_of(service):
+                name = f"k8s-{key.namespace[:8]}-{key.name[:8]}-{service['metadata']['uid'][:10]}"
+                ingress = [{"hostname": f"{name}.elb.us-east-1.amazonaws.com"}]
+                self.cluster.store.put(key, service | {"status": {"loadBalancer": {"ingress": ingress}}})
         for key, claim in self.cluster.store.of(("", "persistentvolumeclaims")):
             if claim.get("status", {}).get("phase") != "Bound":
                 capacity = claim["spec"].get("resources", {}).get("requests", {})

@@ -4,7 +4,6 @@ import re
 
 from kubernetes_api.failures import bad_request
 
-SET = re.compile(r"^\s*([^\s!=,()]+)\s+(in|notin)\s*\(([^)]*)\)\s*$")
 EQUAL = re.compile(r"^\s*([^\s!=,()]+)\s*(==|=|!=)\s*([^\s!=,()]*)\s*$")
 EXISTS = re.compile(r"^\s*(!?)\s*([^\s!=,()]+)\s*$")
 
@@ -16,12 +15,6 @@ def label_test(selector):
 
 
 def one_label_test(part):
-    if found := SET.match(part):
-        name, how, listed = found.groups()
-        values = {value.strip() for value in listed.split(",")}
-        if how == "in":
-            return lambda labels: labels.get(name) in values
-        return lambda labels: labels.get(name) not in values
     if found := EQUAL.match(part):
         name, how, value = found.groups()
         if how == "!=":

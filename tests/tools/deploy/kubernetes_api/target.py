@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from kubernetes_api.kinds import Kind
 
-VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+VERBS = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}
 
 
 @dataclass(frozen=True)
@@ -13,13 +13,10 @@ class Target:
     namespace: str = ""
     name: str = ""
     subresource: str = ""
-    rest: str = ""  # what follows /proxy
 
-    def verb(self, method, watched):
-        if method in ("GET", "HEAD"):
-            return "get" if self.name else "watch" if watched else "list"
-        if method == "DELETE" and not self.name:
-            return "deletecollection"
+    def verb(self, method):
+        if method == "GET":
+            return "get" if self.name else "list"
         return VERBS[method]
 
 
@@ -49,4 +46,4 @@ def target_of(catalogue, path):
     subresource = rest[2] if len(rest) > 2 else ""
     if subresource and subresource not in kind.subresources:
         return None
-    return Target(kind, namespace, name, subresource, "/".join(rest[3:]))
+    return Target(kind, namespace, name, subresource)

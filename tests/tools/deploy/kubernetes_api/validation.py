@@ -4,7 +4,6 @@ CEL rules (`x-kubernetes-validations`) are not evaluated.
 """
 
 import json
-import re
 
 from kubernetes_api.schemas import of_item, of_property, resolved, schema_of
 
@@ -26,7 +25,6 @@ class Review:
             return None
         if not self.check_type(schema, value, path):
             return value
-        self.check_value(schema, value, path)
         if isinstance(value, dict):
             return self.walk_object(schema, value, path)
         if isinstance(value, list):
@@ -90,39 +88,6 @@ class Review:
             if value.get(name) is None:
                 field = f"{path}.{name}" if path else name
                 self.problems.append((field, "FieldValueRequired", "Required value"))
-
-    def check_value(self, schema, value, path):
-        choices = schema.get("enum")
-        if choices and value not in choices:
-            listed = ", ".join(json.dumps(choice) for choice in choices)
-            message = f"Unsupported value: {json.dumps(value)}: supported values: {listed}"
-            self.problems.append((path, "FieldValueNotSupported", message))
-        for complaint in complaints(schema, value):
-            message = f"Invalid value: {json.dumps(value)}: {path} in body {complaint}"
-            self.problems.append((path, "FieldValueInvalid", message))
-
-
-def complaints(schema, value):
-    """What bounds and patterns have against a value."""
-    if isinstance(value, str):
-        pattern = schema.get("pattern")
-        if pattern and not re.search(pattern, value):
-            yield f"should match '{pattern}'"
-        yield from bounds(schema, len(value), "Length", "chars long")
-    elif isinstance(value, list):
-        yield from bounds(schema, len(value), "Items", "items")
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        if "minimum" in schema and value < schema["minimum"]:
-            yield f"should be greater than or equal to {schema['minimum']}"
-        if "maximum" in schema and value > schema["maximum"]:
-            yield f"should be less than or equal to {schema['maximum']}"
-
-
-def bounds(schema, size, what, unit):
-    if size < schema.get(f"min{what}", 0):
-        yield f"should be at least {schema[f'min{what}']} {unit}"
-    if size > schema.get(f"max{what}", size):
-        yield f"should be at most {schema[f'max{what}']} {unit}"
 
 
 def set_defaults(properties, value):

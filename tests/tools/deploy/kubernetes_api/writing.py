@@ -1,24 +1,14 @@
 """Writes objects: what is checked, kept, counted and owned when one is created, replaced, patched or applied."""
 
-import re
 import uuid
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kubernetes_api import failures, ownership, patches
-from kubernetes_api.admission import complete, random_suffix
-from kubernetes_api.schemas import schema_of
+from kubernetes_api.admission import complete
 from kubernetes_api.store import Key, Store
 from kubernetes_api.times import now
 from kubernetes_api.validation import review
-
-SUBDOMAIN = re.compile(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-NAMING = (
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start "
-    "and end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
-    r"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
-)
-LOOSELY_NAMED = {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}  # may have colons in their names
 
 
 @dataclass(frozen=True)
@@ -27,10 +17,8 @@ class Wish:
 
     manager: str = "kubernetes-api"
     dry_run: bool = False
-    validation: str = "Warn"
     force: bool = False
     subresource: str = ""
-    warnings: list[str] = field(default_factory=list)
 
 
 class Writing:
@@ -41,21 +29,17 @@ class Writing:
         return Key(kind.group, kind.plural, namespace if kind.namespaced else "", name)
 
     def read(self, kind, namespace, name):
-        """The object in the version that is asked for."""
         body = self.store.get(self.key(kind, namespace, name))
         if body is None:
             raise failures.not_found(kind, name)
-        return body if body.get("apiVersion") == kind.api_version else body | {"apiVersion": kind.api_version}
+        return body
 
     def create(self, kind, namespace, body, wish):
         body = deepcopy(body)
-        self.check_identity(kind, namespace, body)
         metadata = body.setdefault("metadata", {})
-        if not metadata.get("name") and metadata.get("generateName"):
-            metadata["name"] = metadata["generateName"] + random_suffix()
         name = metadata.get("name", "")
         self.check_place(kind, namespace, name)
-        body = self.reviewed(kind, body, wish)
+        body = self.reviewed(kind, body)
         if self.store.get(self.key(kind, namespace, name)):
             raise failures.already_exists(kind, name)
         body["metadata"].pop("managedFields", None)
@@ -67,41 +51,29 @@ class Writing:
         """PUT; it creates nothing."""
         live = self.read(kind, namespace, name)
         body = deepcopy(body)
-        self.check_identity(kind, namespace, body, name)
-        body = self.reviewed(kind, body, wish)
+        body = self.reviewed(kind, body)
         return self.rewrite(kind, live, body, wish)
 
-    def patch(self, kind, namespace, name, patch, how, wish):
+    def patch(self, kind, namespace, name, patch, wish):
         live = self.read(kind, namespace, name)
-        if how == "json-patch":
-            body = patches.json_patch(live, patch)
-        elif how == "merge-patch" or kind.schema is not None:
-            body = patches.merge(live, patch)
-        else:
-            body = patches.strategic(schema_of(kind), live, patch)
-        body = self.reviewed(kind, deepcopy(body), wish)
+        body = self.reviewed(kind, deepcopy(patches.merge(live, patch)))
         return self.rewrite(kind, live, body, wish)
 
     def apply(self, kind, namespace, name, body, wish):
         """Server-side apply: creates what isn't there."""
-        self.check_identity(kind, namespace, body, name)
         body.setdefault("metadata", {})["name"] = name
         self.check_place(kind, namespace, name)
-        if body["metadata"].get("managedFields"):
-            raise failures.bad_request("metadata.managedFields must be nil")
         live = self.store.get(self.key(kind, namespace, name))
         _, unknown, _ = review(kind, body)
         if unknown:
             raise failures.untyped_patch(kind, namespace, name, unknown)
         if live is None:
-            if body["metadata"].get("uid"):
-                raise failures.outdated(kind, name)
             fresh = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": name}}
             self.start(kind, namespace, fresh)
             result = ownership.applied(kind, fresh, body, wish.manager, wish.force)
-            return self.keep(kind, None, self.reviewed(kind, result, wish), wish)
+            return self.keep(kind, None, self.reviewed(kind, result), wish)
         self.check_version(kind, live, body)
-        result = self.reviewed(kind, ownership.applied(kind, live, body, wish.manager, wish.force), wish)
+        result = self.reviewed(kind, ownership.applied(kind, live, body, wish.manager, wish.force))
         return self.keep(kind, live, self.carried_on(kind, live, result, wish), wish)
 
     def rewrite(self, kind, live, body, wish):
@@ -160,45 +132,13 @@ class Writing:
             self.store.drop(key)
         return kept
 
-    def reviewed(self, kind, body, wish):
-        pruned, unknown, problems = review(kind, body)
-        if unknown and wish.validation == "Strict":
-            raise failures.undecodable(kind, unknown)
-        if unknown and wish.validation == "Warn":
-            wish.warnings.extend(f'unknown field "{path}"' for path in unknown)
+    def reviewed(self, kind, body):
+        pruned, _, problems = review(kind, body)
         if problems:
             raise failures.invalid(kind, body["metadata"].get("name", ""), problems)
         return pruned
 
-    def check_identity(self, kind, namespace, body, name=""):
-        if not isinstance(body, dict):
-            raise failures.bad_request("couldn't get version/kind; json parse error")
-        given = body.get("apiVersion", kind.api_version), body.get("kind", kind.kind)
-        if given != (kind.api_version, kind.kind):
-            message = f"no kind {given[1]!r} is served here for version {given[0]!r}: {kind.api_version} {kind.kind} is"
-            if given[0] != kind.api_version:
-                message = (
-                    f"the API version in the data ({given[0]}) does not match the expected API version "
-                    f"({kind.api_version})"
-                )
-            raise failures.bad_request(message)
-        metadata = body.get("metadata") or {}
-        if kind.namespaced and metadata.get("namespace", namespace) != namespace:
-            raise failures.bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request"
-            )
-        if name and metadata.get("name", name) != name:
-            raise failures.bad_request(
-                f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
-            )
-
     def check_place(self, kind, namespace, name):
-        if not name:
-            problem = ("metadata.name", "FieldValueRequired", "Required value: name or generateName is required")
-            raise failures.invalid(kind, name, [problem])
-        if not SUBDOMAIN.match(name) and kind.kind not in LOOSELY_NAMED:
-            problem = ("metadata.name", "FieldValueInvalid", f'Invalid value: "{name}": {NAMING}')
-            raise failures.invalid(kind, name, [problem])
         if not kind.namespaced:
             return
         home = self.store.get(Key("", "namespaces", "", namespace))

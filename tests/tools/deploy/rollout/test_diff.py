@@ -30,6 +30,9 @@ def test_a_change_shows_the_object_and_both_values():
     assert found[:2] == ["--- live ConfigMap/c", "+++ new ConfigMap/c"]
     assert "-  a: '1'" in found
     assert "+  a: '2'" in found
+    before, after = live(thing(data={"a": "1"})), thing(data={"a": "2"})
+    styles = {line.text[0]: line.style for line in diff_lines([DryRun(after, before, after)])[2:]}
+    assert styles == {"@": "cyan", " ": "", "-": "red", "+": "green"}
 
 
 def test_text_is_compared_line_by_line():

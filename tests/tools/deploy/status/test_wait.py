@@ -15,7 +15,7 @@ from serve_app.tools.deploy.status.model import (
 from serve_app.tools.deploy.status.problems import Problem
 from serve_app.tools.deploy.status.report import changes, report
 from serve_app.tools.deploy.status.screen import PlainScreen
-from serve_app.tools.deploy.status.wait import Pace, show_failure, wait
+from serve_app.tools.deploy.status.wait import Pace, show_failure, wait, watch
 
 TARGET = Target("serve-app", "there")
 EMPTY = ServiceStatus(TARGET, exists=True)
@@ -108,6 +108,22 @@ def test_a_wait_retries_while_the_api_is_unavailable(capsys):
     assert "the cluster couldn't be read" in capsys.readouterr().out
     with pytest.raises(ForbiddenError):
         waited(STARTING, ForbiddenError("no"))
+
+
+def test_a_watch_prints_changes_until_interrupted(capsys):
+    steps = [STARTING, FAILED, FAILED, UNAVAILABLE, SERVING, KeyboardInterrupt()]
+
+    def read():
+        step = steps.pop(0)
+        if isinstance(step, BaseException):
+            raise step
+        return step
+
+    with pytest.raises(KeyboardInterrupt):
+        watch(read, PlainScreen(), every_s=0.001)
+    printed = capsys.readouterr().out
+    assert printed.count("waiting: RayService serve-app: KubeRay rejects it") == 1
+    assert "no answer; retrying\ncondition Ready: True" in printed
 
 
 def test_only_changes_are_printed():

@@ -5,13 +5,12 @@ from copy import deepcopy
 from kubernetes_api import podstatus
 from kubernetes_api.admission import random_suffix
 from kubernetes_api.conditions import is_true, with_condition
-from kubernetes_api.kuberay.services import head_service
+from kubernetes_api.kuberay.services import head_service, reference
 from kubernetes_api.times import now
-from kubernetes_api.workloads import reference
 from kubernetes_api.writing import Wish
 
 OPERATOR = Wish(manager="kuberay-operator")
-STATUS = Wish(manager="kuberay-operator", subresource="status", validation="Strict")
+STATUS = Wish(manager="kuberay-operator", subresource="status")
 
 
 class RayClusters:
@@ -73,7 +72,7 @@ class RayClusters:
             kind = self.cluster.catalogue.named("Pod")
             metadata = pod["metadata"]
             key = self.cluster.writing.key(kind, metadata["namespace"], metadata["name"])
-            self.cluster.deletion.delete(kind, key, {})
+            self.cluster.deletion.delete(kind, key)
             message = f"Deleted worker Pod {metadata['namespace']}/{metadata['name']}"
             self.events.record(body, "DeletedWorkerPod", message)
 

@@ -9,11 +9,10 @@ from kubernetes_api.conditions import condition, is_true
 from kubernetes_api.kuberay import status as statuses
 from kubernetes_api.kuberay.applications import Serving
 from kubernetes_api.kuberay.raycluster import OPERATOR, STATUS, is_head, label
-from kubernetes_api.kuberay.services import head_service_of_service, serve_service
+from kubernetes_api.kuberay.services import head_service_of_service, reference, serve_service
 from kubernetes_api.kuberay.wish import raycluster, same
 from kubernetes_api.store import Key
 from kubernetes_api.times import now
-from kubernetes_api.workloads import reference
 
 TIMEOUT = "ray.io/initializing-timeout"
 DELETION_DELAY_S = 60
@@ -43,9 +42,6 @@ class RayServices:
         self.clean_up(body, status)
         ready = condition(body, "Ready")
         if ready and ready["reason"] == "InitializingTimeout":
-            return
-        if body["spec"].get("suspend"):
-            self.write(body, statuses.suspended(status, body))
             return
         active, pending = self.ensure_clusters(body, status)
         statuses.take_clusters(status, active, pending)
@@ -117,7 +113,7 @@ class RayServices:
             if not ours or key.name in kept or one["metadata"].get("deletionTimestamp"):
                 continue
             if self.turns - self.started.setdefault(key.name, self.turns) > delay:
-                self.cluster.deletion.delete(self.clusters, key, {})
+                self.cluster.deletion.delete(self.clusters, key)
                 self.events.record(body, "DeletedRayCluster", f"Deleted the RayCluster {key.namespace}/{key.name}")
 
     def wants_new(self, body, active, pending):
@@ -126,11 +122,7 @@ class RayServices:
             return True
         if same(body, newest) or same(body, newest, partly=True):
             return False
-        return body["spec"].get("upgradeStrategy", {}).get("type") in (
-            None,
-            "NewCluster",
-            "NewClusterWithIncrementalUpgrade",
-        )
+        return body["spec"].get("upgradeStrategy", {}).get("type") in (None, "NewCluster")
 
     def serve(self, body, status, target, where):
         """Serve in one cluster: asks how it is, submits what isn't yet, and moves the Services when all is well.
@@ -160,8 +152,6 @@ class RayServices:
             self.cluster.serving.add(name)
             self.label_head(body, pods)
         if applications and all(app["status"] == "RUNNING" for app in applications.values()):
-            if is_gradual(body, status, where) and not statuses.has_moved(status, upgrade_options(body)):
-                return
             self.point_services(body, target)
             if where == "pendingServiceStatus":
                 status["activeServiceStatus"] = status.pop(where)
@@ -198,7 +188,7 @@ class RayServices:
                 self.events.record(body, "UpdatedService", f"Updated the service {namespace}/{name}")
 
     def count_endpoints(self, body):
-        namespace, name = body["metadata"]["namespace"], serve_service_name(body)
+        namespace, name = body["metadata"]["namespace"], f"{body['metadata']['name']}-serve-svc"
         counted = 0
         for _, one in self.cluster.store.of(("discovery.k8s.io", "endpointslices"), namespace):
             if one["metadata"].get("labels", {}).get("kubernetes.io/service-name") == name:
@@ -217,22 +207,6 @@ class RayServices:
                 f"Time spent initializing: {shown}"
             )
         return None
-
-
-def is_gradual(body, status, where):
-    """Whether the traffic moves from the active cluster to the pending one step by step."""
-    strategy = body["spec"].get("upgradeStrategy", {}).get("type")
-    both = where == "pendingServiceStatus" and statuses.cluster_name(status, "active")
-    return bool(both) and strategy == "NewClusterWithIncrementalUpgrade"
-
-
-def upgrade_options(body):
-    return body["spec"]["upgradeStrategy"].get("clusterUpgradeOptions") or {}
-
-
-def serve_service_name(body):
-    given = (body["spec"].get("serveService") or {}).get("metadata", {}).get("name")
-    return given or f"{body['metadata']['name']}-serve-svc"
 
 
 def refusal(body):

@@ -1,7 +1,5 @@
 """The Services that KubeRay makes: of a RayCluster's head, of a RayService's head, and of what it serves."""
 
-from copy import deepcopy
-
 DEFAULT_PORTS = {"client": 10001, "gcs-server": 6379, "dashboard": 8265, "metrics": 8080, "serve": 8000}
 
 
@@ -36,16 +34,20 @@ def head_service_of_service(rayservice, raycluster):
 
 
 def serve_service(rayservice, raycluster):
-    """Selects the pods that serve; the RayService may say more of how it looks."""
+    """Selects the pods that serve."""
     name, namespace = rayservice["metadata"]["name"], rayservice["metadata"]["namespace"]
-    given = deepcopy(rayservice["spec"].get("serveService") or {})
-    metadata, spec = given.get("metadata", {}), given.get("spec", {})
     number = ports_of(raycluster["spec"]).get("serve", 8000)
-    spec.setdefault("ports", [{"name": "serve", "port": number, "targetPort": number, "protocol": "TCP"}])
-    spec["selector"] = {"ray.io/cluster": raycluster["metadata"]["name"], "ray.io/serve": "true"}
-    labels = metadata.get("labels", {}) | {"ray.io/serve": f"{name}-serve"} | origin(rayservice)
-    metadata |= {"name": metadata.get("name", f"{name}-serve-svc"), "namespace": namespace, "labels": labels}
-    return {"metadata": metadata, "spec": spec}
+    ports = [{"name": "serve", "port": number, "targetPort": number, "protocol": "TCP"}]
+    selector = {"ray.io/cluster": raycluster["metadata"]["name"], "ray.io/serve": "true"}
+    labels = {"ray.io/serve": f"{name}-serve"} | origin(rayservice)
+    metadata = {"name": f"{name}-serve-svc", "namespace": namespace, "labels": labels}
+    return {"metadata": metadata, "spec": {"ports": ports, "selector": selector}}
+
+
+def reference(body):
+    metadata = body["metadata"]
+    named = {"apiVersion": body["apiVersion"], "kind": body["kind"], "name": metadata["name"], "uid": metadata["uid"]}
+    return named | {"controller": True, "blockOwnerDeletion": True}
 
 
 def origin(rayservice):

@@ -22,7 +22,7 @@ def take_clusters(status, active, pending):
 def conclude(status, body, timed_out):
     """Sets the conditions from the endpoints and clusters that there are."""
     status["observedGeneration"] = body["metadata"]["generation"]
-    if not status.get("conditions") or is_true({"status": status}, "Suspended"):
+    if not status.get("conditions"):
         status["conditions"] = []
         put(status, "Ready", "False", *INITIALIZING)
         put(status, "UpgradeInProgress", "False", *INITIALIZING)
@@ -51,29 +51,9 @@ def conclude_upgrade(status):
         put(status, "UpgradeInProgress", "Unknown", *why)
 
 
-def has_moved(status, options):
-    """Moves a step of the traffic to the pending cluster; whether all of it is there."""
-    active, pending = status["activeServiceStatus"], status["pendingServiceStatus"]
-    there = min(100, pending.get("trafficRoutedPercent", 0) + options.get("stepSizePercent", 100))
-    pending |= {"trafficRoutedPercent": there, "targetCapacity": 100}
-    active |= {"trafficRoutedPercent": 100 - there, "targetCapacity": 100 - there}
-    return there == 100
-
-
 def refuse(status, body, message):
     status.setdefault("conditions", [])
     put(status, "Ready", "False", "ValidationFailed", message)
-
-
-def suspended(status, body):
-    """Nothing runs while `suspend` is set."""
-    status |= {"activeServiceStatus": {}, "pendingServiceStatus": {}, "numServeEndpoints": 0, "serviceStatus": ""}
-    status["observedGeneration"] = body["metadata"]["generation"]
-    status.setdefault("conditions", [])
-    put(status, "Ready", "False", "SuspendComplete", "RayService is suspended")
-    put(status, "UpgradeInProgress", "False", "SuspendComplete", "RayService is suspended")
-    put(status, "Suspended", "True", "SuspendComplete", "RayService is suspended")
-    return status
 
 
 def put(status, kind, value, reason, message):

@@ -12,8 +12,6 @@ SERVICES = (
     "initializing_timeout",
     "invalid",
     "no_operator",
-    "slow",
-    "no_load_balancer",
 )
 KNOWN = PODS + SERVICES
 

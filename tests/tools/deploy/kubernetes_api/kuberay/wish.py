@@ -4,8 +4,7 @@ import hashlib
 import json
 from copy import deepcopy
 
-from kubernetes_api.kuberay.services import origin
-from kubernetes_api.workloads import reference
+from kubernetes_api.kuberay.services import origin, reference
 
 HASH = "ray.io/hash-without-replicas-and-workers-to-delete"
 GROUPS = "ray.io/num-worker-groups"
