@@ -104,6 +104,6 @@ def route_tracks(settings: Settings) -> dict[Track, str]:
             if any(fnmatch.fnmatchcase(track.model, pattern) for pattern in triton.models):
                 routes[track] = triton.name
                 break
-    if not routes and settings.more_than_languages:
+    if not routes and settings.serves_detection:
         raise ConfigurationError("no deployment serves any track: triton[].models matches none of the detection models")
     return routes

@@ -233,13 +233,13 @@ def test_a_language_model_that_can_not_be_meant_is_refused(keys, reason):
     assert "hf_x" not in message
 
 
-def test_a_language_model_may_sleep_only_where_it_may_have_no_replica():
-    def may_sleep(deployment):
-        return parse_settings(language_model(deployment=deployment)).llms[0].may_sleep
+def test_a_language_model_scales_to_zero_only_where_it_may_have_no_replica():
+    def scales_to_zero(deployment):
+        return parse_settings(language_model(deployment=deployment)).llms[0].scales_to_zero
 
-    assert may_sleep({"autoscaling_config": {"min_replicas": 0}})
-    assert not may_sleep({"autoscaling_config": {"min_replicas": 1}})
-    assert not may_sleep({})
+    assert scales_to_zero({"autoscaling_config": {"min_replicas": 0}})
+    assert not scales_to_zero({"autoscaling_config": {"min_replicas": 1}})
+    assert not scales_to_zero({})
 
 
 def test_values_come_from_the_environment_with_their_types(monkeypatch):

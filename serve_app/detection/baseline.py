@@ -16,6 +16,7 @@ from serve_app.detection.samples import require_answer, sample_picture
 from serve_app.detection.weights import find_weights
 from serve_app.errors import ModelLoadError, NotFoundError, ServeAppError
 from serve_app.settings import BaselineSettings, DetectionSettings
+from serve_app.telemetry.crashes import record_crashes
 from serve_app.telemetry.logging import hide_request_contents
 from serve_app.telemetry.warmup import WarmUp
 from serve_app.types import Detection, ModelCard, PictureResult, Pixels, StageTimes, Thresholds, TrackAnswer
@@ -82,6 +83,7 @@ class TorchBaseline:
 
     async def __init__(self, settings: BaselineSettings, detection: DetectionSettings) -> None:  # type: ignore[misc]
         hide_request_contents()
+        record_crashes()
         self._max_pixels = detection.max_pixels
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="torch")
         self._predictors: dict[str, TorchPredictor] = {}

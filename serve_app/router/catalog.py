@@ -8,7 +8,7 @@ from serve_app.errors import NotFoundError, UnavailableError
 from serve_app.router.upstream import Upstream, required
 
 TIMEOUT_S = 5.0
-REFRESH_INTERVAL_S = 0.2  # between two reads, however many names are asked for that nobody has
+REFRESH_INTERVAL_S = 0.2  # between two reads, however many unknown names are requested
 STALE_S = 5.0  # an older view is read again, while requests go on by what it says
 NAMED = 20  # models that an error message lists
 Row = dict[str, str]

@@ -70,7 +70,7 @@ class Router(KserveGrpc):
 
 
 def build_upstream(name: str, handle: Any, model: LanguageModelSettings | None) -> Upstream:
-    return Upstream(name, handle, model.wake_timeout_s, model.may_sleep) if model else Upstream(name, handle)
+    return Upstream(name, handle, model.wake_timeout_s, model.scales_to_zero) if model else Upstream(name, handle)
 
 
 def build_plane(

@@ -52,7 +52,7 @@ class Settings(Section):
                     f"{triton.name}: control_mode poll serves detection.model_repository as it is, but engine "
                     f"{self.detection.engine} needs other configs than are there: use control_mode explicit"
                 )
-        if not (self.more_than_languages or self.llms):
+        if not (self.serves_detection or self.llms):
             raise ValueError("nothing to serve: at least one of triton, baseline and llms must be set")
         if self.baseline:
             unknown = [size for size in self.baseline.sizes if size not in self.detection.models]
@@ -61,7 +61,7 @@ class Settings(Section):
         return self
 
     @property
-    def more_than_languages(self) -> bool:
+    def serves_detection(self) -> bool:
         """Whether anything is served beside language models."""
         return bool(self.triton or self.baseline)
 

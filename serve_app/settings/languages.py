@@ -89,6 +89,6 @@ class LanguageModelSettings(Section):
         return tuple(str(module["name"]) for module in self.engine.get("lora_modules") or ())
 
     @property
-    def may_sleep(self) -> bool:
-        """Whether it may have no replica at all while nobody asks."""
+    def scales_to_zero(self) -> bool:
+        """Whether it has no replica while there are no requests."""
         return bool((self.deployment.get("autoscaling_config") or {}).get("min_replicas") == 0)

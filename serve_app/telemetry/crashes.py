@@ -15,9 +15,10 @@ _open: list[IO[str]] = []  # faulthandler writes to a file that has to stay open
 
 
 def record_crashes() -> None:
-    """Call this in a replica. Being killed from outside (SIGKILL, SIGTERM) writes nothing."""
-    _open.append(_crash_log(ray.get_runtime_context().get_actor_id() or "driver").open("w"))
-    faulthandler.enable(_open[-1])
+    """Call this at the start of every replica. Being killed from outside (SIGKILL, SIGTERM) writes nothing."""
+    if ray.is_initialized() and (actor_id := ray.get_runtime_context().get_actor_id()):
+        _open.append(_crash_log(actor_id).open("w"))
+        faulthandler.enable(_open[-1])
 
 
 async def crashed(actor_id: str | None) -> bool:

@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class ModelChange:
-    """One load or unload, as an administrator asked for it; its id tells replicas whether they have done it."""
+    """One load or unload by an administrator; by its id a replica knows whether it has done it."""
 
     model: str
     action: Literal["load", "unload"]

@@ -11,7 +11,7 @@ LATE = "the deadline of the request has passed"
 
 
 def left_s(deadline: float | None, late: str = LATE) -> float | None:
-    """Seconds until the deadline; work that nobody waits for any more is dropped here, with `late`."""
+    """Seconds until the deadline; once it has passed, an error with the message `late`."""
     if deadline is None:
         return None
     left = deadline - time.time()

@@ -75,7 +75,7 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """One inference; `deadline` is the Unix time after which nobody waits for it any more."""
+    """One inference; `deadline` is the Unix time after which the answer is no longer wanted."""
 
     model: str
     version: int = -1

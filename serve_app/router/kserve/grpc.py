@@ -37,9 +37,9 @@ Method = Callable[[Any, Any, Any], Awaitable[Any]]
 
 def refuse(context: Any, problem: Exception) -> None:
     """Set the status instead of raising: Serve would log a stack trace for every mistake of a client."""
-    told = public_error(problem)
-    context.set_code(CODES.get(told.status, StatusCode.INTERNAL))
-    context.set_details(told.message)
+    error = public_error(problem)
+    context.set_code(CODES.get(error.status, StatusCode.INTERNAL))
+    context.set_details(error.message)
 
 
 def answering(empty: type[Any]) -> Callable[[Method], Method]:

@@ -6,7 +6,7 @@ from typing import Any
 from tritonclient.grpc import model_config_pb2, service_pb2_grpc
 from tritonclient.grpc import service_pb2 as messages
 
-# The generated messages say that they live in these modules, which nobody can import.
+# The generated messages name these modules as their own, but there are none to import when Serve unpickles one.
 sys.modules.setdefault("grpc_service_pb2", messages)
 sys.modules.setdefault("model_config_pb2", model_config_pb2)
 

@@ -46,7 +46,7 @@ def _parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
 def _detection_settings(options: argparse.Namespace) -> DetectionSettings | None:
     """The configuration's `detection` changed by the flags; None where nothing serves it."""
     settings = settings_of(read_config(options.config))
-    if not (settings.more_than_languages or options.size):
+    if not (settings.serves_detection or options.size):
         return None
     detection = settings.detection
     changes: dict[str, object] = {}

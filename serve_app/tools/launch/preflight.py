@@ -63,7 +63,7 @@ def policies_of(config: dict[str, Any]) -> list[dict[str, Any]]:
 def optional_deployments(settings: Settings) -> frozenset[str]:
     """The playground, and language models where anything else is served: they may become ready later, or fail."""
     playground = {"playground"} if settings.playground else set()
-    languages = {model.name for model in settings.llms} if settings.more_than_languages else set()
+    languages = {model.name for model in settings.llms} if settings.serves_detection else set()
     return frozenset(playground | languages)
 
 
