@@ -1,4 +1,4 @@
-"""The methods of the gRPC service: what they answer, and which status each mistake and failure becomes."""
+"""The methods of the gRPC service: their answers, the status of each failure, and loads with the admin key."""
 
 import asyncio
 import importlib
@@ -15,14 +15,8 @@ from serve_app.router.kserve.service import messages as pb
 from serve_app.settings import RouterSettings
 
 METHODS = {method.name: method for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods}
-ASKING = (
-    "ModelMetadata",
-    "ModelConfig",
-    "ModelStatistics",
-    "ModelInfer",
-    "RepositoryModelLoad",
-    "RepositoryModelUnload",
-)
+CHANGES = ("RepositoryModelLoad", "RepositoryModelUnload")
+ASKING = ("ModelMetadata", "ModelConfig", "ModelStatistics", "ModelInfer", *CHANGES)
 MEMORIES = [f"{kind}SharedMemory{end}" for kind in ("System", "Cuda") for end in ("Status", "Register", "Unregister")]
 
 
@@ -40,46 +34,40 @@ def request_of(method):
     return made
 
 
-@pytest.mark.parametrize("method", ASKING)
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (errors.InvalidRequestError, StatusCode.INVALID_ARGUMENT),
-        (errors.UnauthorizedError, StatusCode.UNAUTHENTICATED),
-        (errors.ForbiddenError, StatusCode.PERMISSION_DENIED),
-        (errors.NotFoundError, StatusCode.NOT_FOUND),
-        (errors.PayloadTooLargeError, StatusCode.RESOURCE_EXHAUSTED),
-        (errors.TooManyRequestsError, StatusCode.RESOURCE_EXHAUSTED),
-        (errors.UnsupportedError, StatusCode.UNIMPLEMENTED),
-        (errors.UnavailableError, StatusCode.UNAVAILABLE),
-        (errors.DeadlineExceededError, StatusCode.DEADLINE_EXCEEDED),
-        (errors.ModelError, StatusCode.INTERNAL),
-        (errors.ModelLoadError, StatusCode.INTERNAL),
-    ],
-)
-async def test_every_error_has_a_status_of_its_own_and_says_why(ask, plane, method, error, code):
-    plane.problem = error("the reason, grün")
-    answer, *status = await ask(method, request_of(method))
-    assert status == [code, "the reason, grün"]
-    assert answer.ByteSize() == 0
+CODES = {
+    errors.InvalidRequestError: StatusCode.INVALID_ARGUMENT,
+    errors.UnauthorizedError: StatusCode.UNAUTHENTICATED,
+    errors.ForbiddenError: StatusCode.PERMISSION_DENIED,
+    errors.NotFoundError: StatusCode.NOT_FOUND,
+    errors.PayloadTooLargeError: StatusCode.RESOURCE_EXHAUSTED,
+    errors.TooManyRequestsError: StatusCode.RESOURCE_EXHAUSTED,
+    errors.UnsupportedError: StatusCode.UNIMPLEMENTED,
+    errors.UnavailableError: StatusCode.UNAVAILABLE,
+    errors.DeadlineExceededError: StatusCode.DEADLINE_EXCEEDED,
+    errors.ModelError: StatusCode.INTERNAL,
+    errors.ModelLoadError: StatusCode.INTERNAL,
+}
 
 
-@pytest.mark.parametrize("method", ASKING)
-@pytest.mark.parametrize("problem", [KeyError("secret"), errors.EngineError("secret"), RuntimeError("core.cpp secret")])
-async def test_a_failure_that_nobody_expected_shows_no_internals(ask, plane, method, problem):
-    plane.problem = problem
-    answer, *status = await ask(method, request_of(method))
-    assert status == [StatusCode.INTERNAL, "internal error; see the service's log"]
-    assert answer.ByteSize() == 0
+async def test_every_error_has_its_status_and_message_and_internal_ones_show_nothing(ask, plane):
+    cases = [(error("the reason, grün"), code, "the reason, grün") for error, code in CODES.items()]
+    for internal in (KeyError("secret"), errors.EngineError("secret"), RuntimeError("core.cpp secret")):
+        cases.append((internal, StatusCode.INTERNAL, "internal error; see the service's log"))
+    for method in ASKING:
+        for problem, code, message in cases:
+            plane.problem = problem
+            answer, *status = await ask(method, request_of(method))
+            assert status == [code, message], method
+            assert answer.ByteSize() == 0
 
 
-async def test_a_caller_that_goes_away_is_no_error(ask, plane):
+async def test_the_cancellation_of_a_call_is_not_answered(ask, plane):
     plane.problem = asyncio.CancelledError()
     with pytest.raises(asyncio.CancelledError):
         await ask("ModelInfer", infer())
 
 
-async def test_an_inference_is_answered_and_has_its_deadline(ask, plane):
+async def test_an_inference_is_answered_and_its_deadline_is_passed_on(ask, plane):
     answer, code, _ = await ask("ModelInfer", infer(id="i"), metadata={"x_request_timeout_s": "1e-9"})
     assert code is None
     assert (answer.model_name, answer.model_version, answer.id) == ("echo", "1", "i")
@@ -90,23 +78,20 @@ async def test_an_inference_is_answered_and_has_its_deadline(ask, plane):
     assert usual - short >= RouterSettings().request_timeout_s - 1e-3
 
 
-async def test_a_request_that_makes_no_sense_never_leaves_the_router(ask, plane):
+async def test_a_wrong_request_is_refused_before_it_reaches_a_model(ask, plane):
     late = {"x_request_timeout_s": "soon"}
     for asked, metadata in ((infer(model="a\0"), {}), (pb.ModelInferRequest(model_name="echo", id="\0"), {}),
                             (infer(model_version="latest"), {}), (infer(), late)):  # fmt: skip
         _, code, details = await ask("ModelInfer", asked, metadata=metadata)
         assert (code, bool(details)) == (StatusCode.INVALID_ARGUMENT, True)
+    for method in ("ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics"):
+        _, code, details = await ask(method, name="echo", version="newest")
+        assert code is StatusCode.INVALID_ARGUMENT
+        assert "failed to get model version from specified version string 'newest'" in details
     assert plane.asked == []
 
 
-@pytest.mark.parametrize("method", ["ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics"])
-async def test_a_version_that_is_none_is_refused(ask, method):
-    _, code, details = await ask(method, name="echo", version="newest")
-    assert code is StatusCode.INVALID_ARGUMENT
-    assert "failed to get model version from specified version string 'newest'" in details
-
-
-async def test_live_and_ready_are_told_apart(ask, plane):
+async def test_live_and_ready_are_answered_apart(ask, plane):
     for ready in (True, False):
         plane.is_ready = ready
         assert (await ask("ServerLive"))[0].live
@@ -116,10 +101,9 @@ async def test_live_and_ready_are_told_apart(ask, plane):
     assert plane.asked == [("echo", 3), ("echo", 3), ("none", -1)]
 
 
-async def test_metadata_and_config_become_messages_without_what_messages_do_not_know(ask, plane):
-    assert (await ask("ServerMetadata"))[0] == pb.ServerMetadataResponse(
-        name="serve_app", version="1.2", extensions=["statistics"]
-    )
+async def test_metadata_and_config_become_messages_and_unknown_fields_are_dropped(ask, plane):
+    server = pb.ServerMetadataResponse(name="serve_app", version="1.2", extensions=["statistics"])
+    assert (await ask("ServerMetadata"))[0] == server
     plane.inputs = [{"name": "x", "datatype": "INT32", "shape": [-1, 2], "unknown": {"a": 1}}]
     metadata, code, _ = await ask("ModelMetadata", name="echo", version="7")
     assert (code, metadata.name, list(metadata.versions)) == (None, "echo", ["7"])
@@ -129,7 +113,7 @@ async def test_metadata_and_config_become_messages_without_what_messages_do_not_
     assert (config.name, config.max_batch_size) == ("echo", 8)
 
 
-async def test_a_config_keeps_its_kinds_as_triton_writes_them(ask, plane, monkeypatch):
+async def test_a_config_becomes_tritons_message(ask, plane, monkeypatch):
     async def config(model, version):
         return {
             "name": model, "backend": "python", "new_in_triton": [1], "version_policy": {"latest": {"num_versions": 1}},
@@ -170,17 +154,16 @@ async def test_the_index_has_all_models_or_those_that_are_ready(ask):
     assert [(row.version, row.state) for row in answer.models] == [("", "READY"), ("1", "READY")]
 
 
-async def test_a_stream_answers_its_requests_and_is_refused_as_a_whole(service, context):
+async def test_a_stream_answers_each_request_and_a_wrong_deadline_refuses_all_of_it(service, context):
     async def requests():
         yield infer(id="a")
         yield infer(model="none", id="b")
 
-    accepted = context()
+    accepted, refused = context(), context(x_request_timeout_s="0")
     answers = [answer async for answer in service().ModelStreamInfer(requests(), accepted)]
     found = {answer.infer_response.id: answer.error_message for answer in answers}
     assert found == {"a": "", "b": "Request for unknown model: 'none' is not found; available: echo"}
     assert accepted.code is None
-    refused = context(x_request_timeout_s="0")
     assert [answer async for answer in service().ModelStreamInfer(requests(), refused)] == []
     assert refused.code is StatusCode.INVALID_ARGUMENT
 
@@ -195,14 +178,14 @@ async def test_a_stream_that_breaks_shows_no_internals(service, context):
     assert (broken.code, broken.details) == (StatusCode.INTERNAL, "internal error; see the service's log")
 
 
-@pytest.mark.parametrize("method", [*MEMORIES, "TraceSetting", "LogSettings"])
-async def test_what_triton_has_and_this_has_not_says_why(ask, method):
-    answer, *status = await ask(method)
-    assert status == [StatusCode.UNIMPLEMENTED, NO_SHARED_MEMORY if method in MEMORIES else FIXED_SETTINGS]
-    assert answer.ByteSize() == 0
+async def test_unsupported_methods_give_their_reason(ask):
+    for method in (*MEMORIES, "TraceSetting", "LogSettings"):
+        answer, *status = await ask(method)
+        assert status == [StatusCode.UNIMPLEMENTED, NO_SHARED_MEMORY if method in MEMORIES else FIXED_SETTINGS]
+        assert answer.ByteSize() == 0
 
 
-def test_every_method_of_the_service_is_there_and_is_found_by_its_name():
+def test_every_method_of_the_service_exists_and_is_registered():
     found = []
 
     class Server:
@@ -217,15 +200,13 @@ def test_every_method_of_the_service_is_there_and_is_found_by_its_name():
     assert len(found) == 1
 
 
-CONFIGURED = pb.ModelConfigResponse()
-CONFIGURED.config.name = "echo"
-
-
-@pytest.mark.parametrize("made", [infer(id="grün"), pb.ModelStreamInferResponse(), CONFIGURED, CONFIGURED.config])
-def test_messages_can_be_pickled(made):
-    back = pickle.loads(pickle.dumps(made))
-    assert (type(back), back) == (type(made), made)
-    assert getattr(importlib.import_module(type(made).__module__), type(made).__name__) is type(made)
+def test_messages_can_be_pickled():
+    config = pb.ModelConfigResponse()
+    config.config.name = "echo"
+    for made in (infer(id="grün"), pb.ModelStreamInferResponse(), config, config.config):
+        back = pickle.loads(pickle.dumps(made))
+        assert (type(back), back) == (type(made), made)
+        assert getattr(importlib.import_module(type(made).__module__), type(made).__name__) is type(made)
 
 
 async def test_every_call_is_counted_with_its_status_and_its_bytes(ask, recorded):
@@ -235,3 +216,84 @@ async def test_every_call_is_counted_with_its_status_and_its_bytes(ask, recorded
     assert calls == [("kserve-grpc", "200"), ("kserve-grpc", "404")]
     assert [tags["reason"] for name, tags, _ in recorded if name == "serve_app_rejected"] == ["not_found"]
     assert [value for name, _, value in recorded if name == "serve_app_sent_bytes"] == [2]
+
+
+def load(model="echo", parameters=(), **fields):
+    made = pb.RepositoryModelLoadRequest(model_name=model, **fields)
+    for name, kind, value in parameters:
+        made.parameters[name].SetInParent()
+        if kind:
+            setattr(made.parameters[name], kind, value)
+    return made
+
+
+async def test_a_load_takes_a_configuration_as_text_and_files_as_bytes(ask, plane):
+    content = bytes(range(256))
+    given = [("config", "string_param", '{"name": "grün"}'), ("file:1/model.py", "bytes_param", content),
+             ("file:2/empty", "bytes_param", b"")]  # fmt: skip
+    for made in (load(parameters=given), load()):
+        answer, code, _ = await ask("RepositoryModelLoad", made)
+        assert (answer.ByteSize(), code) == (0, None)
+    files = {"file:1/model.py": content, "file:2/empty": b""}
+    assert plane.changes == [("load", "echo", {"config": '{"name": "grün"}'} | files), ("load", "echo", {})]
+
+
+LOADS = [
+    *(("config", kind, value, "load parameter 'config' must be a string_param")
+      for kind, value in (("bytes_param", b"{}"), ("bool_param", True), (None, None))),
+    *(("file:1/m", kind, value, "load parameter 'file:1/m' must be a bytes_param")
+      for kind, value in (("string_param", "YQ=="), ("int64_param", 1), (None, None))),
+    ("file", "bytes_param", b"", "unknown load parameter 'file'; known are 'config' and 'file:<path>'"),
+    ("file:\0", "bytes_param", b"", "a parameter's name must be valid UTF-8 without zero bytes"),
+    ("config", "string_param", "{\0}", "'config' must be valid UTF-8 without zero bytes"),
+]  # fmt: skip
+
+
+def unload(kind=None, value=None):
+    made = pb.RepositoryModelUnloadRequest(model_name="echo")
+    if kind:
+        setattr(made.parameters["unload_dependents"], kind, value)
+    return made
+
+
+async def test_a_wrong_load_or_unload_changes_nothing_and_is_explained(ask, plane):
+    for name, kind, value, message in LOADS:
+        _, *status = await ask("RepositoryModelLoad", load(parameters=[(name, kind, value)]))
+        assert status == [StatusCode.INVALID_ARGUMENT, message]
+    for kind, value in (("string_param", "true"), ("int64_param", 1)):
+        _, *status = await ask("RepositoryModelUnload", unload(kind, value))
+        assert status == [StatusCode.INVALID_ARGUMENT, "parameter 'unload_dependents' must be a bool_param"]
+    for method in CHANGES:
+        _, *status = await ask(method, model_name="echo", repository_name="other")
+        assert status == [StatusCode.UNIMPLEMENTED, "'repository_name' specification is not supported"]
+        _, *status = await ask(method, model_name="a\0b")
+        assert status == [StatusCode.INVALID_ARGUMENT, "'model_name' must be valid UTF-8 without zero bytes"]
+    assert plane.changes == []
+
+
+async def test_an_unload_includes_the_dependents_if_asked_to(ask, plane):
+    for made in (unload(), unload("bool_param", False), unload("bool_param", True)):
+        answer, code, _ = await ask("RepositoryModelUnload", made)
+        assert (answer.ByteSize(), code) == (0, None)
+    assert plane.changes == [("unload", "echo", dependents) for dependents in (False, False, True)]
+
+
+async def test_only_loads_and_unloads_need_the_admin_key_which_is_checked_first(ask, plane, tmp_path):
+    key_file = tmp_path / "key"
+    key_file.write_text("right\n")
+    for metadata, code in (
+        ({}, StatusCode.UNAUTHENTICATED),
+        ({"x_api_key": "right"}, StatusCode.UNAUTHENTICATED),
+        ({"authorization": "Bearer wrong"}, StatusCode.PERMISSION_DENIED),
+        ({"authorization": "Bearer right"}, None),
+    ):
+        for method in CHANGES:
+            _, found, details = await ask(method, key_file=key_file, metadata=metadata, model_name="echo")
+            assert found is code, (method, metadata)
+            assert len(plane.changes) == (code is None)
+            assert "right" not in (details or "")
+            plane.changes.clear()
+    for made in (load(repository_name="r"), load(parameters=[("x", None, None)]), load("none")):
+        assert (await ask("RepositoryModelLoad", made, key_file=key_file))[1] is StatusCode.UNAUTHENTICATED
+    for method in ("ServerReady", "RepositoryIndex", "ModelStatistics"):
+        assert (await ask(method, key_file=key_file))[1] is None

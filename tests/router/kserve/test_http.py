@@ -1,4 +1,4 @@
-"""Every path of the protocol over HTTP, with a data plane that is made up."""
+"""Every path of the v2 protocol over HTTP, over a fake data plane."""
 
 import base64
 import gzip
@@ -34,9 +34,8 @@ def error_of(answer, status):
     return answer.json()["error"]
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "expected"),
-    [
+async def test_every_question_is_answered_in_json(client):
+    for method, path, expected in [
         ("GET", "/v2", {"name": "serve_app", "version": "1.2", "extensions": ["statistics"]}),
         ("GET", "/v2/models", {"models": ["a", "b"]}),
         ("GET", "/v2/models/stats", {"model_stats": [{"name": "all", "version": "-1"}]}),
@@ -50,13 +49,11 @@ def error_of(answer, status):
          [{"name": "b", "state": "READY"}, {"name": "a", "version": "1", "state": "READY"}, {"name": "c"}]),
         ("POST", "/v2/repository/anything/index",
          [{"name": "b", "state": "READY"}, {"name": "a", "version": "1", "state": "READY"}, {"name": "c"}]),
-    ],
-)  # fmt: skip
-async def test_what_is_asked_is_answered_in_json(client, method, path, expected):
-    answer = await client.request(method, path)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.json() == expected
+    ]:  # fmt: skip
+        answer = await client.request(method, path)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.json() == expected
 
 
 async def test_health_is_a_status_without_a_body(client, plane):
@@ -72,45 +69,35 @@ async def test_health_is_a_status_without_a_body(client, plane):
     assert error_of(await client.get(f"{ECHO}/ready"), 400) == "Model version not ready"
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_path_that_does_not_exist_says_so(client, method):
-    for path in ("/v2/", "/v1", "/", f"{ECHO}/", f"{ECHO}/versions/1/", "/v2/models/echo/nothing", "/v2/models//infer",
-                 "/v2/models/a%2Fb/infer", "/v2/health", "/v2/repository/a/models/b/reload/now"):  # fmt: skip
-        assert error_of(await client.request(method, path), 404) == "Not Found"
-
-
-@pytest.mark.parametrize("version", ["-1", "x", "1.0", "%C2%B2", "%D9%A1", str(2**63), "9" * 5000, "+1", "%201"])
-@pytest.mark.parametrize("end", ["", "/ready", "/config", "/stats"])
-async def test_a_version_that_is_no_number_is_a_path_that_does_not_exist(client, version, end):
-    assert error_of(await client.get(f"{ECHO}/versions/{version}{end}"), 404) == "Not Found"
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
+async def test_unknown_paths_methods_and_versions_are_refused(client, plane):
+    paths = ["/v2/", "/v1", "/", f"{ECHO}/", f"{ECHO}/versions/1/", "/v2/models/echo/nothing", "/v2/models//infer",
+             "/v2/models/a%2Fb/infer", "/v2/health", "/v2/repository/a/models/b/reload/now"]  # fmt: skip
+    for version in ("-1", "x", "1.0", "%C2%B2", "%D9%A1", str(2**63), "9" * 5000, "+1", "%201"):
+        paths += [f"{ECHO}/versions/{version}{end}" for end in ("", "/ready", "/config", "/stats")]
+    for path in paths:
+        assert error_of(await client.get(path), 404) == "Not Found"
+    for path in paths[:10]:
+        assert error_of(await client.post(path), 404) == "Not Found"
+    for method, path in (
         ("POST", "/v2"), ("PUT", "/v2/health/live"), ("GET", f"{ECHO}/infer"), ("POST", ECHO), ("DELETE", ECHO),
         ("GET", f"{ECHO}/generate"), ("GET", "/v2/repository/index"), ("GET", "/v2/repository/models/echo/load"),
         ("PUT", "/v2/repository/models/echo/unload"), ("POST", "/v2/models"), ("DELETE", "/v2/logging"),
-    ],
-)  # fmt: skip
-async def test_a_method_that_a_path_does_not_take_is_refused(client, plane, method, path):
-    answer = await client.request(method, path)
-    assert error_of(answer, 405) == "Method Not Allowed"
-    assert method not in answer.headers["allow"]
+    ):  # fmt: skip
+        answer = await client.request(method, path)
+        assert error_of(answer, 405) == "Method Not Allowed", path
+        assert method not in answer.headers["allow"]
     assert plane.changes == []
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("path", UNSUPPORTED)
-async def test_what_triton_has_and_this_has_not_gives_its_reason(client, method, path):
-    url = path.replace("{rest:path}", "region/r/register").replace("{model}", "echo")
-    assert (
-        error_of(await client.request(method, url), 501)
-        == f"{url}: {NO_SHARED_MEMORY if 'memory' in path else FIXED_SETTINGS}"
-    )
+async def test_unsupported_paths_give_their_reason(client):
+    for path in UNSUPPORTED:
+        url = path.replace("{rest:path}", "region/r/register").replace("{model}", "echo")
+        reason = NO_SHARED_MEMORY if "memory" in path else FIXED_SETTINGS
+        for method in ("GET", "POST"):
+            assert error_of(await client.request(method, url), 501) == f"{url}: {reason}"
 
 
-async def test_a_repository_has_no_name(client, plane):
+async def test_a_named_repository_is_unsupported(client, plane):
     for action in ("load", "unload"):
         answer = await client.post(f"/v2/repository/mine/models/echo/{action}")
         assert error_of(answer, 501) == "'repository_name' specification is not supported"
@@ -118,7 +105,7 @@ async def test_a_repository_has_no_name(client, plane):
     assert plane.changes == []
 
 
-async def test_an_inference_in_json(client, plane):
+async def test_an_inference_in_json_is_answered_in_json(client, plane):
     document = {"id": "7", "inputs": [INPUT], "parameters": {"mine": 1}}
     answer = await client.post(f"{ECHO}/versions/4/infer", json=document, headers={"accept-encoding": "identity"})
     assert answer.status_code == 200
@@ -131,7 +118,7 @@ async def test_an_inference_in_json(client, plane):
 
 
 @pytest.mark.parametrize("encoding", [None, "gzip", "deflate"])
-async def test_an_inference_in_bytes_both_ways_compressed_and_not(client, encoding):
+async def test_an_inference_in_binary_is_answered_in_binary_with_the_same_compression(client, encoding):
     row = {"name": "x", "datatype": "INT32", "shape": [2], "parameters": {"binary_data_size": 8}}
     head = json.dumps({"inputs": [row], "parameters": {"binary_data_output": True}}).encode()
     body = head + struct.pack("<2i", 5, -6)
@@ -148,66 +135,57 @@ async def test_an_inference_in_bytes_both_ways_compressed_and_not(client, encodi
     assert answer.content[length:] == struct.pack("<2i", 5, -6)
 
 
-@pytest.mark.parametrize(("max_batch_size", "shape"), [(0, (2,)), (8, (1, 2))])
-async def test_a_raw_binary_request_is_the_models_one_input(client, plane, max_batch_size, shape):
-    plane.max_batch_size = max_batch_size
-    plane.inputs = [{"name": "x", "datatype": "INT32", "shape": [-1] * len(shape)}]
-    answer = await client.post(f"{ECHO}/infer", content=bytes(8), headers={HEADER: "0", "accept-encoding": "identity"})
-    assert answer.status_code == 200, answer.text
-    assert plane.asked[0].inputs[0].shape == shape
-    assert answer.content[int(answer.headers[HEADER]) :] == bytes(8)
+async def test_a_raw_binary_request_is_the_models_one_input(client, plane):
+    for plane.max_batch_size, shape in ((0, (2,)), (8, (1, 2))):
+        plane.inputs = [{"name": "x", "datatype": "INT32", "shape": [-1] * len(shape)}]
+        headers = {HEADER: "0", "accept-encoding": "identity"}
+        answer = await client.post(f"{ECHO}/infer", content=bytes(8), headers=headers)
+        assert answer.status_code == 200, answer.text
+        assert plane.asked[-1].inputs[0].shape == shape
+        assert answer.content[int(answer.headers[HEADER]) :] == bytes(8)
 
 
-@pytest.mark.parametrize(
-    ("send", "status", "message"),
-    [
-        ({"content": b""}, 400, "the body is empty"),
-        ({"content": b"{"}, 400, "failed to parse the request JSON buffer"),
-        ({"content": b"{}"}, 400, "Unable to parse 'inputs': it is missing"),
-        ({"content": b"{}", "headers": {HEADER: "3"}}, 400, "inference header size should be in range (0, 2), got: 3"),
-        ({"content": b"{}", "headers": {"content-encoding": "gzip"}}, 400, "the body is not valid gzip data"),
-        ({"content": b"{}", "headers": {"content-encoding": "br"}}, 501, "Unsupported compression type 'br'"),
-        ({"content": b"abc", "headers": {HEADER: "0"}}, 400, "the body has 3 bytes, which doesn't fit input 'x'"),
-        (
-            {"content": gzip.compress(bytes(2 << 20)), "headers": {"content-encoding": "gzip"}},
-            413,
-            "larger than the limit",
-        ),
-        ({"json": {"inputs": [INPUT]}, "headers": {"x-request-timeout-s": "no"}}, 400, "greater than 0, got 'no'"),
-        ({"content": json.dumps({"inputs": [INPUT | {"name": "\ud800"}]})}, 400, "'name' must be valid UTF-8"),
-        ({"json": {"inputs": [INPUT, INPUT]}}, 400, "input 'x' already exists in request"),
-    ],
-)
-async def test_an_inference_that_makes_no_sense_never_leaves_the_router(serve, plane, send, status, message):
+async def test_a_wrong_inference_is_refused_before_it_reaches_the_model(serve, plane):
+    bomb = gzip.compress(bytes(2 << 20))
     async with serve(max_body_mib=1) as client:
-        assert message in error_of(await client.post(f"{ECHO}/infer", **send), status)
+        for send, status, message in (
+            ({"content": b""}, 400, "the body is empty"),
+            ({"content": b"{"}, 400, "failed to parse the request JSON buffer"),
+            ({"content": b"{}"}, 400, "Unable to parse 'inputs': it is missing"),
+            ({"content": b"{}", "headers": {HEADER: "3"}}, 400, "header size should be in range (0, 2), got: 3"),
+            ({"content": b"{}", "headers": {"content-encoding": "gzip"}}, 400, "the body is not valid gzip data"),
+            ({"content": b"{}", "headers": {"content-encoding": "br"}}, 501, "Unsupported compression type 'br'"),
+            ({"content": b"abc", "headers": {HEADER: "0"}}, 400, "the body has 3 bytes, which doesn't fit input 'x'"),
+            ({"content": bomb, "headers": {"content-encoding": "gzip"}}, 413, "larger than the limit"),
+            ({"json": {"inputs": [INPUT]}, "headers": {"x-request-timeout-s": "no"}}, 400, "than 0, got 'no'"),
+            ({"content": json.dumps({"inputs": [INPUT | {"name": "\ud800"}]})}, 400, "'name' must be valid UTF-8"),
+            ({"json": {"inputs": [INPUT, INPUT]}}, 400, "input 'x' already exists in request"),
+        ):
+            assert message in error_of(await client.post(f"{ECHO}/infer", **send), status)
     assert plane.asked == []
 
 
-@pytest.mark.parametrize("method_and_path", ["GET ", "GET /config", "GET /stats", "POST /infer", "POST /generate"])
-async def test_a_model_that_nobody_has_is_not_found(client, method_and_path):
-    method, _, end = method_and_path.partition(" ")
-    send = {"json": {"inputs": []}} if method == "POST" else {}
-    assert error_of(await client.request(method, f"/v2/models/none{end}", **send), 404) == NOT_FOUND
+async def test_an_unknown_model_is_not_found_on_every_path(client):
+    for method, end in (("GET", ""), ("GET", "/config"), ("GET", "/stats"), ("POST", "/infer"), ("POST", "/generate")):
+        send = {"json": {"inputs": []}} if method == "POST" else {}
+        assert error_of(await client.request(method, f"/v2/models/none{end}", **send), 404) == NOT_FOUND
 
 
-@pytest.mark.parametrize(
-    ("problem", "status", "message"),
-    [
+async def test_a_failure_behind_the_router_has_its_status_and_internal_ones_show_nothing(client, plane):
+    internal = "internal error; see the service's log"
+    for problem, status, message in (
         (NotFoundError("gone"), 404, "gone"),
         (TooManyRequestsError("slower"), 429, "slower"),
         (UnavailableError("queue full"), 503, "queue full"),
         (DeadlineExceededError("late"), 504, "late"),
         (ModelError("the model's own words"), 500, "the model's own words"),
-        (EngineError("core.cpp:84"), 500, "internal error; see the service's log"),
-        (KeyError("secret"), 500, "internal error; see the service's log"),
-    ],
-)
-async def test_what_fails_behind_the_router_has_its_status(client, plane, problem, status, message):
-    plane.answers = [problem]
-    answer = await client.post(f"{ECHO}/infer", json={"inputs": [INPUT]})
-    assert error_of(answer, status) == message
-    assert ("retry-after" in answer.headers) == (status in (429, 503))
+        (EngineError("core.cpp:84"), 500, internal),
+        (KeyError("secret"), 500, internal),
+    ):
+        plane.answers = [problem]
+        answer = await client.post(f"{ECHO}/infer", json={"inputs": [INPUT]})
+        assert error_of(answer, status) == message
+        assert ("retry-after" in answer.headers) == (status in (429, 503))
 
 
 async def test_the_deadline_is_the_earliest_of_header_timeout_and_configuration(serve, plane, monkeypatch):
@@ -220,7 +198,7 @@ async def test_the_deadline_is_the_earliest_of_header_timeout_and_configuration(
             assert plane.asked[-1].deadline == expected
 
 
-async def test_an_output_that_json_cannot_say_is_the_callers_mistake(client, plane):
+async def test_an_output_that_json_cannot_hold_is_a_bad_request(client, plane):
     plane.inputs = [{"name": "x", "datatype": "FP16", "shape": [-1]}]
     await client.post(f"{ECHO}/infer", content=bytes(4), headers={HEADER: "0"})
     plane.answers = [InferAnswer("echo", "1", outputs=plane.asked[0].inputs)]
@@ -228,7 +206,7 @@ async def test_an_output_that_json_cannot_say_is_the_callers_mistake(client, pla
     assert "sending FP16 data via JSON is not supported" in error_of(answer, 400)
 
 
-async def test_the_index_can_be_of_what_is_ready_only(client):
+async def test_the_index_can_be_limited_to_ready_models(client):
     ready = await client.post("/v2/repository/index", json={"ready": True})
     assert [row["name"] for row in ready.json()] == ["b", "a"]
     assert len((await client.post("/v2/repository/index", json={"ready": False})).json()) == 3
@@ -252,29 +230,27 @@ async def test_models_are_loaded_and_unloaded(client, plane):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("action", "sent", "message"),
-    [
+async def test_a_wrong_load_or_unload_changes_nothing(client, plane):
+    no_flag = "Unable to parse 'unload_dependents': it must be true or false"
+    for action, sent, message in (
         ("load", {"parameters": None}, "Unable to parse 'parameters': it must be an object"),
         ("load", {"parameters": {"x": "y"}}, "unknown load parameter 'x'"),
         ("load", [], "it is not an object"),
-        ("unload", {"parameters": []}, "Unable to parse 'unload_dependents': it must be true or false"),
-        ("unload", {"parameters": {"unload_dependents": 1}}, "Unable to parse 'unload_dependents'"),
-        ("unload", {"parameters": {"unload_dependents": None}}, "Unable to parse 'unload_dependents'"),
-    ],
-)
-async def test_a_load_that_makes_no_sense_changes_nothing(client, plane, action, sent, message):
-    assert message in error_of(await client.post(f"/v2/repository/models/echo/{action}", json=sent), 400)
+        ("unload", {"parameters": []}, no_flag),
+        ("unload", {"parameters": {"unload_dependents": 1}}, no_flag),
+        ("unload", {"parameters": {"unload_dependents": None}}, no_flag),
+    ):
+        assert message in error_of(await client.post(f"/v2/repository/models/echo/{action}", json=sent), 400)
     assert plane.changes == []
 
 
-async def test_only_the_admin_loads_and_unloads(serve, plane, tmp_path):
+async def test_loads_and_unloads_need_the_admin_key(serve, plane, tmp_path):
     key = tmp_path / "key"
     key.write_text("right\n")
     async with serve(key) as client:
         for action in ("load", "unload"):
             path = f"/v2/repository/models/echo/{action}"
-            # who has no key doesn't learn what would be wrong with the request
+            # the key is checked before the request
             none = await client.post(path, content=b"{")
             assert "this needs the admin key" in error_of(none, 401)
             wrong = await client.post(path, headers={"authorization": "Bearer wrong"})
