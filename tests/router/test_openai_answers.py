@@ -1,7 +1,4 @@
-"""What comes back from a model under OpenAI's API: one document, events as they come, errors, and who goes away.
-
-Replicas are faked: a handle gives out the pieces of one answer.
-"""
+"""A model's answer under OpenAI's API: one document, events as they come, errors, and clients that leave."""
 
 import asyncio
 import gc
@@ -19,7 +16,6 @@ from serve_app.router.deployments import Deployments
 from serve_app.router.errors import HANDLERS
 from serve_app.router.openai import OpenAi
 from serve_app.router.plane import DataPlane
-from serve_app.router.upstream import Upstream
 from serve_app.settings import Settings
 
 CHAT = "/v1/chat/completions"
@@ -27,65 +23,34 @@ DEMO = {"name": "demo-llm"}
 DOCUMENT = (200, '{"object": "x"}')
 EVENTS = [(200, 'data: {"a": "grün\\n\\n"}\n\n'), (200, 'data: {"b": 2}\n\n'), (200, "data: [DONE]\n\n")]
 KINDS = {400: "invalid_request_error", 404: "not_found_error"}
-HANGS = object()
+HANGS = asyncio.Event
 
 
-async def never(_actor_id):
-    """No replica crashed."""
-    return False
+@pytest.fixture
+def build(deploy):
+    """The application over one model, whose next call answers these pieces, and the model's handle."""
+
+    def over(*pieces):
+        settings = Settings(triton=(), baseline=None, llms=(DEMO,))
+        upstream, handle = deploy("demo-llm", script=[list(pieces)] * 2, wake_timeout_s=60)
+        routes = OpenAi(DataPlane(Catalog([], {}), Deployments([upstream])), settings).routes()
+        return Starlette(routes=routes, exception_handlers=HANDLERS), handle
+
+    return over
 
 
-class Stream:
-    """What a streaming call gives: pieces, errors to raise, events to wait for."""
+@pytest.fixture
+def ask(build):
+    """The HTTP answer that these pieces become, and the calls to the model that it took."""
 
-    def __init__(self, parts):
-        self._parts, self.cancelled = list(parts), False
+    async def post(*pieces, path=CHAT, timeout_s="60", **document):
+        app, handle = build(*pieces)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://router") as client:
+            answer = await client.post(path, json=document, headers={"x-request-timeout-s": timeout_s})
+        return answer, handle.answers
 
-    def cancel(self):
-        self.cancelled = True
-
-    async def __anext__(self):
-        part = self._parts.pop(0) if self._parts else StopAsyncIteration()
-        if part is HANGS:
-            await asyncio.Event().wait()
-        if isinstance(part, asyncio.Event):
-            await part.wait()
-            return await anext(self)
-        if isinstance(part, BaseException):
-            raise part
-        return part
-
-
-class Handle:
-    def __init__(self, parts):
-        self._parts, self.streams = parts, []
-
-    def options(self, **_options):
-        return self
-
-    @property
-    def openai(self):
-        return self
-
-    def remote(self, *_arguments):
-        self.streams.append(Stream(self._parts))
-        return self.streams[-1]
-
-
-def build(*parts):
-    settings, handle = Settings(triton=(), baseline=None, llms=(DEMO,)), Handle(parts)
-    deployments = Deployments([Upstream("demo-llm", handle, wake_timeout_s=60, crashed=never)])
-    routes = OpenAi(DataPlane(Catalog([], {}), deployments), settings).routes()
-    return Starlette(routes=routes, exception_handlers=HANDLERS), handle
-
-
-async def ask(*parts, path=CHAT, timeout_s="60", **document):
-    """The answer that these pieces become, and the calls to the model that it took."""
-    app, handle = build(*parts)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://router") as client:
-        answer = await client.post(path, json=document, headers={"x-request-timeout-s": timeout_s})
-    return answer, handle.streams
+    return post
 
 
 def error_of(answer, status):
@@ -102,17 +67,16 @@ async def converse(app, receive, send):
     """One request at the level of ASGI; `receive` is asked once the body is read."""
     body = [{"type": "http.request", "body": b"{}", "more_body": False}]
 
-    async def first_the_body():
+    async def body_first():
         return body.pop() if body else await receive()
 
-    await app(
-        {"type": "http", "method": "POST", "path": CHAT, "headers": [], "query_string": b""}, first_the_body, send
-    )
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [], "query_string": b""}
+    await app(scope, body_first, send)
 
 
 async def until_true(condition):
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - what is waited for is in a fake
+        while not condition():  # noqa: ASYNC110 - the fake has no event for it
             await asyncio.sleep(0.001)
 
 
@@ -120,18 +84,18 @@ async def forever():
     await asyncio.Event().wait()
 
 
-@pytest.mark.parametrize("status", [200, 400, 404, 422, 500, 503])
-async def test_the_answer_of_a_replica_keeps_its_status_and_text(status):
-    answer, _ = await ask((status, '{"error": {"message": "ü"}}'), stream=True)
-    assert (answer.status_code, answer.text) == (status, '{"error": {"message": "ü"}}')
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers.get("retry-after") == ("1" if status == 503 else None)
+async def test_the_answer_of_a_replica_keeps_its_status_and_text(ask):
+    for status in (200, 400, 404, 422, 500, 503):
+        answer, _ = await ask((status, '{"error": {"message": "ü"}}'), stream=True)
+        assert (answer.status_code, answer.text) == (status, '{"error": {"message": "ü"}}')
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers.get("retry-after") == ("1" if status == 503 else None)
 
 
-@pytest.mark.parametrize("end", [ActorDiedError(), HANGS])
-async def test_an_answer_that_has_come_is_not_lost_with_its_replica(end):
-    answer, _ = await ask(DOCUMENT, end, timeout_s="0.1")
-    assert (answer.status_code, answer.text) == DOCUMENT
+async def test_an_answer_that_has_come_is_not_lost_with_its_replica(ask):
+    for end in (ActorDiedError(), HANGS):
+        answer, _ = await ask(DOCUMENT, end, timeout_s="0.05")
+        assert (answer.status_code, answer.text) == DOCUMENT
 
 
 def raised_in_a_replica(problem):
@@ -153,40 +117,36 @@ PROBLEMS = [
 ]
 
 
-@pytest.mark.parametrize(("problem", "status", "message"), PROBLEMS)
-async def test_what_fails_before_the_first_piece_has_its_own_status(problem, status, message):
-    answer, streams = await ask(problem, timeout_s="0.1", stream=True)
-    assert error_of(answer, status) == message
-    assert all(stream.cancelled for stream in streams)
+async def test_a_failure_before_the_first_piece_has_its_own_status(ask):
+    for problem, status, message in PROBLEMS:
+        answer, calls = await ask(problem, timeout_s="0.05", stream=True)
+        assert error_of(answer, status) == message
+        assert all(call.cancelled for call in calls)
+    assert error_of((await ask())[0], 500) == UNKNOWN, "an answer without a piece"
 
 
-async def test_an_answer_without_a_piece_is_a_failure():
-    answer, _ = await ask()
-    assert error_of(answer, 500) == UNKNOWN
+async def test_events_pass_as_they_are(ask):
+    for path in (CHAT, "/v1/completions"):
+        answer, calls = await ask(*EVENTS, path=path)
+        assert (answer.status_code, answer.text) == (200, "".join(text for _, text in EVENTS))
+        assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert answer.headers["cache-control"] == "no-cache"
+        assert len(calls) == 1
 
 
-@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
-async def test_events_pass_as_they_are(path):
-    answer, streams = await ask(*EVENTS, path=path)
-    assert (answer.status_code, answer.text) == (200, "".join(text for _, text in EVENTS))
-    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
-    assert answer.headers["cache-control"] == "no-cache"
-    assert len(streams) == 1
-
-
-@pytest.mark.parametrize(("problem", "status", "message"), PROBLEMS)
-async def test_what_fails_midway_is_an_event_and_then_the_end(problem, status, message):
-    answer, streams = await ask(*EVENTS[:2], problem, timeout_s="0.1", stream=True)
+async def test_a_failure_after_the_first_event_is_an_event_before_the_last(ask):
     given = "".join(text for _, text in EVENTS[:2])
-    assert (answer.status_code, answer.text[: len(given)]) == (200, given)
-    event, *end = answer.text[len(given) :].split("\n\n")
-    assert end == ["data: [DONE]", ""]
-    error = {"message": message, "type": KINDS.get(status, "server_error"), "param": None, "code": status}
-    assert json.loads(event.removeprefix("data: ")) == {"error": error}
-    assert [stream.cancelled for stream in streams] == [True]
+    for problem, status, message in PROBLEMS:
+        answer, calls = await ask(*EVENTS[:2], problem, timeout_s="0.05", stream=True)
+        assert (answer.status_code, answer.text[: len(given)]) == (200, given)
+        event, *end = answer.text[len(given) :].split("\n\n")
+        assert end == ["data: [DONE]", ""]
+        error = {"message": message, "type": KINDS.get(status, "server_error"), "param": None, "code": status}
+        assert json.loads(event.removeprefix("data: ")) == {"error": error}
+        assert [call.cancelled for call in calls] == [True]
 
 
-async def test_a_piece_is_sent_before_the_next_is_there():
+async def test_a_piece_is_sent_before_the_next_has_come(build):
     gate, sent = asyncio.Event(), []
 
     async def send(message):
@@ -203,7 +163,7 @@ async def test_a_piece_is_sent_before_the_next_is_there():
 
 @pytest.fixture
 def _no_collection():
-    """What only the collection of garbage would end goes on for as long as that takes."""
+    """So that nothing is cancelled by garbage collection alone."""
     gc.disable()
     yield
     gc.enable()
@@ -215,7 +175,7 @@ def _no_collection():
     [(3, 2), (1, 2), (2, 2), (0, 0)],
     ids=["for-the-next-piece", "while-the-head-is-sent", "while-a-piece-is-sent", "before-the-first-piece"],
 )
-async def test_a_client_that_goes_away_cancels_its_request(sending, pieces):
+async def test_a_client_that_leaves_cancels_its_request(build, sending, pieces):
     gone, first, sent = asyncio.Event(), asyncio.Event(), []
 
     async def receive():
@@ -231,18 +191,18 @@ async def test_a_client_that_goes_away_cancels_its_request(sending, pieces):
     request = asyncio.create_task(converse(app, receive, send))
     if pieces:
         first.set()
-    await until_true(lambda: handle.streams and len(sent) == sending)
+    await until_true(lambda: handle.answers and len(sent) == sending)
     gone.set()
     first.set()
     await request
     await asyncio.sleep(0.02)
-    assert handle.streams[0].cancelled
+    assert handle.answers[0].cancelled
 
 
-async def test_a_request_that_is_cancelled_before_its_first_piece_cancels_the_work_for_it():
+async def test_a_request_that_is_cancelled_before_its_first_piece_cancels_its_call(build):
     app, handle = build(HANGS)
     request = asyncio.create_task(converse(app, forever, None))
-    await until_true(lambda: handle.streams)
+    await until_true(lambda: handle.answers)
     request.cancel()
     await asyncio.gather(request, return_exceptions=True)
-    assert [stream.cancelled for stream in handle.streams] == [True]
+    assert [call.cancelled for call in handle.answers] == [True]
