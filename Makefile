@@ -33,6 +33,7 @@ e2e: models .prometheus/.installed .chromium/.installed ## run the tests on a re
 
 chaos: models .prometheus/.installed ## run what is too heavy for `make test`: random kills, autoscaling, benchmarks
 	$(BIN)/python -m pytest -m chaos $(or $(ARGS),tests)
+	$(if $(ARGS),,$(BIN)/python -m pytest --hypothesis-profile chaos -o timeout=1800 tests/e2e/test_malformed.py)
 
 check: env ## what CI demands: Python, YAML, shell, Dockerfiles, and manifests that are what their scenarios render
 	$(BIN)/ruff check . scripts/*

@@ -1,17 +1,18 @@
-"""Fixtures that tests of several folders share, and the budget of each tier of tests."""
+"""Fixtures that tests of several folders share; tests/tiers.py has the budget of each tier."""
 
 import signal
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from ray.util import metrics
+
+from tests.tiers import require_within, tier_of
 
 pytest_plugins = ["tests.language_model_server"]
 
-# The most cases of each tier; docs/testing.md says what belongs where. A table of inputs is one case.
-MOST_CASES = {"unit": 5200, "e2e": 625, "chaos": 20}
+settings.register_profile("chaos", max_examples=1500)
 
 
 def pytest_configure():
@@ -20,21 +21,12 @@ def pytest_configure():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def tier_of(item):
-    if item.get_closest_marker("chaos"):
-        return "chaos"
-    return "e2e" if item.get_closest_marker("e2e") else "unit"
-
-
 @pytest.hookimpl(tryfirst=True)  # before `-m` and `-k` take cases away
 def pytest_collection_modifyitems(items):
-    cases = Counter(tier_of(item) for item in items)
-    for tier, most in MOST_CASES.items():
-        if cases[tier] > most:
-            raise pytest.UsageError(
-                f"tier {tier} has {cases[tier]} cases, and its budget is {most}: "
-                "merge near-copies into one case that loops over a table, or raise MOST_CASES in tests/conftest.py"
-            )
+    """Mark each case with its tier, and fail where a tier has more cases than its budget."""
+    for item in items:
+        item.add_marker(tier_of(item.path))
+    require_within(item.path for item in items)
 
 
 @dataclass

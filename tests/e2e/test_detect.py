@@ -12,9 +12,8 @@ import pytest
 from serve_app.clients import KserveDetector, RestDetector
 from serve_app.errors import NotFoundError, UnavailableError, UnreadableImageError
 from serve_app.settings import PROJECT_ROOT
-
-pytestmark = pytest.mark.e2e
-SHAPES = PROJECT_ROOT / "docs" / "shapes.jpg"
+from serve_app.tools.detect.cli import main
+from tests.e2e.service import SHAPES
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +44,10 @@ def statistics_in(output):
     return json.loads(re.search(r"^\{$.*?^\}$", output, re.MULTILINE | re.DOTALL)[0])
 
 
-@pytest.mark.parametrize("protocol", ["rest", "kserve-http", "kserve-grpc"])
-@pytest.mark.parametrize("model", ["yolo", "yolo_nano_gpu_e2e"])
+@pytest.mark.parametrize(
+    ("protocol", "model"),
+    [("rest", "yolo"), ("kserve-http", "yolo"), ("kserve-grpc", "yolo_nano_gpu_e2e")],
+)
 def test_a_folder_is_detected_by_every_protocol(service, labels, folder, tmp_path, protocol, model):
     url = {"rest": service.url, "kserve-http": service.host, "kserve-grpc": service.grpc_host}[protocol]
     track = "nano" if model == "yolo" else "nano_gpu_e2e"
@@ -98,30 +99,24 @@ def test_many_at_once_are_answered_in_the_folders_order(service, tmp_path):
     assert ran.stderr == ""
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "message"),
-    [
-        (("/nowhere",), 2, "error: /nowhere is not a folder"),
-        (("EMPTY",), 2, "error: EMPTY has no pictures (.jpg, .jpeg, .png, .webp, .bmp)"),
-        (("FOLDER", "--track", "huge"), 1, "error: no track at /predict/huge; there is: "),
-        (("FOLDER", "--protocol", "kserve-http", "--model", "huge"), 1, "error: Request for unknown model: 'huge'"),
-        (("FOLDER", "--protocol", "kserve-grpc", "--model", "huge"), 1, "error: Request for unknown model: 'huge'"),
-        (("FOLDER", "--protocol", "kserve-http", "--model", "slow"), 2, "error: model 'slow' takes neither pictures"),
-        (("FOLDER", "--url", "http://127.0.0.1:9"), 1, "error: http://127.0.0.1:9 doesn't answer: "),
-        (("FOLDER", "--conf", "2"), 2, "error: argument --conf: 2 is not from 0 to 1"),
-    ],
-)
-def test_what_can_not_work_is_one_line(service, folder, tmp_path, arguments, status, message):
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    places = {"FOLDER": folder, "EMPTY": empty}
-    given = [places.get(argument, argument) for argument in arguments]
-    protocol = given[given.index("--protocol") + 1] if "--protocol" in given else "rest"
-    url = {"rest": service.url, "kserve-http": service.host, "kserve-grpc": service.grpc_host}[protocol]
-    ran = detect(*given, *([] if "--url" in given else ["--url", url]))
-    assert ran.returncode == status
-    assert ran.stderr.startswith(message.replace("EMPTY", str(empty))), ran.stderr
-    assert len(ran.stderr.splitlines()) == 1
+def test_what_can_not_work_is_one_line(service, folder, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    urls = {"rest": service.url, "kserve-http": service.host, "kserve-grpc": service.grpc_host}
+    for picked, protocol, arguments, status, message in (
+        ("/nowhere", "rest", (), 2, "error: /nowhere is not a folder"),
+        (tmp_path / "empty", "rest", (), 2, f"error: {tmp_path / 'empty'} has no pictures (.jpg, .jpeg, .png, .webp, "),
+        (folder, "rest", ("--track", "huge"), 1, "error: no track at /predict/huge; available: "),
+        (folder, "kserve-http", ("--model", "huge"), 1, "error: Request for unknown model: 'huge'"),
+        (folder, "kserve-grpc", ("--model", "huge"), 1, "error: Request for unknown model: 'huge'"),
+        (folder, "kserve-http", ("--model", "slow"), 2, "error: model 'slow' takes neither pictures"),
+        (folder, "rest", ("--url", "http://127.0.0.1:9"), 1, "error: http://127.0.0.1:9 doesn't answer: "),
+        (folder, "rest", ("--conf", "2"), 2, "error: argument --conf: 2 is not from 0 to 1"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main("", [str(picked), "--protocol", protocol, "--url", urls[protocol], *arguments])
+        said = capsys.readouterr().err
+        assert (ended.value.code, len(said.splitlines())) == (status, 1), said
+        assert said.startswith(message), said
 
 
 def test_programs_get_the_same_answers_and_errors_from_each_class(service):

@@ -6,11 +6,8 @@ import shutil
 import subprocess
 import sys
 
-import pytest
-
 from serve_app.settings import PROJECT_ROOT
 
-pytestmark = pytest.mark.e2e
 SHAPES = PROJECT_ROOT / "docs" / "shapes.jpg"
 
 
@@ -25,7 +22,7 @@ def test_pictures_are_sent_over_rest_and_over_kserve_in_binary(service, tmp_path
     for name in ("a.jpg", "b.jpg"):
         shutil.copy(SHAPES, tmp_path / name)
     ran, rows = load(
-        "--host", service.url, "-u", 4, "-r", 4, "-t", "6s", "--what", "rest,kserve",
+        "--host", service.url, "-u", 4, "-r", 4, "-t", "4s", "--what", "rest,kserve",
         "--model", "yolo", "--track", "nano_gpu_e2e", IMAGES_PATH=str(tmp_path),
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-2000:]
@@ -47,14 +44,21 @@ def test_a_service_that_is_not_there_ends_the_run_before_any_request():
     assert ran.stderr.splitlines()[-1].startswith("error: http://127.0.0.1:9 can't be reached: [Errno 111]"), ran.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_chats_are_measured_by_their_tokens(service):
+    ran, rows = load("--host", service.url, "-u", 4, "-r", 4, "-t", "4s", "--what", "chat", "--max-tokens", 20)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert set(rows) == {"/v1/chat/completions", "first token", "between tokens"}
+    whole, first, between = (rows[name] for name in ("/v1/chat/completions", "first token", "between tokens"))
+    assert whole["num_failures"] == 0
+    assert first["num_requests"] == between["num_requests"] >= whole["num_requests"] > 3
+    assert 0 < between["total_response_time"] < first["total_response_time"]
+
+
+def test_what_can_not_be_sent_is_refused_before_the_run():
+    for arguments, message in (
         (("--what", "video"), "--what: 'video' is not one of rest, kserve, chat"),
         (("--pictures", "/nowhere"), "/nowhere: there is no such file or folder"),
-    ],
-)
-def test_what_can_not_be_sent_is_told(arguments, message):
-    ran, _ = load("-u", 1, "-t", "2s", *arguments)
-    assert ran.returncode != 0
-    assert message in ran.stderr
+    ):
+        ran, _ = load("-u", 1, "-t", "2s", *arguments)
+        assert ran.returncode != 0
+        assert message in ran.stderr

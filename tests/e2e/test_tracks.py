@@ -13,8 +13,6 @@ from ultralytics import ASSETS, YOLO
 from serve_app.settings import PROJECT_ROOT
 from serve_app.tools.export.demo.scenes import draw_scene
 
-pytestmark = pytest.mark.e2e
-
 TRACKS = {
     "A": "/pytorch/predict/nano",
     "B": "/predict/nano",
@@ -131,11 +129,11 @@ def test_concurrent_requests_are_batched(service, client, pictures):
         httpx.Client(base_url=service.url, timeout=60, limits=httpx.Limits(max_connections=32)) as many,
         concurrent.futures.ThreadPoolExecutor(32) as pool,
     ):
-        answers = list(pool.map(lambda _: many.post("/predict/nano", content=pictures["bus.jpg"]), range(96)))
+        answers = list(pool.map(lambda _: many.post("/predict/nano", content=pictures["bus.jpg"]), range(48)))
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.json()["num_detections"] for answer in answers}) == 1
     grown = {size: count - before.get(size, 0) for size, count in batches(client).items()}
-    assert sum(size * count for size, count in grown.items()) == 96
+    assert sum(size * count for size, count in grown.items()) == 48
     assert max(size for size, count in grown.items() if count) > 1
 
 
@@ -150,8 +148,8 @@ def test_requests_of_one_batch_keep_their_own_thresholds(track, service, client,
         httpx.Client(base_url=service.url, timeout=60, limits=httpx.Limits(max_connections=16)) as many,
         concurrent.futures.ThreadPoolExecutor(16) as pool,
     ):
-        together = list(pool.map(lambda one: found_by(many, track, pictures, *one), asked * 5))
-    assert together == [alone[one] for one in asked * 5]
+        together = list(pool.map(lambda one: found_by(many, track, pictures, *one), asked * 2))
+    assert together == [alone[one] for one in asked * 2]
 
 
 def found_by(client, track, pictures, name, conf):
@@ -179,41 +177,57 @@ def test_the_tracks_are_listed_with_their_models(client):
 def test_health_names_every_deployment(client):
     answer = client.get("/health")
     assert answer.status_code == 200
-    deployments = {"vision": True, "baseline": True, "laboratory": True, "playground": True}
-    assert answer.json() == {"live": True, "ready": True, "deployments": deployments}
+    ready = {"vision", "baseline", "laboratory", "playground", "demo-llm", "second-llm"}
+    deployments = dict.fromkeys(ready, True) | {"nowhere": False}
+    assert answer.json()["deployments"].items() >= deployments.items()
+    assert answer.json() == {"live": True, "ready": True, "deployments": answer.json()["deployments"]}
 
 
-def png(mode):
+def picture_of_81_million_pixels():
     buffer = io.BytesIO()
-    Image.new(mode, (9000, 9000)).save(buffer, "PNG")
+    Image.new("1", (9000, 9000)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("path", "request_of", "status", "message"),
-    [
-        ("/predict/huge", {"content": b"x"}, 404, "there is: /pytorch/predict/nano, /predict/nano, "),
-        ("/predict/nano", {"content": b""}, 400, "no picture: send its bytes, or a form with one of image, file"),
-        ("/predict/nano", {"content": b"GIF89a"}, 415, "not a picture in a supported format (JPEG, PNG, WEBP, BMP)"),
-        ("/predict/nano_gpu_e2e", {"content": b"GIF89a"}, 415, "not a picture in a supported format"),
-        ("/pytorch/predict/nano", {"content": b"GIF89a"}, 415, "not a picture in a supported format"),
-        ("/predict/nano", {"content": png("1")}, 422, "9000x9000 = 81000000 pixels, over the limit of 64000000"),
-        ("/predict/nano_gpu_e2e", {"content": png("1")}, 422, "over the limit of 64000000"),
-        ("/predict/nano", {"files": {"photo": b"x"}}, 400, "the form has no field image, file, images; it has: photo"),
-        ("/predict/nano", {"data": {"image": "x"}, "files": {"b": b""}}, 400, "field 'image' is text, not a file"),
-        ("/predict/nano?conf=2", {"content": b"x"}, 400, "conf=2 is not between 0.0 and 1.0"),
-        ("/predict/nano?conf=nan", {"content": b"x"}, 400, "conf=nan is not between 0.0 and 1.0"),
-        ("/predict/nano?iou=a", {"content": b"x"}, 400, "iou='a' is not a number"),
-        ("/predict/nano?max_det=1.5", {"content": b"x"}, 400, "max_det='1.5' is not a whole number"),
-        ("/predict/nano?max_det=301", {"content": b"x"}, 400, "max_det=301 is not between 1 and 300"),
-        ("/predict/nano?classes=a", {"content": b"x"}, 400, "classes='a' is not a list of class numbers"),
-        ("/predict/nano", {"content": bytes((64 << 20) + 1)}, 413, "over the limit of 67108864 bytes"),
-    ],
-    ids=lambda value: str(value)[:40],
-)
-def test_a_request_that_can_not_be_answered_is_told_why(client, path, request_of, status, message):
-    answer = client.post(path, **request_of)
-    assert answer.status_code == status, answer.text
-    assert message in answer.json()["error"]
-    assert "Traceback" not in answer.text
-    assert "serve_app." not in answer.text
+GIF = {"content": b"GIF89a"}
+HUGE = {"content": picture_of_81_million_pixels()}
+TEXT = {"data": {"image": "x"}, "files": {"b": b""}}
+X = {"content": b"x"}
+REFUSED = [
+    ("/predict/huge", X, 404, "available: /pytorch/predict/nano, /predict/nano, "),
+    (
+        "/predict/nano",
+        {"content": b""},
+        400,
+        "the body is empty: send a picture's bytes, or a form with one of the fields image",
+    ),
+    ("/predict/nano", GIF, 415, "not a picture in a supported format (JPEG, PNG, WEBP, BMP)"),
+    ("/predict/nano_gpu_e2e", GIF, 415, "not a picture in a supported format"),
+    ("/pytorch/predict/nano", GIF, 415, "not a picture in a supported format"),
+    ("/predict/nano?annotate=true", GIF, 415, "not a picture in a supported format"),
+    ("/predict/nano", HUGE, 422, "9000x9000 = 81000000 pixels, over the limit of 64000000"),
+    ("/predict/nano_gpu_e2e", HUGE, 422, "over the limit of 64000000"),
+    (
+        "/predict/nano",
+        {"files": {"photo": b"x"}},
+        400,
+        "the form has none of the fields image, file, images; it has: photo",
+    ),
+    ("/predict/nano", TEXT, 400, "form field 'image' must be a file, got text"),
+    ("/predict/nano?conf=2", X, 400, "conf must be between 0.0 and 1.0, got 2"),
+    ("/predict/nano?conf=nan", X, 400, "conf must be between 0.0 and 1.0, got nan"),
+    ("/predict/nano?iou=a", X, 400, "iou must be a number, got 'a'"),
+    ("/predict/nano?max_det=1.5", X, 400, "max_det must be an integer, got '1.5'"),
+    ("/predict/nano?max_det=301", X, 400, "max_det must be between 1 and 300, got 301"),
+    ("/predict/nano?classes=a", X, 400, "classes must be a list of class numbers such as 0,2, got 'a'"),
+    ("/predict/nano", {"content": bytes((64 << 20) + 1)}, 413, "larger than the limit of 67108864 bytes"),
+]
+
+
+def test_requests_that_are_wrong_are_refused_with_the_reason(client):
+    for path, request, status, message in REFUSED:
+        answer = client.post(path, **request)
+        assert answer.status_code == status, f"{path}: {answer.text}"
+        assert message in answer.json()["error"], path
+        assert "Traceback" not in answer.text
+        assert "serve_app." not in answer.text

@@ -61,22 +61,16 @@ class Client:
             self._loop.close()
 
 
-@pytest.fixture(params=MODULES)
-def client(request, service):
-    one = Client(request.param, service)
-    yield one
-    one.close()
+def opened(kinds):
+    """A fixture: a client of each kind, one after the other."""
+
+    @pytest.fixture(params=kinds)
+    def client(request, service):
+        one = Client(request.param, service)
+        yield one
+        one.close()
+
+    return client
 
 
-@pytest.fixture(params=["http", "http.aio"])
-def http(request, service):
-    one = Client(request.param, service)
-    yield one
-    one.close()
-
-
-@pytest.fixture(params=["grpc", "grpc.aio"])
-def grpc(request, service):
-    one = Client(request.param, service)
-    yield one
-    one.close()
+client, http, grpc = opened(MODULES), opened(["http", "http.aio"]), opened(["grpc", "grpc.aio"])

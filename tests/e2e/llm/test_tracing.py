@@ -1,17 +1,15 @@
 """One request is one trace, from the caller's context to the engine, in a real collector's words."""
 
 import secrets
-from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
 
-from serve_app.settings import PROJECT_ROOT
+from tests.e2e.service import SHAPES
 
-pytestmark = pytest.mark.e2e
-PICTURE = (PROJECT_ROOT / "docs" / "shapes.jpg").read_bytes()
+PICTURE = SHAPES.read_bytes()
 COLLECTED_WITHIN_S = 60
 CHAT = {"model": "demo-llm", "messages": [{"role": "user", "content": "What is a replica?"}], "temperature": 0}
 STAGES = {"queue", "compute input", "compute infer", "compute output"}
@@ -77,8 +75,8 @@ def require_stages(found, model):
     return whole
 
 
-def test_a_picture_is_traced_from_the_caller_to_tritons_stages(languages, context, collected):
-    answer = httpx.post(f"{languages.url}/predict/nano", content=PICTURE, headers=context[2], timeout=60)
+def test_a_picture_is_traced_from_the_caller_to_tritons_stages(service, context, collected):
+    answer = httpx.post(f"{service.url}/predict/nano", content=PICTURE, headers=context[2], timeout=60)
     assert answer.status_code == 200
     found = collected(context, "triton yolo_nano", *STAGES)
     whole = require_stages(found, "yolo_nano")
@@ -88,11 +86,11 @@ def test_a_picture_is_traced_from_the_caller_to_tritons_stages(languages, contex
     assert "router" in parents[-1]
 
 
-def test_an_ensemble_is_traced_model_by_model(languages, context, collected):
+def test_an_ensemble_is_traced_model_by_model(service, context, collected):
     picture = np.frombuffer(PICTURE, np.uint8)[None]
     given = grpcclient.InferInput("encoded", picture.shape, "UINT8")
     given.set_data_from_numpy(picture)
-    client = grpcclient.InferenceServerClient(languages.grpc_host)
+    client = grpcclient.InferenceServerClient(service.grpc_host)
     client.infer("yolo_nano_gpu_e2e", [given], headers=context[2], request_id="mine")
     client.close()
     found = collected(context, "triton yolo_preprocess", "triton yolo_nano_engine_balanced")
@@ -110,8 +108,8 @@ def test_an_ensemble_is_traced_model_by_model(languages, context, collected):
         ("/v2/models/demo-llm/generate", {"text_input": "What is a replica?", "temperature": 0, "max_tokens": 40}),
     ],
 )
-def test_a_language_models_request_is_traced_into_vllm(languages, context, collected, path, document):
-    assert httpx.post(f"{languages.url}{path}", json=document, headers=context[2], timeout=60).status_code == 200
+def test_a_language_models_request_is_traced_into_vllm(service, context, collected, path, document):
+    assert httpx.post(f"{service.url}{path}", json=document, headers=context[2], timeout=60).status_code == 200
     found = collected(context, "llm_request")
     engine = named(found, "llm_request")
     tokens = {one.key: one.value.int_value for one in engine.attributes}["gen_ai.usage.completion_tokens"]
@@ -124,47 +122,12 @@ def test_a_language_models_request_is_traced_into_vllm(languages, context, colle
     assert not [value for span in found for value in attributes(span).values() if "replica?" in value], "no prompt"
 
 
-def test_a_request_that_the_caller_does_not_sample_leaves_no_trace(languages, context, collected, spans):
+def test_a_request_that_the_caller_does_not_sample_leaves_no_trace(service, context, collected, spans):
     trace, span, _ = context
     headers = {"traceparent": f"00-{trace}-{span}-00"}
-    assert httpx.post(f"{languages.url}/predict/nano", content=PICTURE, headers=headers, timeout=60).is_success
+    assert httpx.post(f"{service.url}/predict/nano", content=PICTURE, headers=headers, timeout=60).is_success
     sampled = (secrets.token_hex(16), span, None)
     later = {"traceparent": f"00-{sampled[0]}-{span}-01"}
-    httpx.post(f"{languages.url}/predict/nano", content=PICTURE, headers=later, timeout=60)
+    httpx.post(f"{service.url}/predict/nano", content=PICTURE, headers=later, timeout=60)
     collected(sampled, "triton yolo_nano")
     assert spans[trace] == []
-
-
-SECRETS = {"prompt": "orangutan-prompt", "key": "tangerine-key", "field": "marmoset-field", "regex": "gibbon-regex"}
-
-
-def test_one_id_is_in_every_log_from_edge_to_engine_and_no_content_is_in_any(languages, wait_for):
-    identity = f"followed-{secrets.token_hex(4)}"
-    headers = {"x-request-id": identity, "authorization": f"Bearer {SECRETS['key']}"}
-    say = [{"role": "user", "content": SECRETS["prompt"]}]
-    bad = [
-        {"n": 10**9},
-        {SECRETS["field"]: 1},
-        {"structured_outputs": {"regex": f"({SECRETS['regex']}"}},
-        {"max_tokens": -1},
-        {"messages": [{"role": "user", "content": f"{SECRETS['prompt']} " * 3000}]},
-        {"messages": SECRETS["prompt"]},
-    ]
-    with httpx.Client(base_url=languages.url, timeout=60, headers=headers) as client:
-        assert client.post("/predict/nano", content=PICTURE).headers["x-request-id"] == identity
-        for more in ({}, {"stream": True}, *bad):
-            client.post("/v1/chat/completions", json=CHAT | {"messages": say} | more)
-        client.post("/v2/models/demo-llm/generate", json={"text_input": SECRETS["prompt"], "max_tokens": 5})
-        client.post("/predict/nano", content=SECRETS["prompt"].encode())
-        client.post("/v2/repository/models/yolo/load", json={})
-    logs = Path("/tmp/ray/session_latest/logs")
-
-    def naming():
-        return {path.name for path in logs.rglob("*.log") if identity in path.read_text(errors="replace")}
-
-    wanted = ("router", "vision", "demo-llm")
-    wait_for(
-        lambda: all(any(name in file for file in naming()) for name in wanted), 30, f"logs of {wanted} name the request"
-    )
-    texts = [path.read_text(errors="replace") for path in logs.rglob("*") if path.is_file()] + [languages.output()]
-    assert [secret for secret in SECRETS.values() if any(secret in text for text in texts)] == []

@@ -12,7 +12,6 @@ from serve_app.settings import PROJECT_ROOT
 from serve_app.tools.export.demo.scenes import draw_scene
 from serve_app.ui.detection import SAMPLES
 
-pytestmark = pytest.mark.e2e
 CHANGED = 40  # of a pixel's 255: far more than JPEG does to it
 
 
@@ -147,7 +146,9 @@ def test_the_status_shows_what_is_served(browse, service, client, picture_for_re
         assert track["path"] in sections["Detection tracks"]
     names = {row["name"] for row in client.post("/v2/repository/index").json()}
     assert [name for name in names if not re.search(rf"^{name}\s", sections["Models under KServe v2"], re.M)] == []
-    assert "None configured" in sections["Language models"]
+    assert re.search(r"demo-llm\s+ready", sections["Language models"])
+    assert re.search(r"nowhere\s+unavailable", sections["Language models"])
+    picture_for_readme(page, "status")
 
 
 def events_of(url, session):
@@ -175,7 +176,7 @@ FILE = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
 TALK = [{"role": "user", "content": [{"type": "file", "file": FILE}]}]
 
 
-@pytest.mark.parametrize("data", [[FILE, 0.25, 0.7, 300, "/predict/nano", ""], ["x", TALK]])
+@pytest.mark.parametrize("data", [[FILE, 0.25, 0.7, 300, "/predict/nano", ""], ["x", TALK]], ids=["picture", "chat"])
 def test_a_file_that_nobody_uploaded_is_not_taken(service, data):
     config = httpx.get(f"{service.url}/ui/config").json()
     number = next(one["id"] for one in config["dependencies"] if len(one["inputs"]) == len(data))
@@ -186,11 +187,9 @@ def test_a_file_that_nobody_uploaded_is_not_taken(service, data):
     assert "root:" not in json.dumps(done)
 
 
-@pytest.mark.parametrize(
-    "path", ["file=http://127.0.0.1:1/", "proxy=http://127.0.0.1:1/", "heartbeat/x", "file=/etc/passwd"]
-)
-def test_a_visitor_reaches_no_other_host_and_no_file(client, path):
-    assert client.get(f"/ui/gradio_api/{path}").status_code in (403, 404)
+def test_a_visitor_reaches_no_other_host_and_no_file(client):
+    for path in ("file=http://127.0.0.1:1/", "proxy=http://127.0.0.1:1/", "heartbeat/x", "file=/etc/passwd"):
+        assert client.get(f"/ui/gradio_api/{path}").status_code in (403, 404), path
 
 
 def test_the_page_believes_the_proxy_in_front_of_it(service):
@@ -207,7 +206,3 @@ def test_visits_give_metrics_no_label_for_each_file(client):
     assert "ray_serve_app_" in text
     assert "gradio_api" not in text
     assert "nothing-" not in text
-
-
-def test_health_tells_of_the_playground(client):
-    assert client.get("/health").json()["deployments"]["playground"] is True

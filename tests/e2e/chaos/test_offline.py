@@ -5,9 +5,8 @@ import os
 import subprocess
 import sys
 
-import pytest
+from tests.e2e.service import DEMO_LLM
 
-pytestmark = pytest.mark.e2e
 IN_ONE_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}
 OFFLINE = """
 import json, sys
@@ -20,11 +19,11 @@ if __name__ == "__main__":
 """
 
 
-def test_it_writes_the_tokens_that_vllm_writes_offline(api, pairs, demo_folder, tmp_path):
+def test_it_writes_the_tokens_that_vllm_writes_offline(api, pairs, tmp_path):
     questions = [pair.question for pair in pairs[:10]]
     (tmp_path / "offline.py").write_text(OFFLINE)
     run = subprocess.run(
-        [sys.executable, tmp_path / "offline.py", demo_folder, json.dumps(questions)],
+        [sys.executable, tmp_path / "offline.py", DEMO_LLM, json.dumps(questions)],
         capture_output=True, text=True, timeout=600, env=os.environ | IN_ONE_PROCESS,
     )  # fmt: skip
     lines = [line for line in run.stdout.splitlines() if line.startswith("TOKENS ")]

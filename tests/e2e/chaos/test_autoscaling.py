@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-import yaml
 
 from serve_app.settings import PROJECT_ROOT
 from serve_app.tools.bench.ratio.autoscaling import (
@@ -16,18 +15,14 @@ from serve_app.tools.bench.ratio.autoscaling import (
     run_load_step,
     serve_paced_model,
 )
+from tests.e2e.service import write_config
 
-pytestmark = pytest.mark.e2e
 CHART = PROJECT_ROOT / "runs" / "autoscaling.png"
 
 
 @pytest.fixture
-def paced(tmp_path, configure, start_service):
-    path = configure(tmp_path)
-    config = yaml.safe_load(path.read_text())
-    serve_paced_model(config)
-    path.write_text(yaml.safe_dump(config))
-    with start_service(path, tmp_path / "serve.log").up() as run:
+def paced(tmp_path, start_service):
+    with start_service(write_config(tmp_path, serve_paced_model), tmp_path / "serve.log").up() as run:
         yield run
 
 
