@@ -1,13 +1,19 @@
-"""What a failure behind the router becomes at the edge."""
+"""Failures behind the router, as this project's errors and as HTTP's answers."""
 
 import json
 
-import pytest
 from ray.exceptions import RayTaskError
 from ray.serve.exceptions import BackPressureError
 from starlette.requests import Request
 
-from serve_app.errors import EngineError, InvalidRequestError, NotFoundError, TooManyRequestsError, UnavailableError
+from serve_app.errors import (
+    EngineError,
+    InvalidRequestError,
+    NotFoundError,
+    QueueFullError,
+    TooManyRequestsError,
+    UnavailableError,
+)
 from serve_app.router.errors import answer_error, as_known_error
 
 
@@ -22,51 +28,36 @@ def raised_in_a_replica(problem):
     return RayTaskError("detect", "Traceback with internals", problem).as_instanceof_cause()
 
 
-def test_an_error_of_a_replica_is_its_cause():
-    found = as_known_error(raised_in_a_replica(NotFoundError("no track 'x'")))
-    assert isinstance(found, NotFoundError)
-    assert found.message == "no track 'x'"
-
-
-def test_the_first_known_of_several_errors_counts():
+def test_a_failure_of_a_deployment_becomes_a_known_error():
     group = ExceptionGroup("several", [KeyError("x"), UnavailableError("queue full")])
-    assert isinstance(as_known_error(raised_in_a_replica(group)), UnavailableError)
-    assert isinstance(as_known_error(group), UnavailableError)
+    full = "the deployment's queue is full; try again later"
+    for problem, kind, message in (
+        (raised_in_a_replica(NotFoundError("no track 'x'")), NotFoundError, "no track 'x'"),
+        (raised_in_a_replica(group), UnavailableError, "queue full"),  # the first known of several
+        (group, UnavailableError, "queue full"),
+        (BackPressureError(num_queued_requests=1, max_queued_requests=1), QueueFullError, full),
+    ):
+        found = as_known_error(problem)
+        assert (type(found), found.message) == (kind, message)
 
 
-def test_too_much_work_for_a_replica_is_unavailable():
-    found = as_known_error(BackPressureError(num_queued_requests=1, max_queued_requests=1))
-    assert isinstance(found, UnavailableError)
+async def test_an_internal_failure_shows_nothing_of_itself():
+    secret = KeyError("secret")
+    for problem in (secret, raised_in_a_replica(secret), EngineError("model 'yolo' failed: secret at core.cpp:84")):
+        answer = await answer_error(TO_TRITON, problem)
+        assert answer.status_code == 500
+        assert json.loads(answer.body) == {"error": "internal error; see the service's log"}
 
 
-@pytest.mark.parametrize("problem", [KeyError("secret"), raised_in_a_replica(KeyError("secret"))])
-async def test_what_is_not_known_shows_no_internals(problem):
-    answer = await answer_error(TO_TRITON, problem)
-    assert answer.status_code == 500
-    assert b"secret" not in answer.body
-    assert b"Traceback" not in answer.body
-
-
-async def test_an_engine_that_failed_tells_the_log_and_a_busy_one_asks_to_come_back(caplog):
-    failed = await answer_error(TO_TRITON, EngineError("model 'yolo' failed: Exception from core.cpp:84"))
-    assert failed.status_code == 500
-    assert b"core.cpp" not in failed.body
-    busy = await answer_error(TO_TRITON, UnavailableError("queue full"))
-    assert busy.status_code == 503
-    assert busy.headers["retry-after"] == "1"
-
-
-@pytest.mark.parametrize(
-    ("problem", "kind"),
-    [
+async def test_each_protocol_has_errors_in_its_own_shape():
+    for problem, kind in (
         (InvalidRequestError("no"), "invalid_request_error"),
         (NotFoundError("no"), "not_found_error"),
         (TooManyRequestsError("no"), "rate_limit_error"),
         (UnavailableError("no"), "server_error"),
-    ],
-)
-async def test_openai_clients_get_errors_in_their_own_shape(problem, kind):
-    answer = await answer_error(request_to("/v1/chat/completions"), problem)
-    assert answer.status_code == problem.status
-    error = {"message": "no", "type": kind, "param": None, "code": problem.status}
-    assert json.loads(answer.body) == {"error": error}
+    ):
+        openai = {"message": "no", "type": kind, "param": None, "code": problem.status}
+        for request, error in ((request_to("/v1/chat/completions"), openai), (TO_TRITON, "no")):
+            answer = await answer_error(request, problem)
+            assert (answer.status_code, json.loads(answer.body)) == (problem.status, {"error": error})
+            assert answer.headers.get("retry-after") == ("1" if problem.status in (429, 503) else None)

@@ -1,4 +1,4 @@
-"""What the metrics learn of a request over HTTP: status, size, refusals, and callers who leave."""
+"""Metrics of HTTP requests: protocol, status, size, refusals, and callers that leave."""
 
 import asyncio
 
@@ -82,43 +82,30 @@ def values(recorded, name):
     return [value for found, _, value in recorded if found == name]
 
 
-async def test_an_answer_is_counted_with_its_status_and_its_bytes(client, recorded):
-    await client.post("/v2/echo", content=b"x" * 1000)
-    assert requests(recorded) == [("kserve-http", "echo", "200")]
-    assert values(recorded, "serve_app_received_bytes") == [1000]
-    assert values(recorded, "serve_app_sent_bytes") == [1000]
+async def test_a_request_is_counted_with_its_status_bytes_and_reason(client, recorded):
+    for path, answered, counted, model, reasons in (
+        ("echo", 200, "200", "echo", []),
+        ("refuse", 503, "503", "", ["queue_full"]),
+        ("nothing", 404, "404", "", []),
+        ("break_down", 500, "500", "", []),  # our own failure is no refusal
+        ("break_off", 200, "404", "", ["not_found"]),  # a stream that ends in an error
+    ):
+        assert (await client.post(f"/v2/{path}", content=b"x" * 1000)).status_code == answered
+        assert requests(recorded) == [("kserve-http", model, counted)]
+        assert [tags["reason"] for name, tags, _ in recorded if name == "serve_app_rejected"] == reasons, path
+        if path == "echo":
+            assert values(recorded, "serve_app_received_bytes") == values(recorded, "serve_app_sent_bytes") == [1000]
+        recorded.clear()
 
 
-async def test_a_refusal_has_its_reason(client, recorded):
-    assert (await client.get("/v2/refuse")).status_code == 503
-    assert requests(recorded) == [("kserve-http", "", "503")]
-    assert [tags["reason"] for name, tags, _ in recorded if name == "serve_app_rejected"] == ["queue_full"]
-
-
-async def test_a_path_that_does_not_exist_is_counted_too(client, recorded):
-    assert (await client.get("/v2/nothing")).status_code == 404
-    assert requests(recorded) == [("kserve-http", "", "404")]
-
-
-async def test_a_mistake_of_ours_is_a_500_and_no_refusal(client, recorded):
-    assert (await client.get("/v2/break_down")).status_code == 500
-    assert requests(recorded) == [("kserve-http", "", "500")]
-    assert not values(recorded, "serve_app_rejected")
-
-
-async def test_a_stream_that_ends_in_an_error_has_the_status_of_the_error(client, recorded):
-    assert (await client.get("/v2/break_off")).status_code == 200
-    assert requests(recorded) == [("kserve-http", "", "404")]
-
-
-@pytest.mark.parametrize("path", ["/v2/health/live", "/tracks"])
-async def test_what_operators_ask_all_day_is_not_counted(client, recorded, path):
-    assert (await client.get(path)).status_code == 200
+async def test_health_checks_and_the_like_are_not_counted(client, recorded):
+    for path in ("/v2/health/live", "/tracks"):
+        assert (await client.get(path)).status_code == 200
     assert recorded == []
 
 
-async def leave(path, recorded):
-    """Ask, and go away; a server that cancels the request's task, and one that only says it."""
+async def leave(path):
+    """Send a request and disconnect; some servers cancel the task too, others only send the disconnect."""
     gone = asyncio.Event()
 
     async def receive():
@@ -135,32 +122,20 @@ async def leave(path, recorded):
     return task
 
 
-async def test_a_caller_who_leaves_while_nothing_has_come_is_cancelled(recorded):
-    task = await leave("/v2/wait", recorded)
-    task.cancel()
-    await asyncio.wait([task])
-    assert requests(recorded) == [("kserve-http", "", "499")]
-    assert values(recorded, "serve_app_cancelled") == [1]
+async def test_a_caller_that_leaves_is_counted_as_cancelled(recorded):
+    for path in ("wait", "stream"):  # before the answer begins, and in the middle of it
+        task = await leave(f"/v2/{path}")
+        if path == "wait":
+            task.cancel()
+        await asyncio.wait([task], timeout=5)
+        assert requests(recorded) == [("kserve-http", "", "499")]
+        assert values(recorded, "serve_app_cancelled") == [1]
+        recorded.clear()
 
 
-async def test_a_caller_who_leaves_in_the_middle_of_a_stream_is_cancelled(recorded):
-    await asyncio.wait([await leave("/v2/stream", recorded)], timeout=5)
-    assert requests(recorded) == [("kserve-http", "", "499")]
-    assert values(recorded, "serve_app_cancelled") == [1]
-
-
-@pytest.mark.parametrize(
-    ("path", "protocol"),
-    [
-        ("/predict/nano", "rest"),
-        ("/pytorch/predict/nano", "rest"),
-        ("/v1/chat/completions", "openai"),
-        ("/v2/models/a/infer", "kserve-http"),
-        ("/v2", "kserve-http"),
-        ("/v2/health/ready", ""),
-        ("/metrics", ""),
-        ("/docs", ""),
-    ],
-)
-def test_paths_tell_the_protocol(path, protocol):
-    assert protocol_of(path) == protocol
+def test_the_protocol_is_that_of_the_path():
+    for path, protocol in {
+        "/predict/nano": "rest", "/pytorch/predict/nano": "rest", "/v1/chat/completions": "openai",
+        "/v2/models/a/infer": "kserve-http", "/v2": "kserve-http", "/v2/health/ready": "", "/metrics": "", "/docs": "",
+    }.items():  # fmt: skip
+        assert protocol_of(path) == protocol

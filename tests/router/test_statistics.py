@@ -1,8 +1,7 @@
-"""Statistics and indexes of several replicas as if they were one server's."""
+"""Statistics of several replicas, added up as if they were one server's."""
 
 import copy
 
-from serve_app.router.catalog import merge_indexes
 from serve_app.router.statistics import merge_statistics
 
 
@@ -31,7 +30,7 @@ def test_counts_and_times_are_added_up_and_the_last_inference_is_the_latest():
     assert merged["memory_usage"] == [{"type": "CPU", "id": 0, "byte_size": 300}]
 
 
-def test_rows_of_batches_are_told_apart_by_their_size_and_stay_in_order():
+def test_batches_are_added_up_by_their_size_and_stay_in_order():
     (merged,) = merge_statistics([[row(sizes=(2, 16))], [row(sizes=(1, 2))], [row(sizes=())]])
     assert [(entry["batch_size"], entry["compute_infer"]["count"]) for entry in merged["batch_stats"]] == [
         (1, 1), (2, 2), (16, 1),
@@ -56,54 +55,11 @@ def test_models_and_versions_are_rows_of_their_own_in_order():
     ]  # fmt: skip
 
 
-def test_what_one_replica_alone_says_is_kept():
-    (merged,) = merge_statistics([[row(more={"response_stats": {"0": duration(1, 2)}})], [row()]])
-    assert merged["response_stats"] == {"0": duration(1, 2)}
-    (merged,) = merge_statistics([[row()], [row(more={"response_stats": {"0": duration(1, 2)}})]])
-    assert merged["response_stats"] == {"0": duration(1, 2)}
-
-
-def test_merging_leaves_what_it_was_given_as_it_is():
-    given = [[row()], [row(sizes=(1, 4))]]
-    before = copy.deepcopy(given)
-    merge_statistics(given)
-    assert given == before
-
-
-def test_no_replicas_and_no_models_are_nothing():
+def test_fields_that_only_one_replica_has_are_kept_and_the_rows_given_are_not_changed():
+    more = row(sizes=(1, 4), more={"response_stats": {"0": duration(1, 2)}})
+    for given in ([[more], [row()]], [[row()], [more]]):
+        before = copy.deepcopy(given)
+        (merged,) = merge_statistics(given)
+        assert merged["response_stats"] == {"0": duration(1, 2)}
+        assert given == before
     assert merge_statistics([]) == merge_statistics([[], []]) == []
-    assert merge_indexes([]) == merge_indexes([("r1", []), ("r2", [])]) == []
-
-
-READY = {"name": "m", "version": "1", "state": "READY"}
-FAILED = {"name": "m", "version": "1", "state": "UNAVAILABLE", "reason": "no file"}
-BARE = {"name": "m"}
-
-
-def test_replicas_that_agree_are_one_row():
-    for agreed in (READY, FAILED, BARE):
-        assert merge_indexes([("r1", [agreed]), ("r2", [agreed])]) == [agreed]
-    assert merge_indexes([("r1", [BARE])]) == [BARE]
-
-
-def test_one_replica_that_failed_makes_the_model_fail_with_the_place():
-    expected = {"name": "m", "version": "1", "state": "UNAVAILABLE", "reason": "ready on 2 of 3 replicas; r2: no file"}
-    assert merge_indexes([("r1", [READY]), ("r2", [FAILED]), ("r3", [READY])]) == [expected]
-
-
-def test_a_replica_that_has_not_loaded_the_model_yet_keeps_it_loading():
-    for other in ([], [BARE]):
-        (merged,) = merge_indexes([("r1", other), ("r2", [READY])])
-        assert merged == {"name": "m", "version": "1", "state": "LOADING", "reason": "ready on 1 of 2 replicas"}
-
-
-def test_a_model_that_is_loaded_nowhere_keeps_its_bare_row_and_others_do_not():
-    merged = merge_indexes(
-        [("r1", [BARE, READY | {"name": "a"}, {"name": "a"}]), ("r2", [BARE, READY | {"name": "a"}])]
-    )
-    assert merged == [READY | {"name": "a"}, BARE]
-
-
-def test_versions_are_rows_of_their_own_in_order():
-    two, unloaded = READY | {"version": "2"}, READY | {"state": "UNAVAILABLE", "reason": "unloaded"}
-    assert merge_indexes([("r1", [two, unloaded]), ("r2", [unloaded, two])]) == [unloaded, two]

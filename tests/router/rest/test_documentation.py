@@ -1,4 +1,4 @@
-"""The document says what the router does: every path and method, in valid OpenAPI, with examples that are true."""
+"""The OpenAPI document describes every path and method of the router, with examples that fit their schemas."""
 
 import copy
 import importlib.metadata
@@ -18,7 +18,7 @@ from serve_app.router.router import Router
 from serve_app.settings import Settings
 
 METHODS = ("get", "post", "put", "patch", "delete", "options", "head", "trace")
-# Triton has one repository whatever its name: what names another is refused, always.
+# Triton has one repository whatever its name: a path that names one is always refused.
 NEVER_WORKS = "namedRepositoryControl"
 SETTINGS = Settings()
 TRACKS = tracks_of(SETTINGS.detection.models, SETTINGS.baseline_sizes)
@@ -31,19 +31,12 @@ OPERATIONS = {
 }
 
 
-class Handle:
-    """Stands in for a deployment that nobody asks anything."""
-
-    def options(self, **_):
-        return self
-
-
 @pytest.fixture(scope="module")
-def app():
+def app(handle):
     """As Ray Serve builds it, with the tracks of the default configuration."""
     owners = {track: "baseline" if track.design.kind == "baseline" else "vision" for track in TRACKS}
-    deployments = {"vision": Handle(), "baseline": Handle()}
-    return Router(SETTINGS, owners, deployments, playground=Handle()).__serve_build_asgi_app__()
+    deployments = {"vision": handle(), "baseline": handle()}
+    return Router(SETTINGS, owners, deployments, playground=handle()).__serve_build_asgi_app__()
 
 
 def nodes_of(node, path=()):
@@ -53,7 +46,7 @@ def nodes_of(node, path=()):
 
 
 def resolve(node):
-    """What a node refers to, or the node itself."""
+    """The target of a reference, or the node itself."""
     while isinstance(node, dict) and "$ref" in node:
         found = DOCUMENT
         for part in node["$ref"].removeprefix("#/").split("/"):
@@ -84,16 +77,16 @@ def described_examples():
     for path, node in nodes_of(DOCUMENT):
         if isinstance(node, dict) and "schema" in node and "properties" not in path:
             for number, example in enumerate(examples_of(node)):
-                yield pytest.param(node["schema"], example, id=".".join(map(str, (*path, number))))
+                yield ".".join(map(str, (*path, number))), node["schema"], example
 
 
-def test_the_document_has_every_path_and_method_and_no_other(app):
+def test_the_document_has_exactly_the_paths_and_methods_that_are_served(app):
     served = {
         (route.path_format, method.lower())
         for route in app.routes
         if isinstance(route, Route)
         and route.include_in_schema
-        and route.path not in UNSUPPORTED  # which a sentence says: they never work
+        and route.path not in UNSUPPORTED  # described in a sentence: they are always refused
         for method in route.methods - {"HEAD"}
     }
     described = {(path, method) for path, item in DOCUMENT["paths"].items() for method in item if method in METHODS}
@@ -103,19 +96,20 @@ def test_the_document_has_every_path_and_method_and_no_other(app):
 def test_the_document_is_what_the_router_answers(app):
     client = TestClient(app)
     assert client.get("/openapi.json").json() == json.loads(json.dumps(DOCUMENT))
+    assert DOCUMENT["info"]["version"] == importlib.metadata.version("serve_app")
     page = client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
     assert client.get("/docs/assets/swagger-ui-bundle.js").status_code == 200
 
 
-def test_it_is_valid_openapi_that_a_tester_can_walk_through():
+def test_the_document_is_valid_openapi_that_a_tester_can_use():
     schema = schemathesis.openapi.from_dict(copy.deepcopy(DOCUMENT))
     schema.validate()
     walked = [result.ok() for result in schema.get_all_operations()]
     assert len(walked) == len(OPERATIONS)
 
 
-def test_every_reference_leads_somewhere_and_everything_shared_is_used():
+def test_every_reference_has_a_target_and_every_component_is_used():
     used = {node["$ref"] for _, node in nodes_of(DOCUMENT) if isinstance(node, dict) and "$ref" in node}
     shared = {
         f"#/components/{kind}/{name}"
@@ -126,42 +120,41 @@ def test_every_reference_leads_somewhere_and_everything_shared_is_used():
     assert used == shared
 
 
-def test_operations_have_names_of_their_own():
+def test_operations_have_unique_names():
     operations = [o for item in DOCUMENT["paths"].values() for method, o in item.items() if method in METHODS]
     assert len({operation["operationId"] for operation in operations}) == len(operations)
     assert len({operation["summary"] for operation in operations}) == len(operations)
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_says_what_goes_in_and_what_comes_out(name):
-    operation = OPERATIONS[name]
-    assert operation["summary"]
-    assert set(operation["tags"]) <= {tag["name"] for tag in DOCUMENT["tags"]}
-    for media in operation.get("requestBody", {}).get("content", {}).values():
-        assert resolve(media["schema"]) or any(examples_of(media))
-    good = [status for status in operation["responses"] if status.startswith("2")]
-    assert bool(good) is (name != NEVER_WORKS)
-    for status, response in operation["responses"].items():
-        assert resolve(response)["description"], status
-        if status not in good and not (name == "health" and status == "503"):
-            content = resolve(response)["content"]["application/json"]
-            schema = "OpenAiError" if "OpenAI" in operation["tags"] else "Error"
-            assert content["schema"] == {"$ref": f"#/components/schemas/{schema}"}, status
+def test_an_operation_describes_its_request_and_its_answers():
+    for name, operation in OPERATIONS.items():
+        assert operation["summary"], name
+        assert set(operation["tags"]) <= {tag["name"] for tag in DOCUMENT["tags"]}, name
+        for media in operation.get("requestBody", {}).get("content", {}).values():
+            assert resolve(media["schema"]) or any(examples_of(media)), name
+        good = [status for status in operation["responses"] if status.startswith("2")]
+        assert bool(good) is (name != NEVER_WORKS), name
+        for status, response in operation["responses"].items():
+            assert resolve(response)["description"], (name, status)
+            if status not in good and not (name == "health" and status == "503"):
+                content = resolve(response)["content"]["application/json"]
+                schema = "OpenAiError" if "OpenAI" in operation["tags"] else "Error"
+                assert content["schema"] == {"$ref": f"#/components/schemas/{schema}"}, (name, status)
 
 
-@pytest.mark.parametrize("path", DOCUMENT["paths"])
-def test_a_paths_parameters_are_declared(path):
-    item = DOCUMENT["paths"][path]
-    declared = {found["name"] for found in map(resolve, item.get("parameters", [])) if found["in"] == "path"}
-    assert declared == {part[1:-1] for part in path.split("/") if part.startswith("{")}
+def test_the_parameters_of_a_path_are_declared():
+    for path, item in DOCUMENT["paths"].items():
+        declared = {found["name"] for found in map(resolve, item.get("parameters", [])) if found["in"] == "path"}
+        assert declared == {part[1:-1] for part in path.split("/") if part.startswith("{")}, path
 
 
-@pytest.mark.parametrize(("schema", "example"), list(described_examples()))
-def test_an_example_is_what_its_schema_says(schema, example):
-    jsonschema.validate(example, as_json_schema(schema), jsonschema.Draft202012Validator)
+def test_every_example_fits_its_schema():
+    for place, schema, example in described_examples():
+        problems = list(jsonschema.Draft202012Validator(as_json_schema(schema)).iter_errors(example))
+        assert not problems, place
 
 
-def test_a_reader_can_choose_from_the_configured_tracks():
+def test_the_targets_are_those_of_the_configured_tracks():
     sizes = describe(ServedTrack(track, None) for track in tracks_of(["nano", "small"], ["small"]))["paths"]
     (baseline,) = sizes["/pytorch/predict/{target}"]["parameters"]
     (target,) = sizes["/predict/{target}"]["parameters"]
@@ -174,26 +167,22 @@ def test_a_reader_can_choose_from_the_configured_tracks():
     assert target["example"] in target["schema"]["enum"]
 
 
-def test_browsers_get_the_icon_that_they_ask_for(app):
+def test_browsers_get_an_icon(app):
     icon = TestClient(app).get("/favicon.ico")
     assert (icon.status_code, icon.headers["content-type"]) == (200, "image/svg+xml")
     assert icon.text.startswith("<svg")
 
 
-def test_a_playground_that_is_not_served_is_not_described():
+def test_a_playground_that_is_not_served_is_not_described(handle):
     assert set(DOCUMENT["paths"]) - set(describe((), with_playground=False)["paths"]) >= {"/ui"}
-    handles = {"vision": Handle(), "baseline": Handle()}
+    handles = {"vision": handle(), "baseline": handle()}
     without = Router(SETTINGS, {}, handles).__serve_build_asgi_app__()
     assert "/ui" not in TestClient(without).get("/openapi.json").json()["paths"]
     assert TestClient(without).get("/ui").status_code == 404
 
 
-def test_describing_leaves_the_document_that_is_kept_as_it_is():
+def test_describing_does_not_change_the_cached_document():
     before = copy.deepcopy(read_document())
     describe(ServedTrack(track, None) for track in TRACKS)
     assert read_document() == before
     assert "parameters" not in read_document()["paths"]["/predict/{target}"]
-
-
-def test_the_document_has_the_packages_version():
-    assert DOCUMENT["info"]["version"] == importlib.metadata.version("serve_app")

@@ -1,4 +1,4 @@
-"""What a detection request may say, without a service."""
+"""The thresholds in a detection request's query."""
 
 import pytest
 from starlette.datastructures import QueryParams
@@ -11,13 +11,10 @@ from serve_app.types import Thresholds
 DEFAULTS = DetectionSettings(confidence=0.3, iou=0.6, max_detections=100)
 
 
-def test_what_is_not_said_is_the_configurations():
+def test_thresholds_come_from_the_query_and_else_from_the_configuration():
     assert read_thresholds(QueryParams(""), DEFAULTS) == Thresholds(0.3, 0.6, 100, None)
-
-
-def test_everything_that_can_be_said():
-    said = read_thresholds(QueryParams("conf=0.5&iou=0.4&max_det=7&classes=1,2&classes=5"), DEFAULTS)
-    assert said == Thresholds(0.5, 0.4, 7, (1, 2, 5))
+    given = read_thresholds(QueryParams("conf=0.5&iou=0.4&max_det=7&classes=1,2&classes=5"), DEFAULTS)
+    assert given == Thresholds(0.5, 0.4, 7, (1, 2, 5))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +31,7 @@ def test_everything_that_can_be_said():
         ("classes=²", "classes must be a list of class numbers such as 0,2, got"),
     ],
 )
-def test_what_makes_no_sense_is_named(query, message):
+def test_a_wrong_threshold_is_named(query, message):
     with pytest.raises(InvalidRequestError) as caught:
         read_thresholds(QueryParams(query), DEFAULTS)
     assert message in caught.value.message
