@@ -1,20 +1,18 @@
-"""Language models among other deployments: found by name, absent or asleep without harm to the rest, never woken.
-
-Replicas are faked: the whole router over mappings from methods to functions.
-"""
+"""Language models beside other deployments, in the whole router: found by name, and absent or asleep without harm."""
 
 import httpx
 import pytest
 from ray.exceptions import ActorDiedError
 
 from serve_app.errors import InvalidRequestError, UnsupportedError
+from serve_app.router import catalog
 from serve_app.router.router import Router
 from serve_app.settings import LanguageModelSettings, Settings, TritonSettings
 from serve_app.types.tensors import InferAnswer
 
 
 def replica(model, **methods):
-    """Of a deployment that has this one model."""
+    """A replica of a deployment that has this one model."""
 
     def statistics(name, version):
         if version not in (-1, 1):
@@ -40,19 +38,20 @@ def dead(*_):
 
 
 @pytest.fixture
-def serve(deploy):
-    """A client of a router over pictures and two language models, of which one may sleep, and their handles."""
+def serve(handle, monkeypatch):
+    """A client of a router over detection and two language models, one of which scales to zero, and their handles."""
+    monkeypatch.setattr(catalog, "REFRESH_INTERVAL_S", 0.001)
     asleep = {"autoscaling_config": {"min_replicas": 0, "max_replicas": 1}}
     models = (LanguageModelSettings(name="talker"), LanguageModelSettings(name="sleeper", deployment=asleep))
-    with_pictures = Settings(triton=(TritonSettings(name="vision", control_mode="explicit"),), llms=models)
+    with_detection = Settings(triton=(TritonSettings(name="vision", control_mode="explicit"),), llms=models)
     without = Settings(triton=(), baseline=None, llms=models)
 
     def over(only_languages=False, **given):
         up = {"vision": [replica("yolo")], "talker": [replica("talker")], "sleeper": [], "baseline": [replica("torch")]}
         if only_languages:
             up = {name: up[name] for name in ("talker", "sleeper")}
-        handles = {name: deploy(name, *replicas)[1] for name, replicas in (up | given).items()}
-        app = Router(without if only_languages else with_pictures, {}, handles).__serve_build_asgi_app__()
+        handles = {name: handle(*replicas) for name, replicas in (up | given).items()}
+        app = Router(without if only_languages else with_detection, {}, handles).__serve_build_asgi_app__()
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         return httpx.AsyncClient(transport=transport, base_url="http://router"), handles
 
@@ -71,44 +70,38 @@ async def post(client, path, status=200, **document):
     return answer.json() if answer.content else None
 
 
-@pytest.mark.parametrize("what", ["", "/config"])
-async def test_a_name_leads_to_its_deployment_without_a_search(serve, what):
+async def test_a_language_model_is_found_by_its_name_without_a_search(serve):
     client, handles = serve(sleeper=[replica("sleeper")])
-    for name in ("talker", "sleeper"):
-        assert await get(client, f"/v2/models/{name}{what}") == {"name": name, "by": name}
+    for end in ("", "/config"):
+        for name in ("talker", "sleeper", "yolo"):
+            assert await get(client, f"/v2/models/{name}{end}") == {"name": name, "by": name}
     assert {method for handle in handles.values() for method, _ in handle.broadcasts} <= {"index"}
-    assert await get(client, f"/v2/models/yolo{what}") == {"name": "yolo", "by": "yolo"}
+    message = "Request for unknown model: 'none' is not found; available: sleeper, talker, yolo"
+    assert await get(client, "/v2/models/none", 404) == {"error": message}
 
 
-async def test_a_model_that_sleeps_is_no_illness(serve):
-    client, _ = serve()
-    await get(client, "/v2/health/ready")
-    health = await get(client, "/health")
-    assert health["ready"] is True
-    assert set(health["deployments"].values()) == {True}
+GONE = ((), [replica("talker", index=dead, describe=dead)])
 
 
-GONE = pytest.mark.parametrize("gone", [(), [replica("talker", index=dead, describe=dead)]])
+async def test_the_service_is_ready_without_language_models_and_health_names_the_absent_one(serve):
+    for talker in ([replica("talker")], *GONE):
+        client, _ = serve(talker=talker)
+        await get(client, "/v2/health/ready")
+        health = await get(client, "/health")
+        absent = [name for name, ready in health["deployments"].items() if not ready]
+        assert (health["ready"], absent) == (True, ["talker"] if talker in GONE else [])
 
 
-@GONE
-async def test_a_model_that_should_be_there_and_is_not_is_named_and_takes_no_pictures_out_of_service(serve, gone):
-    client, _ = serve(talker=gone)
-    await get(client, "/v2/health/ready")
-    health = await get(client, "/health")
-    assert [name for name, ready in health["deployments"].items() if not ready] == ["talker"]
-
-
-@GONE
-async def test_where_nothing_else_is_served_readiness_is_that_of_the_models(serve, gone):
-    client, _ = serve(only_languages=True, talker=gone)
-    assert await get(client, "/v2/health/ready", 503) == {"error": "not every deployment is ready; try again later"}
-    assert (await get(client, "/health", 503))["deployments"] == {"talker": False, "sleeper": True}
+async def test_a_service_of_language_models_only_is_ready_when_they_are(serve):
     client, _ = serve(only_languages=True)
     await get(client, "/v2/health/ready")
+    for talker in GONE:
+        client, _ = serve(only_languages=True, talker=talker)
+        assert await get(client, "/v2/health/ready", 503) == {"error": "not every deployment is ready; try again later"}
+        assert (await get(client, "/health", 503))["deployments"] == {"talker": False, "sleeper": True}
 
 
-async def test_the_index_says_why_a_model_is_not_ready(serve):
+async def test_the_index_says_why_a_language_model_is_not_ready(serve):
     client, _ = serve(talker=())
     rows = {row["name"]: (row["state"], row["reason"]) for row in await post(client, "/v2/repository/index")}
     assert rows == {
@@ -118,30 +111,35 @@ async def test_the_index_says_why_a_model_is_not_ready(serve):
     }
     assert [row["name"] for row in await post(client, "/v2/repository/index", ready=True)] == ["yolo"]
     assert await get(client, "/v2/models") == {"models": ["yolo"]}
+    for name in ("talker", "sleeper"):
+        client, handles = serve(sleeper=[replica("sleeper")])
+        handles[name].problem = TimeoutError()  # too busy to answer
+        (row,) = [row for row in await post(client, "/v2/repository/index") if row["name"] == name]
+        assert row["reason"] == f"not every replica of {name} answered within 5 s"
 
 
-async def test_of_pictures_the_index_is_not_silent(serve):
+async def test_detection_without_a_replica_is_an_error(serve):
     client, _ = serve(vision=())
-    assert await post(client, "/v2/repository/index", 503) == {"error": "vision has no running replica"}
-    assert await get(client, "/v2/models/stats", 503) == {"error": "vision has no running replica"}
+    error = {"error": "vision has no running replica"}
+    for path in ("/v2/repository/index", "/warmup"):
+        assert await post(client, path, 503) == error
+    for path in ("/v2/models/stats", "/warmup_status"):
+        assert await get(client, path, 503) == error
 
 
-@pytest.mark.parametrize("name", ["talker", "sleeper"])
-async def test_a_model_is_ready_as_soon_as_one_replica_is(serve, name):
-    client, _ = serve(**{name: [replica(name, ready=dead), replica(name, ready=lambda *_: False), replica(name)]})
-    await get(client, f"/v2/models/{name}/ready")
-    await get(client, f"/v2/models/{name}/versions/1/ready")
-    for replicas in ((), [replica(name, ready=lambda *_: False)], [replica(name, ready=dead)]):
-        client, _ = serve(**{name: replicas})
-        assert await get(client, f"/v2/models/{name}/ready", 400) == {"error": "Model version not ready"}
+async def test_a_language_model_is_ready_as_soon_as_one_replica_is(serve):
+    not_ready = {"error": "Model version not ready"}
+    for name in ("talker", "sleeper"):
+        client, _ = serve(**{name: [replica(name, ready=dead), replica(name, ready=lambda *_: False), replica(name)]})
+        await get(client, f"/v2/models/{name}/ready")
+        await get(client, f"/v2/models/{name}/versions/1/ready")
+        assert await get(client, f"/v2/models/{name}/versions/2/ready", 400) == not_ready
+        for replicas in ((), [replica(name, ready=lambda *_: False)], [replica(name, ready=dead)]):
+            client, _ = serve(**{name: replicas})
+            assert await get(client, f"/v2/models/{name}/ready", 400) == not_ready
 
 
-async def test_a_version_that_is_not_there_is_not_ready(serve):
-    client, _ = serve()
-    assert await get(client, "/v2/models/talker/versions/2/ready", 400) == {"error": "Model version not ready"}
-
-
-async def test_statistics_leave_out_who_sleeps_unless_it_is_asked_for(serve):
+async def test_statistics_leave_out_models_without_a_replica_unless_they_are_named(serve):
     client, _ = serve(talker=[replica("talker"), replica("talker"), replica("talker", statistics=dead)])
     rows = (await get(client, "/v2/models/stats"))["model_stats"]
     assert [(row["name"], row["inference_count"]) for row in rows] == [("yolo", 2), ("talker", 4)]
@@ -150,7 +148,7 @@ async def test_statistics_leave_out_who_sleeps_unless_it_is_asked_for(serve):
     assert refusal == {"error": "requested model version 2 of 'talker' is not available"}
 
 
-async def test_who_looks_wakes_nobody(serve):
+async def test_a_model_that_sleeps_is_not_woken_by_questions_about_it(serve):
     client, handles = serve()
     for path in ("/v2/health/ready", "/health", "/v2/models", "/v2/models/stats", "/warmup_status", "/v1/models"):
         await get(client, path)
@@ -162,27 +160,13 @@ async def test_who_looks_wakes_nobody(serve):
     assert handles["sleeper"].calls == []
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "status"),
-    [
-        ("GET", "/v2/models/none", 404),
-        ("GET", "/v2/models/none/stats", 400),
-        ("POST", "/v2/repository/models/new/load", 200),
-        ("POST", "/v2/repository/models/none/unload", 200),
-    ],
-)
-@pytest.mark.parametrize("absent", ["sleeper", "talker"])
-async def test_an_absent_language_model_has_no_model_but_its_own(serve, method, path, status, absent):
-    client, _ = serve(**{"talker": [replica("talker")], "sleeper": [replica("sleeper")], absent: ()})
-    answer = await client.request(method, path)
-    assert answer.status_code == status, answer.text
-
-
-async def test_a_model_that_nobody_has_is_not_found_among_languages(serve):
-    client, _ = serve(sleeper=[replica("sleeper")])
-    message = "Request for unknown model: 'none' is not found; available: sleeper, talker, yolo"
-    assert await get(client, "/v2/models/none", 404) == {"error": message}
-    await post(client, "/v2/repository/models/new/load")
+async def test_a_search_for_another_model_does_not_wait_for_an_absent_language_model(serve):
+    for absent in ("sleeper", "talker"):
+        client, _ = serve(**{"talker": [replica("talker")], "sleeper": [replica("sleeper")], absent: ()})
+        await get(client, "/v2/models/none", 404)
+        await get(client, "/v2/models/none/stats", 400)
+        await post(client, "/v2/repository/models/new/load")
+        await post(client, "/v2/repository/models/none/unload")
 
 
 async def test_a_language_model_is_not_loaded_by_request(serve):
@@ -193,15 +177,7 @@ async def test_a_language_model_is_not_loaded_by_request(serve):
     assert all(method == "index" for method, _ in handles["vision"].broadcasts)
 
 
-@pytest.mark.parametrize("name", ["talker", "sleeper"])
-async def test_a_model_too_busy_to_answer_is_not_said_to_be_absent_or_asleep(serve, name):
-    client, handles = serve(sleeper=[replica("sleeper")])
-    handles[name].problem = TimeoutError()
-    (row,) = [row for row in await post(client, "/v2/repository/index") if row["name"] == name]
-    assert row["reason"] not in ("no running replica", "asleep: a request wakes it")
-
-
-async def test_a_warmup_begins_wherever_it_can(serve):
+async def test_a_warmup_begins_everywhere_but_where_a_language_model_is_absent_or_busy(serve):
     begun = []
     note = {"start_warming": lambda: begun.append(1)}
     client, handles = serve(vision=[replica("yolo", **note)], talker=[replica("talker", start_warming=dead)])
@@ -209,24 +185,10 @@ async def test_a_warmup_begins_wherever_it_can(serve):
     answer = await post(client, "/warmup", 202)
     assert len(begun) == 2
     assert answer == await get(client, "/warmup_status")
+    ready = {"state": "ready", "replicas_ready": 1, "replicas": 1}
     assert answer["deployments"] == {
-        "vision": {"yolo": {"state": "ready", "replicas_ready": 1, "replicas": 1}},
-        "talker": {"talker": {"state": "ready", "replicas_ready": 1, "replicas": 1}},
-        "sleeper": {},
-        "baseline": {"torch": {"state": "ready", "replicas_ready": 1, "replicas": 1}},
-    }
-
-
-async def test_a_warmup_of_pictures_without_a_replica_says_so(serve):
-    client, _ = serve(vision=())
-    for answer in (await post(client, "/warmup", 503), await get(client, "/warmup_status", 503)):
-        assert answer == {"error": "vision has no running replica"}
-
-
-async def test_a_language_model_that_is_too_busy_to_answer_keeps_no_warmup_back(serve):
-    begun = []
-    client, handles = serve()
+        "vision": {"yolo": ready}, "talker": {"talker": ready}, "sleeper": {}, "baseline": {"torch": ready},
+    }  # fmt: skip
     handles["talker"].problem = TimeoutError()
-    handles["baseline"].replicas[0]["start_warming"] = lambda: begun.append("baseline")
     await client.post("/warmup")
-    assert begun == ["baseline"]
+    assert len(begun) == 4

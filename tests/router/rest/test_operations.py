@@ -1,4 +1,4 @@
-"""What operators ask, over made-up deployments: tracks, health and warm-up."""
+"""Tracks, health and warm-up, over fake deployments."""
 
 import asyncio
 
@@ -60,55 +60,43 @@ def serve(deploy):
     return over
 
 
-async def test_tracks_say_who_answers_them(serve):
-    client, _ = serve(vision=[replica(*served_by("vision"))], baseline=[replica(*served_by("baseline"))])
-    rows = {row["path"]: row for row in (await client.get("/tracks")).json()["tracks"]}
-    assert set(rows) == {track.path for track in TRACKS}
-    assert rows["/predict/nano"]["ready"] is True
-    assert rows["/predict/nano"]["size"] == "nano"
-    model = served_by("vision")[0].model
-    assert rows["/predict/nano"]["model"] == {"name": model, "backend": "openvino", "device": "cpu", "precision": "f32"}
-    assert rows["/pytorch/predict/nano"]["track"] == "A"
-
-
-async def test_tracks_of_a_deployment_that_is_not_there_are_not_ready(serve):
+async def test_tracks_are_described_and_those_of_an_absent_deployment_are_not_ready(serve):
     client, _ = serve(vision=[replica(*served_by("vision"))], baseline=[])
     rows = {row["path"]: row for row in (await client.get("/tracks")).json()["tracks"]}
-    assert rows["/predict/nano"]["ready"] is True
-    assert rows["/pytorch/predict/nano"]["ready"] is False
-    assert set(rows["/pytorch/predict/nano"]["model"]) == {"name"}
+    assert set(rows) == {track.path for track in TRACKS}
+    nano, baseline = rows["/predict/nano"], rows["/pytorch/predict/nano"]
+    model = served_by("vision")[0].model
+    assert (nano["ready"], nano["size"]) == (True, "nano")
+    assert nano["model"] == {"name": model, "backend": "openvino", "device": "cpu", "precision": "f32"}
+    assert (baseline["ready"], baseline["track"], set(baseline["model"])) == (False, "A", {"name"})
 
 
-async def test_health_is_good_when_every_deployment_has_a_replica_that_answers(serve):
-    client, _ = serve(vision=[replica(describe=silent), replica()], baseline=[replica()])
+async def health(client, status):
     answer = await client.get("/health")
-    assert answer.status_code == 200
-    assert answer.json() == {"live": True, "ready": True, "deployments": {"vision": True, "baseline": True}}
+    assert answer.status_code == status
+    assert (answer.json()["live"], answer.json()["ready"]) == (True, status == 200)
+    return answer.json()["deployments"]
 
 
-@pytest.mark.parametrize(
-    "replicas", [[], [replica(describe=silent)], [replica(describe=lambda: UnavailableError("no"))]]
-)
-async def test_health_names_the_deployment_that_is_not_there(serve, replicas):
-    client, _ = serve(vision=[replica()], baseline=replicas)
-    answer = await client.get("/health")
-    assert answer.status_code == 503
-    assert answer.json() == {"live": True, "ready": False, "deployments": {"vision": True, "baseline": False}}
+async def test_health_is_good_if_every_deployment_has_a_replica_that_answers(serve):
+    client, handles = serve(vision=[replica(describe=silent), replica()], baseline=[replica()])
+    assert await health(client, 200) == {"vision": True, "baseline": True}
+    for replicas in ([], [replica(describe=silent)], [replica(describe=lambda: UnavailableError("no"))]):
+        handles["baseline"].replicas = replicas
+        assert await health(client, 503) == {"vision": True, "baseline": False}
+    handles["vision"].problem = RuntimeError("no controller")
+    assert await health(client, 503) == {"vision": False, "baseline": False}
 
 
-async def test_a_deployment_too_busy_to_answer_is_what_it_was_last(serve):
+async def test_a_deployment_too_busy_to_answer_is_as_healthy_as_it_was(serve):
     client, handles = serve(vision=[replica()])
-    handles["vision"].problem = TimeoutError()
-    assert (await client.get("/health")).status_code == 503  # nothing is known of it yet
-    handles["vision"].problem = None
-    assert (await client.get("/health")).status_code == 200
-    handles["vision"].problem = TimeoutError()
-    assert (await client.get("/health")).status_code == 200
+    for problem, status in (
+        (TimeoutError(), 503),  # nothing is known of it yet
+        (None, 200), (TimeoutError(), 200), (ActorDiedError(), 503), (TimeoutError(), 503),
+    ):  # fmt: skip
+        handles["vision"].problem = problem
+        await health(client, status)
     assert handles["vision"].timeout_s == deployments.TIMEOUT_S
-    handles["vision"].problem = ActorDiedError()
-    assert (await client.get("/health")).status_code == 503
-    handles["vision"].problem = TimeoutError()
-    assert (await client.get("/health")).status_code == 503  # what it said before it died counts no longer
 
 
 async def test_deployments_are_asked_at_the_same_time(serve):
@@ -123,7 +111,7 @@ async def test_deployments_are_asked_at_the_same_time(serve):
     assert (await client.get("/health")).status_code == 200
 
 
-async def test_a_warmup_begins_on_every_replica_and_tells_how_far_it_is(serve):
+async def test_a_warmup_begins_on_every_replica_and_its_status_counts_them(serve):
     begun = []
     replicas = [
         replica(start_warming=lambda: begun.append("v1"), warming=[("m", "ready", {"ms": 5})]),
@@ -145,59 +133,36 @@ async def test_a_warmup_begins_on_every_replica_and_tells_how_far_it_is(serve):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("states", "worst"),
-    [
+async def test_the_state_of_a_warmup_is_the_worst_of_all(serve):
+    for states, worst in (
         ([], "ready"), (["ready"], "ready"), (["ready", "warming"], "warming"), (["pending", "warming"], "pending"),
         (["ready", "failed", "pending"], "failed"),
-    ],
-)  # fmt: skip
-async def test_the_worst_state_of_all_is_the_state(serve, states, worst):
-    rows = [(f"m{index}", state, {}) for index, state in enumerate(states)]
-    for vision in ([replica(warming=rows)], [replica(warming=[row]) for row in rows] or [replica()]):
-        client, _ = serve(vision=vision, baseline=[replica()])
-        assert (await client.get("/warmup_status")).json()["state"] == worst
+    ):  # fmt: skip
+        rows = [(f"m{index}", state, {}) for index, state in enumerate(states)]
+        for vision in ([replica(warming=rows)], [replica(warming=[row]) for row in rows] or [replica()]):
+            client, _ = serve(vision=vision, baseline=[replica()])
+            assert (await client.get("/warmup_status")).json()["state"] == worst
 
 
-async def test_a_warmup_that_cannot_begin_says_so(serve):
-    client, _ = serve(vision=[replica(), replica(start_warming=silent)])
-    answer = await client.post("/warmup")
-    assert answer.status_code == 503
-    assert answer.json() == {"error": "the deployment is busy or not ready; try again later"}
-    client, _ = serve(vision=[])
+async def test_a_warmup_that_cannot_begin_and_a_wrong_method_are_refused(serve):
+    client, handles = serve(vision=[replica(), replica(start_warming=silent)])
+    cases = [("POST", "/warmup", 503, "the deployment is busy or not ready; try again later")]
+    cases += [(method, path, 405, "Method Not Allowed")
+              for method, path in (("GET", "/warmup"), ("POST", "/warmup_status"), ("POST", "/health"))]  # fmt: skip
+    for method, path, status, message in cases:
+        answer = await client.request(method, path)
+        assert (answer.status_code, answer.json()) == (status, {"error": message})
+    handles["vision"].replicas.clear()
     for answer in (await client.post("/warmup"), await client.get("/warmup_status")):
-        assert answer.status_code == 503
-        assert answer.json() == {"error": "vision has no running replica"}
+        assert (answer.status_code, answer.json()) == (503, {"error": "vision has no running replica"})
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/warmup"), ("POST", "/warmup_status"), ("POST", "/health")])
-async def test_a_method_that_a_path_does_not_take_is_refused(serve, method, path):
-    client, _ = serve(vision=[replica()])
-    answer = await client.request(method, path)
-    assert (answer.status_code, answer.json()) == (405, {"error": "Method Not Allowed"})
-
-
-async def test_health_answers_whatever_a_deployment_raises(serve):
-    client, handles = serve(vision=[replica()])
-    handles["vision"].problem = RuntimeError("no controller")
-    answer = await client.get("/health")
-    assert answer.status_code == 503
-    assert answer.json()["deployments"] == {"vision": False}
-
-
-@pytest.mark.parametrize("replicas", [[], [{"describe": lambda: UnavailableError("the page is not there yet")}]])
-async def test_a_playground_that_is_not_there_is_told_and_keeps_nothing_from_being_ready(serve, replicas):
-    client, handles = serve(vision=[replica(*served_by("vision"))], playground=replicas)
-    answer = await client.get("/health")
-    assert answer.status_code == 200
-    assert answer.json() == {"live": True, "ready": True, "deployments": {"vision": True, "playground": False}}
-    await client.get("/tracks")
-    await client.get("/warmup_status")
-    assert handles["playground"].broadcasts == [("describe", ())]  # it has no tracks and nothing to warm
-
-
-async def test_a_playground_that_is_there_makes_nothing_else_ready(serve):
+async def test_the_playground_counts_neither_for_nor_against_readiness(serve):
+    for replicas in ([], [{"describe": lambda: UnavailableError("the page is not there yet")}]):
+        client, handles = serve(vision=[replica(*served_by("vision"))], playground=replicas)
+        assert await health(client, 200) == {"vision": True, "playground": False}
+        await client.get("/tracks")
+        await client.get("/warmup_status")
+        assert handles["playground"].broadcasts == [("describe", ())]  # it has no tracks and nothing to warm
     client, _ = serve(vision=[{"describe": silent}], playground=[{"describe": dict}])
-    answer = await client.get("/health")
-    assert answer.status_code == 503
-    assert answer.json()["deployments"] == {"vision": False, "playground": True}
+    assert await health(client, 503) == {"vision": False, "playground": True}
