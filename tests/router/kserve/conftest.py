@@ -1,4 +1,4 @@
-"""A data plane without deployments, and the routes of the protocol over it."""
+"""A fake data plane, and the routes and the gRPC service over it."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ from serve_app.types.tensors import InferAnswer, Tensor
 
 
 class Plane:
-    """Knows the model `echo`, and answers what a test puts in; keeps what it was asked."""
+    """Has the model `echo`, which answers its inputs or what a test sets; keeps the requests."""
 
     def __init__(self):
         self.asked, self.changes = [], []
@@ -109,7 +109,7 @@ def plane():
 
 @pytest.fixture
 def serve(plane):
-    """A client of the routes; a failure that nobody expected is a 500, as behind a real server."""
+    """A client of the routes; an unexpected failure is a 500, as behind a real server."""
 
     def over(key_file=None, **settings):
         routes = KserveHttp(plane, RouterSettings(**settings), AdminKey(key_file)).routes()
@@ -132,7 +132,7 @@ METHODS = {method.name: method for method in pb.DESCRIPTOR.services_by_name["GRP
 
 
 class Context:
-    """What gRPC tells of a call, and what the call is answered with."""
+    """A call's metadata, and the status that it is answered with."""
 
     def __init__(self, **metadata):
         self._metadata = tuple((name.replace("_", "-"), value) for name, value in metadata.items())

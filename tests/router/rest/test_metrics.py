@@ -1,4 +1,4 @@
-"""One text of every node's metrics, in the form that Prometheus reads."""
+"""The metrics of every node as one text for Prometheus."""
 
 import asyncio
 
@@ -32,19 +32,13 @@ def series(text):
     }
 
 
-def test_triton_metrics_have_tritons_names_and_others_keep_rays():
-    text = merge([NODE.format(node="x", count=3)])
-    assert "\nnv_inference_request_success{" in text
-    assert "\n# TYPE nv_inference_request_success counter\n" in text
+def test_nodes_are_merged_family_by_family_and_triton_metrics_have_tritons_names():
+    text = merge([NODE.format(node="x", count=3), "", NODE.format(node="y", count=4)])
+    assert text.count("# TYPE nv_inference_request_success counter\n") == 1
     assert "\nray_serve_app_requests_total{" in text
     assert "ray_nv_" not in text
-
-
-def test_nodes_are_merged_family_by_family():
-    text = merge([NODE.format(node="x", count=3), "", NODE.format(node="y", count=4)])
-    assert text.count("# TYPE nv_inference_request_success counter") == 1
     lines = [line.split("{")[0] for line in text.splitlines() if not line.startswith("#")]
-    assert lines == sorted(lines, key=lines.index), "a family's series stand together"
+    assert lines == sorted(lines, key=lines.index), "a family's series must stand together"
     assert lines.count("nv_inference_request_success") == 2
     found = series(text)
     assert len(found) == 6
@@ -53,7 +47,7 @@ def test_nodes_are_merged_family_by_family():
 
 @pytest.fixture
 async def node():
-    """An agent that counts how often it is asked."""
+    """A node's agent that counts its requests."""
     asked = []
 
     async def answer(_request):
@@ -81,7 +75,7 @@ def serve(monkeypatch):
     return over
 
 
-async def test_callers_at_once_share_one_reading(serve, node):
+async def test_callers_at_the_same_time_share_one_read(serve, node):
     address, asked = node
     async with serve(address) as client:
         answers = await asyncio.gather(*(client.get("/metrics") for _ in range(5)))
@@ -91,14 +85,11 @@ async def test_callers_at_once_share_one_reading(serve, node):
     assert series(answers[0].text)["ray_serve_app_requests_total", "x"] == 7
 
 
-async def test_a_node_that_does_not_answer_leaves_the_others(serve, node):
-    async with serve("http://127.0.0.1:9/metrics", node[0]) as client:
+async def test_a_node_that_does_not_answer_is_left_out_and_without_any_the_metrics_are_unavailable(serve, node):
+    silent = "http://127.0.0.1:9/metrics"
+    async with serve(silent, node[0]) as client:
         answer = await client.get("/metrics")
-    assert answer.status_code == 200
-    assert len(series(answer.text)) == 3
-
-
-async def test_no_node_at_all_is_told(serve):
-    async with serve("http://127.0.0.1:9/metrics") as client:
+    assert (answer.status_code, len(series(answer.text))) == (200, 3)
+    async with serve(silent) as client:
         answer = await client.get("/metrics")
     assert (answer.status_code, answer.json()) == (503, {"error": "no node's metrics could be read; try again"})
