@@ -1,4 +1,4 @@
-"""What the KServe protocol asks of a server, against real Triton: tensors, outputs and what goes with a request."""
+"""Requests of the KServe protocol in real Triton: tensors, outputs, parameters, sequences and priorities."""
 
 import asyncio
 import json
@@ -90,25 +90,17 @@ def echoed(datatype, shape, data):
     return ask("echo", Tensor(f"IN_{name}", datatype, shape, data)), f"OUT_{name}"
 
 
-@pytest.mark.parametrize("datatype", ELEMENT_BYTES)
-async def test_the_bytes_of_every_datatype_come_back_as_they_went_in(protocol, datatype):
-    request, name = echoed(datatype, (1, 3), sample(datatype))
-    answer = await protocol.infer(request)
-    assert answer.outputs == (Tensor(name, datatype, (1, 3), sample(datatype)),)
-    assert (answer.model, answer.version, answer.final) == ("echo", "1", True)
-
-
-@pytest.mark.parametrize("datatype", ELEMENT_BYTES)
-async def test_an_empty_tensor_of_every_datatype_comes_back_empty(protocol, datatype):
-    request, name = echoed(datatype, (0, 3), b"")
-    assert (await protocol.infer(request)).outputs == (Tensor(name, datatype, (0, 3), b""),)
-
-
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, lambda data: memoryview(b"?" + data)[1:]])
-@pytest.mark.parametrize("datatype", ["FP64", "BYTES"])
-async def test_any_kind_of_buffer_is_read_wherever_it_lies(protocol, kind, datatype):
-    request, name = echoed(datatype, (3, 1), kind(sample(datatype)))
-    assert (await protocol.infer(request)).outputs == (Tensor(name, datatype, (3, 1), sample(datatype)),)
+async def test_tensors_of_every_datatype_come_back_as_they_went_in(protocol):
+    for datatype in ELEMENT_BYTES:
+        for shape, data in (((1, 3), sample(datatype)), ((0, 3), b"")):
+            request, name = echoed(datatype, shape, data)
+            answer = await protocol.infer(request)
+            assert answer.outputs == (Tensor(name, datatype, shape, data),)
+            assert (answer.model, answer.version, answer.final) == ("echo", "1", True)
+    for datatype in ("FP64", "BYTES"):
+        for buffer in (bytearray, memoryview, lambda data: memoryview(b"?" + data)[1:]):
+            request, name = echoed(datatype, (3, 1), buffer(sample(datatype)))
+            assert (await protocol.infer(request)).outputs == (Tensor(name, datatype, (3, 1), sample(datatype)),)
 
 
 async def test_many_requests_at_once_are_answered_each_with_its_own(protocol):
@@ -120,17 +112,15 @@ async def test_many_requests_at_once_are_answered_each_with_its_own(protocol):
 BOTH = (tensor("IN_FP32", [[1]]), tensor("IN_INT8", [[2]], "INT8"))
 
 
-@pytest.mark.parametrize(
-    ("wanted", "given"),
-    [
+async def test_requested_outputs_limit_the_answer_to_those_the_model_made(protocol):
+    for wanted, given in (
         ((), ["OUT_FP32", "OUT_INT8"]),
         (("OUT_INT8",), ["OUT_INT8"]),
         (("OUT_INT8", "OUT_FP32"), ["OUT_FP32", "OUT_INT8"]),
-    ],
-)
-async def test_requested_outputs_narrow_the_answer_in_the_models_order(protocol, wanted, given):
-    answer = await protocol.infer(ask("echo", *BOTH, outputs=wanted))
-    assert [output.name for output in answer.outputs] == given
+        (("OUT_INT8", "OUT_INT16"), ["OUT_INT8"]),  # the model has the other, and did not make it this time
+    ):
+        answer = await protocol.infer(ask("echo", *BOTH, outputs=wanted))
+        assert [output.name for output in answer.outputs] == given
 
 
 @pytest.mark.parametrize("model", ["identity", "decoupled"])
@@ -139,11 +129,6 @@ async def test_an_output_that_the_model_does_not_have_is_refused_in_tritons_word
     with pytest.raises(InvalidRequestError) as caught:
         await collect(protocol.stream(ask(model, given, outputs=["NOPE"])))
     assert caught.value.message == f"unexpected inference output 'NOPE' for model '{model}'"
-
-
-async def test_a_requested_output_that_was_not_made_this_time_is_left_out(protocol):
-    answer = await protocol.infer(ask("echo", *BOTH, outputs=["OUT_INT8", "OUT_INT16"]))
-    assert [output.name for output in answer.outputs] == ["OUT_INT8"]
 
 
 async def test_classes_of_a_batch_come_with_labels_where_the_output_has_them(protocol):
@@ -184,19 +169,17 @@ async def test_a_sequence_keeps_its_state_between_start_and_end(protocol, key):
         assert found["KEY"].elements() == [f"{type(key).__name__}:{key}".encode()]
 
 
-@pytest.mark.parametrize(
-    ("sequence", "message"),
-    [
+async def test_a_sequence_without_a_start_or_a_key_is_refused(protocol):
+    no_key = "to model 'accumulate' must specify a non-zero or non-empty correlation ID"
+    for sequence, message in (
         (Sequence(99), "for sequence 99 to model 'accumulate' must specify the START flag"),
         (Sequence("other"), "for sequence other to model 'accumulate' must specify the START flag"),
-        (Sequence(0, start=True), "to model 'accumulate' must specify a non-zero or non-empty correlation ID"),
-        (Sequence("", start=True), "to model 'accumulate' must specify a non-zero or non-empty correlation ID"),
-    ],
-)
-async def test_a_sequence_without_a_start_or_a_key_is_refused(protocol, sequence, message):
-    with pytest.raises(InvalidRequestError) as caught:
-        await protocol.infer(ask("accumulate", tensor("VALUE", [[1]]), sequence=sequence))
-    assert message in caught.value.message
+        (Sequence(0, start=True), no_key),
+        (Sequence("", start=True), no_key),
+    ):
+        with pytest.raises(InvalidRequestError) as caught:
+            await protocol.infer(ask("accumulate", tensor("VALUE", [[1]]), sequence=sequence))
+        assert message in caught.value.message
 
 
 async def test_a_request_of_higher_priority_overtakes(protocol):

@@ -1,4 +1,4 @@
-"""How requests end, against real Triton: streams, callers that leave, deadlines, errors; and what models tell."""
+"""How requests end, in real Triton: streams, callers that leave, deadlines and errors; and descriptions of models."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from serve_app.triton.protocol import Protocol
 from serve_app.types.tensors import InferRequest, RequestedOutput, Tensor, pack_elements
 
 SERVED = ("decoupled", "failing", "identity", "slow")
-# Longer than the suite lets a test take: who waits for the end of it fails.
+# Longer than a test may take: a test that waits for its end fails.
 FOR_MINUTES = (10_000, 0.05)
 
 
@@ -62,13 +62,13 @@ async def order(protocol, **more):
     return (await protocol.infer(ask_slow(0, **more))).outputs[0].array().item()
 
 
-@pytest.mark.parametrize("count", [0, 1, 3])
-async def test_a_decoupled_model_gives_each_answer_and_an_empty_final_one(protocol, count):
-    answers = await collect(protocol.stream(ask_numbers(count, id="s1")))
-    assert numbers(answers) == list(range(count))
-    assert [answer.final for answer in answers] == [False] * count + [True]
-    assert [answer.empty for answer in answers] == [False] * count + [True]
-    assert {(answer.model, answer.id) for answer in answers} == {("decoupled", "s1")}
+async def test_a_decoupled_model_gives_each_answer_and_an_empty_final_one(protocol):
+    for count in (0, 1, 3):
+        answers = await collect(protocol.stream(ask_numbers(count, id="s1")))
+        assert numbers(answers) == list(range(count))
+        assert [answer.final for answer in answers] == [False] * count + [True]
+        assert [answer.empty for answer in answers] == [False] * count + [True]
+        assert {(answer.model, answer.id) for answer in answers} == {("decoupled", "s1")}
 
 
 async def test_requested_outputs_of_a_stream_are_in_every_answer_but_the_empty_one(protocol):
@@ -140,16 +140,16 @@ async def test_a_caller_that_leaves_takes_its_request_out_of_the_queue(protocol)
     assert await order(protocol) == before + 3
 
 
-@pytest.mark.parametrize("late_s", [0, 0.001, 1e6])
-async def test_a_deadline_that_is_over_is_told_without_asking_the_model(protocol, late_s):
+async def test_a_request_after_its_deadline_never_reaches_the_model(protocol):
     before = await order(protocol)
-    with pytest.raises(DeadlineExceededError) as caught:
-        await order(protocol, deadline=time.time() - late_s)
-    assert caught.value.message == "the deadline passed before the request reached model 'slow'"
+    for late_s in (0, 0.001, 1e6):
+        with pytest.raises(DeadlineExceededError) as caught:
+            await order(protocol, deadline=time.time() - late_s)
+        assert caught.value.message == "the deadline passed before the request reached model 'slow'"
     assert await order(protocol) == before + 1
 
 
-async def test_a_deadline_that_passes_while_the_model_works_is_told(protocol):
+async def test_a_deadline_that_passes_while_the_model_works_is_an_error(protocol):
     with pytest.raises(DeadlineExceededError) as caught:
         await protocol.infer(ask_slow(0.4, deadline=time.time() + 0.1))
     assert caught.value.message == "the deadline passed while model 'slow' worked on the request"
@@ -180,7 +180,7 @@ async def test_a_deadline_that_passes_ends_a_stream_and_its_model(protocol):
     assert numbers(await collect(protocol.stream(ask_numbers(2)))) == [0, 1]
 
 
-async def test_a_consumer_that_is_busy_when_the_deadline_passes_is_told_and_not_cancelled(protocol):
+async def test_a_consumer_that_is_busy_when_the_deadline_passes_gets_an_error_and_is_not_cancelled(protocol):
     interrupted = []
 
     async def listen():
@@ -196,68 +196,54 @@ async def test_a_consumer_that_is_busy_when_the_deadline_passes_is_told_and_not_
     assert interrupted == []
 
 
-async def test_an_exception_of_the_model_is_told_without_its_stack(protocol):
-    with pytest.raises(ModelError) as caught:
-        await protocol.infer(ask_failing(b"raise"))
-    told = "Failed to process the request(s) for model 'failing_0', message: ValueError: the model raised"
-    assert (type(caught.value), caught.value.message) == (ModelError, told)
+async def test_a_models_exception_has_no_stack_and_its_own_error_keeps_kind_and_message(protocol):
+    raised = "Failed to process the request(s) for model 'failing_0', message: ValueError: the model raised"
+    for how, kind, message in ((b"raise", ModelError, raised), (b"thanks", UnavailableError, "no: thanks")):
+        with pytest.raises(ServeAppError) as caught:
+            await protocol.infer(ask_failing(how))
+        assert (type(caught.value), caught.value.message) == (kind, message)
 
 
-async def test_an_error_that_the_model_gives_keeps_its_kind_and_words(protocol):
-    with pytest.raises(UnavailableError) as caught:
-        await protocol.infer(ask_failing(b"thanks"))
-    assert caught.value.message == "no: thanks"
-
-
-@pytest.mark.parametrize(
-    ("inputs", "message"),
-    [
+async def test_a_wrong_input_is_refused_with_tritons_message(protocol):
+    for inputs, message in (
         ((), "expected 1 inputs but got 0 inputs for model 'identity'"),
         ((tensor("NOPE", [1]),), "unexpected inference input 'NOPE' for model 'identity'"),
         ((tensor("IN0", [[1]]),), "unexpected shape for input 'IN0' for model 'identity'. Expected [-1], got [1,1]"),
         ((Tensor("IN0", "FP32", (3,), bytes(8)),), "input byte size mismatch for input 'IN0' for model 'identity'"),
         ((Tensor("IN0", "INT32", (1,), bytes(4)),), "data-type is 'INT32', but model 'identity' expects 'FP32'"),
-    ],
-)
-async def test_a_wrong_input_is_refused_in_tritons_words(protocol, inputs, message):
-    with pytest.raises(InvalidRequestError) as caught:
-        await protocol.infer(ask_identity(inputs=inputs))
-    assert message in caught.value.message
+    ):
+        with pytest.raises(InvalidRequestError) as caught:
+            await protocol.infer(ask_identity(inputs=inputs))
+        assert message in caught.value.message
 
 
-UNKNOWN = [
-    ("nope", -1, "Request for unknown model: 'nope' is not found"),
-    ("identity", 9, "Request for unknown model: 'identity' version 9 is not found"),
-    ("echo", -1, "Request for unknown model: 'echo' is not found"),  # in the repository, and not loaded
-]
-
-
-@pytest.mark.parametrize(("name", "version", "message"), UNKNOWN)
-async def test_a_model_or_version_that_is_not_there_is_not_found(protocol, name, version, message):
-    for call in (protocol.infer, lambda request: collect(protocol.stream(request))):
-        with pytest.raises(NotFoundError) as caught:
-            await call(ask_identity(model=name, version=version))
-        assert caught.value.message == message
-    for tell in (protocol.metadata, protocol.config):
-        with pytest.raises(NotFoundError) as caught:
-            tell(name, version)
-        assert caught.value.message == message
-    assert protocol.ready(name, version) is False
-
-
-@pytest.mark.parametrize("version", [-1, 1])
-def test_a_model_that_is_served_is_ready_and_describes_itself(protocol, version):
-    assert protocol.ready("identity", version) is True
-    told = protocol.metadata("identity", version)
-    assert (told["name"], told["versions"], told["platform"]) == ("identity", ["1"], "python")
-    assert told["inputs"] == [{"name": "IN0", "datatype": "FP32", "shape": [-1]}]
-    assert told["outputs"] == [{"name": "OUT0", "datatype": "FP32", "shape": [-1]}]
-    config = protocol.config("identity", version)
-    assert (config["name"], config["backend"], config["max_batch_size"]) == ("identity", "python", 0)
-
-
-def test_a_name_that_no_model_can_have_is_not_ready(protocol):
+async def test_an_unknown_model_or_version_is_not_found(protocol):
+    for name, version, message in (
+        ("nope", -1, "Request for unknown model: 'nope' is not found"),
+        ("identity", 9, "Request for unknown model: 'identity' version 9 is not found"),
+        ("echo", -1, "Request for unknown model: 'echo' is not found"),  # in the repository, and not loaded
+    ):
+        for call in (protocol.infer, lambda request: collect(protocol.stream(request))):
+            with pytest.raises(NotFoundError) as caught:
+                await call(ask_identity(model=name, version=version))
+            assert caught.value.message == message
+        for describe in (protocol.metadata, protocol.config):
+            with pytest.raises(NotFoundError) as caught:
+                describe(name, version)
+            assert caught.value.message == message
+        assert protocol.ready(name, version) is False
     assert protocol.ready("identity\0") is False
+
+
+def test_a_loaded_model_is_ready_and_described(protocol):
+    for version in (-1, 1):
+        assert protocol.ready("identity", version) is True
+        metadata = protocol.metadata("identity", version)
+        assert (metadata["name"], metadata["versions"], metadata["platform"]) == ("identity", ["1"], "python")
+        assert metadata["inputs"] == [{"name": "IN0", "datatype": "FP32", "shape": [-1]}]
+        assert metadata["outputs"] == [{"name": "OUT0", "datatype": "FP32", "shape": [-1]}]
+        config = protocol.config("identity", version)
+        assert (config["name"], config["backend"], config["max_batch_size"]) == ("identity", "python", 0)
 
 
 async def test_statistics_count_the_requests_of_one_model(protocol):
@@ -271,18 +257,12 @@ async def test_statistics_count_the_requests_of_one_model(protocol):
     assert row["inference_count"] == before["inference_count"] + 1
 
 
-def test_statistics_of_no_model_in_particular_are_those_of_all(protocol):
+def test_statistics_are_of_all_models_or_of_one_that_is_loaded(protocol):
     assert [(row["name"], row["version"]) for row in protocol.statistics()] == [(name, "1") for name in SERVED]
-
-
-@pytest.mark.parametrize(
-    ("name", "version", "message"),
-    [
+    for name, version, message in (
         ("nope", -1, "requested model 'nope' is not available"),
         ("identity", 9, "requested model version is not available for model 'identity'"),
-    ],
-)
-def test_statistics_of_what_is_not_there_are_refused_in_tritons_words(protocol, name, version, message):
-    with pytest.raises(ServeAppError) as caught:
-        protocol.statistics(name, version)
-    assert (type(caught.value), caught.value.message) == (InvalidRequestError, message)
+    ):
+        with pytest.raises(ServeAppError) as caught:
+            protocol.statistics(name, version)
+        assert (type(caught.value), caught.value.message) == (InvalidRequestError, message)
