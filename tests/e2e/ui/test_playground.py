@@ -48,6 +48,7 @@ def detect(page, *sides):
 def shown(page, side):
     """The picture that the browser shows there, in pixels."""
     image = page.locator(f"#drawn-{side} img")
+    page.wait_for_function("side => document.querySelector(`#drawn-${side} img`).naturalWidth > 0", arg=side)
     size = image.evaluate("image => [image.naturalWidth, image.naturalHeight]")
     body = page.request.get(image.get_attribute("src")).body()
     pixels = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_COLOR)
