@@ -53,7 +53,7 @@ def number(value):
     return {"x": np.array([[value]], np.float32)}
 
 
-async def test_an_answer_is_kept_where_the_model_and_the_deployment_want_it(repository, running):
+async def test_an_answer_is_cached_if_the_model_and_the_deployment_enable_it(repository, running):
     repository.add("kept", more="response_cache { enable: true } dynamic_batching { }")
     for cache_mib, asked in ((8, 1), (0, 3)):
         engine = running(cache_mib=cache_mib)
@@ -64,7 +64,7 @@ async def test_an_answer_is_kept_where_the_model_and_the_deployment_want_it(repo
         assert row["execution_count"] == asked
 
 
-async def test_a_model_answers_and_its_times_are_told(repository, running):
+async def test_an_answer_has_its_times(repository, running):
     repository.add("double")
     engine = running()
     answer = await engine.infer("double", number(21))
@@ -75,7 +75,7 @@ async def test_a_model_answers_and_its_times_are_told(repository, running):
     engine.require_health()
 
 
-async def test_an_ensembles_steps_are_told_in_their_order(repository, running):
+async def test_an_ensembles_answer_has_its_steps_in_order(repository, running):
     repository.add("one").add("two").add_ensemble("both", "one", "two")
     engine = running()
     answer = await engine.infer("both", number(1))
@@ -130,51 +130,36 @@ async def test_a_caller_that_gives_up_cancels_its_request(repository, running):
     assert statistics["inference_stats"]["success"]["count"] == 1
 
 
-@pytest.mark.parametrize(
-    ("inputs", "kind", "reason"),
-    [
-        ({"z": np.zeros((1, 1), np.float32)}, InvalidRequestError, "unexpected inference input 'z'"),
-        ({"x": np.zeros((1, 1), np.float64)}, InvalidRequestError, "data-type"),
-        ({"x": np.zeros((1, 2), np.float32)}, InvalidRequestError, "shape"),
-        ({"x": np.zeros((9, 1), np.float32)}, InvalidRequestError, "batch-size must be <= 4"),
-        ({}, InvalidRequestError, "expected 1 inputs but got 0"),
-    ],
-)
-async def test_a_wrong_tensor_is_an_error_with_tritons_message(repository, running, inputs, kind, reason):
+async def test_a_wrong_tensor_or_model_is_an_error_with_tritons_message(repository, running):
     repository.add("double")
     engine = running()
-    with pytest.raises(kind, match=reason):
-        await engine.infer("double", inputs)
+    for inputs, reason in (
+        ({"z": np.zeros((1, 1), np.float32)}, "unexpected inference input 'z'"),
+        ({"x": np.zeros((1, 1), np.float64)}, "data-type"),
+        ({"x": np.zeros((1, 2), np.float32)}, "shape"),
+        ({"x": np.zeros((9, 1), np.float32)}, "batch-size must be <= 4"),
+        ({}, "expected 1 inputs but got 0"),
+    ):
+        with pytest.raises(InvalidRequestError, match=reason):
+            await engine.infer("double", inputs)
+    with pytest.raises((NotFoundError, InvalidRequestError), match="'nobody'"):
+        await engine.infer("nobody", number(1))
     assert (await engine.infer("double", number(1))).outputs["y"].tolist() == [[2.0]]
 
 
-async def test_a_model_that_is_not_there_is_not_found(repository, running):
-    repository.add("double")
-    with pytest.raises((NotFoundError, InvalidRequestError), match="'nobody'"):
-        await running().infer("nobody", number(1))
-
-
-def test_a_model_that_fails_to_load_is_named_with_the_reason_in_one_line(repository):
+def test_a_model_that_cannot_be_loaded_is_named_with_the_reason_in_one_line(repository, config_template):
     repository.add("good").add("bad", model_py="raise ValueError('no such engine: model.xml')")
-    engine = engine_over(repository)
-    with pytest.raises(ModelLoadError, match=r"model 'bad' can't be loaded: .*no such engine: model.xml") as caught:
-        engine.start()
-    assert "\n" not in caught.value.message
-    engine.stop()
-
-
-def test_a_config_that_is_wrong_is_told_before_anything_starts(repository):
-    repository.add("bad", config='name: "bad"\nbackend "python"\n')
-    with pytest.raises(ModelLoadError, match=r"bad/config\.pbtxt: 2:9"):
-        engine_over(repository).start()
-
-
-def test_a_config_that_triton_refuses_is_told_with_the_models_name(repository, config_template):
-    repository.add("bad", config=config_template.format(name="bad", more="").replace("dims: [ 1 ]", "dims: [ 0 ]"))
-    engine = engine_over(repository)
-    with pytest.raises(ModelLoadError, match="model 'bad' can't be loaded"):
-        engine.start()
-    engine.stop()
+    refused = config_template.format(name="bad", more="").replace("dims: [ 1 ]", "dims: [ 0 ]")
+    for config, reason in (
+        (None, r"model 'bad' can't be loaded: .*no such engine: model.xml"),
+        (refused, "model 'bad' can't be loaded"),
+        ('name: "bad"\nbackend "python"\n', r"bad/config\.pbtxt: 2:9"),  # before anything starts
+    ):
+        if config:
+            (repository.path / "bad" / "config.pbtxt").write_text(config)
+        with pytest.raises(ModelLoadError, match=reason) as caught:
+            engine_over(repository).start()
+        assert "\n" not in caught.value.message
 
 
 async def test_instances_come_from_the_settings_for_ensembles_too(repository, running):
@@ -239,7 +224,7 @@ class TritonPythonModel:
 """
 
 
-async def test_an_engine_that_is_stopped_says_so_and_can_be_stopped_again(repository, running):
+async def test_a_stopped_engine_is_unavailable_and_can_be_stopped_again(repository, running):
     repository.add("one")
     engine = running()
     engine.stop()
