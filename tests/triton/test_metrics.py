@@ -1,4 +1,4 @@
-"""What a replica tells of itself, measured on a real Triton server with a model that takes its time."""
+"""The pressure and the metrics of a real Triton server."""
 
 import asyncio
 
@@ -36,7 +36,7 @@ def slow(protocol, seconds, count):
     return [asyncio.create_task(protocol.infer(ask("slow", "SECONDS", seconds))) for _ in range(count)]
 
 
-async def test_nothing_presses_where_nothing_is_asked(measuring):
+async def test_an_idle_engine_has_no_pressure(measuring):
     assert set(measuring.pressure().values()) == {0.0}
 
 
@@ -58,7 +58,7 @@ async def test_requests_behind_others_wait_and_are_stalled_until_one_is_through(
     assert set(measuring.pressure().values()) == {0.0}
 
 
-async def test_requests_that_find_the_queue_full_are_counted(measuring, protocol):
+async def test_requests_refused_by_a_full_queue_are_counted(measuring, protocol):
     answers = await asyncio.gather(*slow(protocol, 0.05, 30), return_exceptions=True)
     refused = [answer for answer in answers if isinstance(answer, QueueFullError)]
     assert len(refused) > 10
@@ -96,7 +96,7 @@ async def test_tritons_metrics_of_every_model_go_to_rays_pipeline(measuring, pro
     assert {"nv_inference_queue_duration_us", "nv_inference_exec_count", WAITING} <= names
 
 
-async def test_a_refusal_says_nothing_of_the_id_that_the_caller_did_not_choose(engine, monkeypatch):
+async def test_a_refusal_does_not_show_a_generated_request_id(engine, monkeypatch):
     monkeypatch.setattr("serve_app.triton.engine.request_id", lambda: "ours")
     seconds = {"SECONDS": np.array([[0.05]], np.float32)}
     answers = await asyncio.gather(*(engine.infer("slow", seconds) for _ in range(30)), return_exceptions=True)

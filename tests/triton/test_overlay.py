@@ -35,7 +35,7 @@ def test_it_has_other_instance_counts_and_the_same_files(repository, monkeypatch
     assert not overlay.path.exists()
 
 
-def test_there_is_none_where_the_repository_is_right_as_it_is(repository):
+def test_there_is_no_overlay_if_the_repository_needs_no_change(repository):
     repository.add("one").add("two")
     assert (
         Preparation({}, "cpu", lambda *_: pytest.fail("no plan is needed")).overlay_of(whole(repository.path)) is None
@@ -116,7 +116,7 @@ def test_every_version_has_a_plan_of_its_own(tensorrt, tmp_path):
     assert [graph for _, graph, _ in plans.asked] == ["graph of one", "newer graph of one"]
 
 
-def test_a_model_that_is_loaded_again_is_what_it_is_by_then(tensorrt, tmp_path):
+def test_a_model_that_is_loaded_again_is_read_again(tensorrt, tmp_path):
     """New weights, a new version, another batch size, and a model that is new altogether."""
     plans = Plans(tmp_path)
     overlay = overlay_over(tensorrt, plans, "one")
@@ -137,7 +137,7 @@ def test_a_model_that_is_loaded_again_is_what_it_is_by_then(tensorrt, tmp_path):
     assert (tensorrt.path / "one" / "1" / "model.onnx").read_text() == "better graph of one"
 
 
-def test_what_is_not_served_may_be_anything(repository):
+def test_models_that_are_not_served_are_not_read(repository):
     repository.add("one").add("broken", config="what is this?")
     (repository.path / "lost+found").mkdir()
     models = ModelRepository(repository.path, ["one"], [])

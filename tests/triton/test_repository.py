@@ -39,7 +39,7 @@ def test_a_pattern_that_matches_nothing_is_refused_with_what_there_is(repository
         selected(repository, "three")
 
 
-def test_a_config_that_can_not_be_parsed_is_told_with_its_file_and_place(repository):
+def test_a_config_that_cannot_be_parsed_is_named_with_its_line(repository):
     repository.add("broken", config='name: "broken"\nmax_batch_sise: 3\n')
     with pytest.raises(ModelLoadError, match=r"model 'broken': .*config\.pbtxt: 2:1 : .*max_batch_sise"):
         selected(repository)
@@ -50,7 +50,7 @@ def test_a_missing_repository_says_how_to_make_one(tmp_path):
         ModelRepository(tmp_path / "nowhere", ["*"], [])
 
 
-def test_the_newest_version_tells_what_a_model_is_and_an_ensemble_is_what_its_engine_is(repository):
+def test_the_card_of_a_model_is_of_its_newest_version_and_of_an_ensemble_its_engines(repository):
     repository.add("one").add("two").add_ensemble("both", "one", "two")
     for version, labels in (("1", ["old"]), ("10", ["new"]), ("9", ["older"])):
         folder = repository.path / "two" / version
