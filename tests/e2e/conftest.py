@@ -105,7 +105,8 @@ def service(tmp_path_factory, collector, starts):
     with start(config, folder / "serve.log", **environment).up(r"ready in .*: .*second-llm") as run:
         yield run
     assert "leftover processes" not in run.output()
-    assert [name for name in os.listdir("/dev/shm") if "serve_app_triton" in name] == []
+    regions = [name for name in os.listdir("/dev/shm") if name.startswith("serve_app_triton")]
+    assert [name for name in regions if not Path("/proc", name.split("_")[4]).exists()] == []
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,7 @@ def language_models(adapter):
         language_model("demo-llm", 1),
         language_model("second-llm", 1, {"max_model_len": 512} | lora | tools,
                        deployment={"max_ongoing_requests": 12, "max_queued_requests": 6}),
-        language_model("embedder", 0, {"runner": "pooling", "convert": "embed"},
+        language_model("embedder", 0, {"runner": "pooling", "convert": "embed"}, wake_timeout_s=300,
                        scaling={"downscale_delay_s": 5, "downscale_to_zero_delay_s": 5}),
         language_model("nowhere", 0, source="nobody/has-this-model", wake_timeout_s=5,
                        deployment={"max_constructor_retry_count": 1}),
