@@ -39,11 +39,15 @@ LAST = ["test_faults.py", "test_monitoring.py", "test_logs.py"]  # look back at 
 
 
 def pytest_collection_modifyitems(items):
-    """First what starts a service of its own (Ray's dashboard has one port) or needs none, then what shares one."""
+    """First what starts a service of its own (Ray's dashboard has one port) or needs none, then what shares one.
+
+    Of that, what needs language models or the playground comes later: they take longest to start.
+    """
 
     def place(item):
         last = LAST.index(item.path.name) if item.path.name in LAST else -1
-        return "start_service" not in item.fixturenames, "service" in item.fixturenames, last
+        needs = item.fixturenames
+        return "start_service" not in needs, "service" in needs, "languages" in needs, last
 
     here = [item for item in items if item.path.is_relative_to(Path(__file__).parent)]
     items[:] = [item for item in items if item not in set(here)] + sorted(here, key=place)
@@ -102,11 +106,18 @@ def service(tmp_path_factory, collector, starts):
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector[0],
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # the default, 5, kills HAProxy on a machine that is busy
     }
-    with start(config, folder / "serve.log", **environment).up(r"ready in .*: .*second-llm") as run:
+    with start(config, folder / "serve.log", **environment).up() as run:
         yield run
     assert "leftover processes" not in run.output()
     regions = [name for name in os.listdir("/dev/shm") if name.startswith("serve_app_triton")]
     assert [name for name in regions if not Path("/proc", name.split("_")[4]).exists()] == []
+
+
+@pytest.fixture(scope="session")
+def languages(service):
+    """The service once its language models and the playground are up as well."""
+    service.wait_until_ready(r"ready in .*: .*second-llm")
+    return service
 
 
 @pytest.fixture(scope="session")
@@ -123,9 +134,9 @@ def client(service):
 
 
 @pytest.fixture(scope="session")
-def api(service):
+def api(languages):
     """OpenAI's client; a retry of its own would hide what the service does."""
-    with openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", max_retries=0, timeout=600) as one:
+    with openai.OpenAI(base_url=f"{languages.url}/v1", api_key="none", max_retries=0, timeout=600) as one:
         yield one
 
 

@@ -178,11 +178,11 @@ class Service:
         pytest.fail(f"the service is not up after {START_PATIENCE_S} s; its log ends with:\n{self.output()[-4000:]}")
 
     @contextmanager
-    def up(self, ready=READY):
+    def up(self):
         """From ready to one Ctrl-C, after which nothing of it is left."""
         mark = ""
         try:
-            self.wait_until_ready(ready)
+            self.wait_until_ready()
             mark = self.mark()
             yield self
         finally:

@@ -13,6 +13,7 @@ import pytest
 from serve_app.triton.embedded import guardian
 from tests.e2e.service import SHAPES
 
+pytestmark = pytest.mark.usefixtures("languages")
 PICTURE = SHAPES.read_bytes()
 BACK_WITHIN_S = 300
 LONG = {"max_tokens": 900, "ignore_eos": True}

@@ -44,8 +44,8 @@ def test_a_service_that_is_not_there_ends_the_run_before_any_request():
     assert ran.stderr.splitlines()[-1].startswith("error: http://127.0.0.1:9 can't be reached: [Errno 111]"), ran.stderr
 
 
-def test_chats_are_measured_by_their_tokens(service):
-    ran, rows = load("--host", service.url, "-u", 4, "-r", 4, "-t", "4s", "--what", "chat", "--max-tokens", 20)
+def test_chats_are_measured_by_their_tokens(languages):
+    ran, rows = load("--host", languages.url, "-u", 4, "-r", 4, "-t", "4s", "--what", "chat", "--max-tokens", 20)
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert set(rows) == {"/v1/chat/completions", "first token", "between tokens"}
     whole, first, between = (rows[name] for name in ("/v1/chat/completions", "first token", "between tokens"))

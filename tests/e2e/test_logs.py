@@ -4,10 +4,12 @@ import secrets
 from pathlib import Path
 
 import httpx
+import pytest
 
 from serve_app.tools.launch.status import DASHBOARD, TOKEN_FILE
 from tests.e2e.service import HUB_TOKEN, SHAPES
 
+pytestmark = pytest.mark.usefixtures("languages")
 PICTURE = SHAPES.read_bytes()
 LOGS = Path("/tmp/ray/session_latest/logs")
 CHAT = {"model": "demo-llm", "messages": [{"role": "user", "content": "What is a replica?"}], "temperature": 0}

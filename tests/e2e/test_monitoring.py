@@ -12,6 +12,7 @@ import yaml
 from serve_app.tools.launch.monitor import MONITORING
 from tests.e2e.service import SHAPES
 
+pytestmark = pytest.mark.usefixtures("languages")
 PICTURE = SHAPES.read_bytes()
 BROKEN = PICTURE[:2000]  # its header is whole, so that only the model notices
 COUNTERS = '{__name__=~"nv_inference_(request_success|count|exec_count|.*_duration_us)|ray_serve_app_.*_(total|count)"}'

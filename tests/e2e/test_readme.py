@@ -14,7 +14,7 @@ COMMANDS = [span for span in SPANS if "NAME" not in span and "…" not in span]
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_commands_of_the_tables_are_answered(service, pairs, tmp_path):
+def test_the_commands_of_the_tables_are_answered(languages, service, pairs, tmp_path):
     for name in ("docs", "scripts"):
         (tmp_path / name).symlink_to(PROJECT_ROOT / name)
     failed = {}

@@ -174,7 +174,7 @@ def test_the_tracks_are_listed_with_their_models(client):
     assert set(backends.values()) == {"openvino"}
 
 
-def test_health_names_every_deployment(client):
+def test_health_names_every_deployment(client, languages):
     answer = client.get("/health")
     assert answer.status_code == 200
     ready = {"vision", "baseline", "laboratory", "playground", "demo-llm", "second-llm"}

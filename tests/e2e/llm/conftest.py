@@ -7,7 +7,7 @@ WAKES_WITHIN_S = 300
 
 
 @pytest.fixture(scope="session", autouse=True)
-def waking(service, background):
+def waking(languages, service, background):
     """The first request to the model that sleeps, and to the one that can't start, while other tests go on."""
     assert service.replicas("embedder") == []
     texts = {"model": "embedder", "input": ["a router", "a replica"]}

@@ -177,5 +177,5 @@ def test_a_language_model_is_a_model_like_any_other(clients, module, pairs):
     before = successes()
     client.infer("demo-llm", inputs(module, "PROMPT", pairs[0].question))
     assert successes() == before + 1
-    with pytest.raises(InferenceServerException, match="the configuration says which are served"):
+    with pytest.raises(InferenceServerException, match="is a language model, which can't be loaded or unloaded"):
         client.load_model("demo-llm")
