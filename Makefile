@@ -19,13 +19,17 @@ serve: models ## run the service: checks, then `serve run configs/serve.yaml`; C
 	@exec $(BIN)/python scripts/serve $(CONFIG)
 
 # docs/testing.md lists the tiers.
-UNIT := --ignore tests/e2e --numprocesses 2 --dist loadfile
+# Tests that start Triton servers in their own process run one after the other: servers clean up behind killed ones.
+IN_PROCESS := tests/triton tests/tools/bench tests/tools/models/test_triton.py
+UNIT := tests --ignore tests/e2e $(IN_PROCESS:%=--ignore %) --numprocesses 2 --dist loadfile
 
 test: models .prometheus/.installed .chromium/.installed ## run the tests, unit then e2e; or a part: ARGS=tests/e2e/test_tracks.py
-	$(BIN)/python -m pytest $(or $(ARGS),$(UNIT))
+	$(BIN)/python -m pytest $(or $(ARGS),$(IN_PROCESS))
+	$(if $(ARGS),,$(BIN)/python -m pytest $(UNIT))
 	$(if $(ARGS),,$(BIN)/python -m pytest tests/e2e)
 
-unit: models .prometheus/.installed ## run the tests that need no cluster, in two processes
+unit: models .prometheus/.installed ## run the tests that need no cluster: those with Triton, then the others in two processes
+	$(BIN)/python -m pytest $(IN_PROCESS) $(ARGS)
 	$(BIN)/python -m pytest $(UNIT) $(ARGS)
 
 e2e: models .prometheus/.installed .chromium/.installed ## run the tests on a real Ray cluster

@@ -1,6 +1,7 @@
 """moto's S3 on loopback, which can hold, refuse and break requests, and the command in this process or in others."""
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -170,10 +171,13 @@ class Commands:
     def run(self, *arguments):
         """Return the exit status and both outputs."""
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._capfd.readouterr()
+        logging.disable()  # libraries that other tests import let all loggers write to stderr
         try:
             with pytest.raises(SystemExit) as ended:
                 main("models", list(map(str, arguments)))
         finally:
+            logging.disable(logging.NOTSET)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         output = self._capfd.readouterr()

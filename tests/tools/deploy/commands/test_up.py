@@ -24,7 +24,6 @@ def test_up_applies_a_scenario_and_reports_progress_until_it_serves(deploy, kube
         "serve-app-serve-svc serve: http://serve-app-serve-svc.serve-app.svc:8000 (in the cluster)",
     ):
         assert part in ended.out
-    assert "waiting: " not in ended.out
     live = kubernetes.object(*SERVICE)
     assert live["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "serve-app-deploy"
     assert {one["manager"] for one in live["metadata"]["managedFields"]} >= {"serve-app-deploy"}
