@@ -1,11 +1,7 @@
 """Clients as people write them: a detector over tritonclient, drawn pictures, warm-up, and the documentation."""
 
 import io
-import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +13,7 @@ from ultralytics import YOLO
 
 from serve_app.settings import PROJECT_ROOT
 from serve_app.tools.export.demo.scenes import draw_scene
+from tests.e2e.description import check_description
 
 
 @pytest.fixture(scope="module")
@@ -139,23 +136,6 @@ def test_the_documentation_is_complete_without_a_network(client):
 
 
 @pytest.mark.timeout(400)
-def test_what_the_document_describes_is_what_the_service_does(service, client, tmp_path):
-    """By schemathesis, with examples, edge cases and random ones; its chains of calls would unload models.
-
-    Language models take minutes to write what it asks of them: their requests are in llm/test_openai.py.
-    """
-    checks = "no_fault_of_the_server,status_code_conformance,content_type_conformance,response_schema_conformance"
-    run = subprocess.run(
-        [Path(sys.executable).with_name("schemathesis"), "run", f"{service.url}/openapi.json", f"--checks={checks}",
-         "--phases=examples,coverage,fuzzing", "--max-examples=10", "--seed=1", "--generation-database=none",
-         "--request-timeout=60", "--no-color",
-         "--exclude-path-regex=^/v1/(chat/completions|completions|embeddings)$",
-          # it only says that it isn't there, with 501
-         "--exclude-operation-id=namedRepositoryControl"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=390,
-        env=os.environ | {"SCHEMATHESIS_HOOKS": "schemathesis_checks", "PYTHONPATH": str(Path(__file__).parent)},
-    )  # fmt: skip
-    for model in service.laboratory_models:  # which it has found out, and unloaded
-        assert client.post(f"/v2/repository/models/{model}/load").status_code == 200
-    assert run.returncode == 0, run.stdout[-6000:]
-    assert "Tested: 34" in run.stdout, run.stdout[-2000:]
+def test_what_the_document_describes_is_what_the_service_does(service, tmp_path):
+    """With examples and edge cases; `make chaos` adds random ones. llm/test_openai.py has those of language models."""
+    check_description(service, tmp_path, "examples,coverage")
