@@ -136,10 +136,10 @@ class DataPlane:
     async def config(self, model: str, version: int) -> dict[str, Any]:
         return dict(await self._call(model, "config", model, version))
 
-    async def signature(self, model: str, version: int) -> tuple[dict[str, Any], bool]:
-        """A model's metadata, and whether the first dimension of its inputs is the batch."""
-        metadata = await self.metadata(model, version)
-        config = await self.config(model, version)
+    async def signature(self, model: str, version: int, deadline: float) -> tuple[dict[str, Any], bool]:
+        """A model's metadata, and whether the first dimension of its inputs is the batch; part of a request for it."""
+        metadata = dict(await self._call(model, "metadata", model, version, deadline=deadline))
+        config = await self._call(model, "config", model, version, deadline=deadline)
         return metadata, config.get("max_batch_size", 0) > 0
 
     async def statistics(self, model: str, version: int) -> dict[str, Any]:

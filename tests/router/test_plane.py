@@ -1,9 +1,13 @@
 """The data plane over fake deployments: requests to where a model is, statistics, and loads on every replica."""
 
+import asyncio
+import time
+
 import pytest
 from ray.exceptions import ActorDiedError
 
 from serve_app.errors import (
+    DeadlineExceededError,
     ForbiddenError,
     InvalidRequestError,
     ModelLoadError,
@@ -111,6 +115,16 @@ async def test_a_path_is_refused_as_the_name_of_a_model(build):
         for change in (plane.load(name, {}), plane.unload(name, False)):
             assert await refusal_of(change) == (InvalidRequestError, message)
     assert handles["a"].broadcasts == []
+
+
+async def test_the_signature_of_a_model_is_not_waited_for_beyond_the_deadline(build):
+    """A model that sleeps is woken by it."""
+    plane, _ = build({"m": "a"}, a=[replica("a1", metadata=lambda *_: asyncio.Event().wait())])
+    with pytest.raises(DeadlineExceededError, match="no answer from a before the deadline"):
+        await plane.signature("m", -1, time.time() + 0.05)
+    plane, _ = build({"m": "a"}, a=[replica("a1")])
+    metadata, batched = await plane.signature("m", 3, time.time() + 60)
+    assert (metadata["versions"], batched) == (["3"], False)
 
 
 async def test_only_the_start_of_a_sequence_is_tried_on_another_replica(build):

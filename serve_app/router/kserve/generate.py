@@ -48,7 +48,7 @@ class Generate:
         deadline = deadline_of(request.headers, self._settings)
         document = parse_object(await read_body(request, self._max_bytes))
         model, version = model_of(request)
-        metadata, batched = await self._plane.signature(model, version)
+        metadata, batched = await self._plane.signature(model, version, deadline)
         fields = {row["name"]: row for row in metadata["inputs"]}
         inputs = tuple(_tensor(fields[name], document[name], batched) for name in document if name in fields)
         return InferRequest(

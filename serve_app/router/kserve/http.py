@@ -79,7 +79,7 @@ class KserveHttp:
         if head:
             asked, as_binary = parse_request(model, version, parse_object(head), tail, deadline)
         else:
-            metadata, batched = await self._plane.signature(model, version)
+            metadata, batched = await self._plane.signature(model, version, deadline)
             asked, as_binary = raw_request(model, version, tail, metadata, batched, deadline), {"": True}
         answer = await self._plane.infer(asked)
         return await respond(request, *answer_body(answer, as_binary))

@@ -81,7 +81,7 @@ class Plane:
         self._require(model)
         return {"name": model, "max_batch_size": self.max_batch_size}
 
-    async def signature(self, model, version):
+    async def signature(self, model, version, deadline):
         config = await self.config(model, version)
         return await self.metadata(model, version), config["max_batch_size"] > 0
 
