@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serve_app.errors import EngineError, ModelLoadError, QueueFullError, UnavailableError
+from serve_app.errors import EngineError, ModelLoadError, QueueFullError, ServeAppError, UnavailableError
 from serve_app.settings import TritonSettings
 from serve_app.telemetry.tracing import is_traced, request_id
 from serve_app.triton.binding import find_tritonserver, one_line, translated
@@ -86,7 +86,7 @@ class Engine:
             self._require_no_failure()
             self._prove_python_backend()
         except BaseException:
-            with suppress(EngineError):
+            with suppress(ServeAppError):  # the caller gets the error of the start
                 self.stop()
             raise
 

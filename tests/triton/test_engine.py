@@ -255,3 +255,20 @@ def test_a_start_that_fails_leaves_no_server_and_no_process_behind(repository, m
     assert [child for child in psutil.Process().children(recursive=True) if child not in before] == []
     with pytest.raises(UnavailableError, match="the Triton server is stopping"):
         engine.index()
+
+
+def test_a_start_that_fails_raises_its_own_error_even_if_the_stop_fails_too(repository, monkeypatch):
+    repository.add("one")
+    engine = engine_over(repository)
+    stop = engine.stop
+
+    def fail(problem):
+        raise problem
+
+    monkeypatch.setattr(engine, "_require_no_failure", lambda: fail(ModelLoadError("no engine")))
+    monkeypatch.setattr(engine, "stop", lambda: fail(UnavailableError("requests did not end")))
+    try:
+        with pytest.raises(ModelLoadError, match="no engine"):
+            engine.start()
+    finally:
+        stop()
