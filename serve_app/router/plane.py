@@ -130,16 +130,16 @@ class DataPlane:
         except (NotFoundError, UnavailableError, DeadlineExceededError):
             return False
 
-    async def metadata(self, model: str, version: int) -> dict[str, Any]:
-        return dict(await self._call(model, "metadata", model, version))
+    async def metadata(self, model: str, version: int, deadline: float | None = None) -> dict[str, Any]:
+        return dict(await self._call(model, "metadata", model, version, deadline=deadline))
 
-    async def config(self, model: str, version: int) -> dict[str, Any]:
-        return dict(await self._call(model, "config", model, version))
+    async def config(self, model: str, version: int, deadline: float | None = None) -> dict[str, Any]:
+        return dict(await self._call(model, "config", model, version, deadline=deadline))
 
     async def signature(self, model: str, version: int, deadline: float) -> tuple[dict[str, Any], bool]:
         """A model's metadata, and whether the first dimension of its inputs is the batch; part of a request for it."""
-        metadata = dict(await self._call(model, "metadata", model, version, deadline=deadline))
-        config = await self._call(model, "config", model, version, deadline=deadline)
+        metadata = await self.metadata(model, version, deadline)
+        config = await self.config(model, version, deadline)
         return metadata, config.get("max_batch_size", 0) > 0
 
     async def statistics(self, model: str, version: int) -> dict[str, Any]:
