@@ -80,7 +80,7 @@ class Manifest(BaseModel):
 
     @cached_property
     def digest(self) -> str:
-        return _sha256(self.content)
+        return sha256_of(self.content)
 
     @cached_property
     def models(self) -> dict[str, tuple[StoredFile, ...]]:
@@ -118,14 +118,14 @@ def group(files: Iterable[StoredFile], depth: int) -> dict[str, tuple[StoredFile
 
 
 def digest_of(files: Iterable[StoredFile]) -> str:
-    return _sha256(b"".join(map(_canonical, files)))
+    return sha256_of(b"".join(map(_canonical, files)))
 
 
 def short(digest: str) -> str:
     return digest[:SHORT]
 
 
-def _sha256(content: bytes) -> str:
+def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 

@@ -1,6 +1,5 @@
 """A model repository in a bucket: chunks of files, manifests, and `current`, which names one of the manifests."""
 
-import hashlib
 import json
 import re
 from datetime import UTC, datetime
@@ -8,7 +7,7 @@ from typing import NamedTuple
 
 from serve_app.errors import InvalidRequestError, ModelLoadError, NotFoundError
 from serve_app.tools.models.bucket import Bucket, StoredObject
-from serve_app.tools.models.manifest import DIGEST, Manifest, short
+from serve_app.tools.models.manifest import DIGEST, Manifest, sha256_of, short
 
 CURRENT, MANIFESTS, OBJECTS = "current", "manifests/", "objects/"
 
@@ -64,7 +63,7 @@ class Repository:
     def manifest(self, digest: str) -> Manifest:
         name = f"{MANIFESTS}{digest}.json"
         content = self.bucket.read(name)
-        if hashlib.sha256(content).hexdigest() != digest:
+        if sha256_of(content) != digest:
             raise ModelLoadError(f"{self.url}/{name} is corrupt: push again, or run `scripts/models use`")
         return Manifest.parse(content, f"{self.url}/{name}")
 

@@ -1,6 +1,5 @@
 """The files of a local folder that can be pushed: follows links, skips temporary files, refuses everything else."""
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serve_app.errors import ConfigurationError, InvalidRequestError
-from serve_app.tools.models.manifest import CHUNK_BYTES, Chunk, Manifest, StoredFile
+from serve_app.tools.models.manifest import CHUNK_BYTES, Chunk, Manifest, StoredFile, sha256_of
 
 TEMPORARY = (".part", ".partial", ".tmp", ".lock", ".incomplete", ".swp", "~", ".pyc")
 THREADS = 4
@@ -88,7 +87,7 @@ def _describe(path: str, entry: Path) -> StoredFile:
     try:
         with entry.open("rb") as file:
             while content := file.read(CHUNK_BYTES):
-                digests.append(hashlib.sha256(content).hexdigest())
+                digests.append(sha256_of(content))
             size, executable = file.tell(), bool(os.fstat(file.fileno()).st_mode & stat.S_IXUSR)
     except OSError as problem:
         raise _unreadable(entry, problem) from None

@@ -1,6 +1,5 @@
 """Moves chunks to and from the bucket, several at once, and checks every one by its checksum."""
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from serve_app.errors import ConfigurationError, ModelLoadError, NotFoundError, UnavailableError
 from serve_app.tools.models.bucket import CONNECTIONS
-from serve_app.tools.models.manifest import Chunk
+from serve_app.tools.models.manifest import Chunk, sha256_of
 from serve_app.tools.models.progress import TransferProgress, report
 from serve_app.tools.models.repository import OBJECTS, Repository
 
@@ -39,7 +38,7 @@ def read_chunk(path: Path, chunk: Chunk) -> bytes | None:
     with path.open("rb") as file:
         file.seek(chunk.offset)
         content = file.read(chunk.size)
-    return content if hashlib.sha256(content).hexdigest() == chunk.sha256 else None
+    return content if sha256_of(content) == chunk.sha256 else None
 
 
 class Downloads:
@@ -55,7 +54,7 @@ class Downloads:
         name = f"{self._repository.url}/{OBJECTS}{chunk.sha256} ({path})"
         for retry in (True, False):
             content = self._read(chunk, name)
-            if hashlib.sha256(content).hexdigest() == chunk.sha256:
+            if sha256_of(content) == chunk.sha256:
                 return content
             if retry:
                 report(f"{name}: wrong checksum, downloading it again")
