@@ -12,6 +12,8 @@ import pytest
 
 import serve_app.triton.embedded as triton
 
+pytest.register_assert_rewrite("tests.triton.embedded.programs")
+
 MODELS = Path(__file__).parent / "models"
 ROOT = Path(__file__).parents[3]
 

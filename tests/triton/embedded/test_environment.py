@@ -170,3 +170,16 @@ class TritonPythonModel:
     (response,) = model.infer(inputs={"IN": [numpy.float32(1)]})
     assert response.outputs["OUT"].to_string_array()[0] == sys.prefix
     server.unload("prefixes")
+
+
+def test_importing_loads_no_library_and_touches_no_environment() -> None:
+    code = """
+import os
+before = dict(os.environ)
+import serve_app.triton.embedded
+assert dict(os.environ) == before
+assert "nvidia_pytriton" not in open("/proc/self/maps").read()
+assert "pytriton" not in __import__("sys").modules
+"""
+    root = Path(__file__).parents[3]
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(root)})
