@@ -18,19 +18,22 @@ help: ## list the targets
 serve: models ## run the service: checks, then `serve run configs/serve.yaml`; Ctrl-C ends it
 	@exec $(BIN)/python scripts/serve $(CONFIG)
 
-# docs/testing.md lists the tiers.
-# Tests that start Triton servers in their own process run one after the other: servers clean up behind killed ones.
-IN_PROCESS := tests/triton tests/tools/bench tests/tools/models/test_triton.py
-UNIT := tests --ignore tests/e2e $(IN_PROCESS:%=--ignore %) --numprocesses 2 --dist loadfile
+# docs/testing.md lists the tiers. The unit tests run in four groups at once, since most of them wait: for Triton to load
+# and unload models, or for processes to end. Tests that start Triton in their own process keep to one process a group,
+# so that a crash of Triton ends that group and nothing else.
+EMBEDDED := tests/triton/embedded
+TRITON := tests/triton --ignore $(EMBEDDED)
+BENCH := tests/tools/bench tests/tools/models/test_triton.py
+OTHERS := tests --ignore tests/e2e --ignore tests/triton $(BENCH:%=--ignore %) --numprocesses 2 --dist loadfile
 
-test: models .prometheus/.installed .chromium/.installed ## run the tests, unit then e2e; or a part: ARGS=tests/e2e/test_tracks.py
-	$(BIN)/python -m pytest $(or $(ARGS),$(IN_PROCESS))
-	$(if $(ARGS),,$(BIN)/python -m pytest $(UNIT))
-	$(if $(ARGS),,$(BIN)/python -m pytest tests/e2e)
+test: ## run the tests, unit then e2e; or a part: ARGS=tests/e2e/test_tracks.py
+	$(if $(ARGS),$(MAKE) --no-print-directory e2e,$(MAKE) --no-print-directory unit && $(MAKE) --no-print-directory e2e)
 
-unit: models .prometheus/.installed ## run the tests that need no cluster: those with Triton, then the others in two processes
-	$(BIN)/python -m pytest $(IN_PROCESS) $(ARGS)
-	$(BIN)/python -m pytest $(UNIT) $(ARGS)
+unit: models .prometheus/.installed ## run the tests that need no cluster, in four groups at once
+	@$(MAKE) --no-print-directory --jobs 3 --output-sync=line --keep-going unit-others unit-triton unit-embedded unit-bench
+
+unit-%:
+	$(BIN)/python -m pytest $($(shell echo $* | tr a-z A-Z)) $(ARGS)
 
 e2e: models .prometheus/.installed .chromium/.installed ## run the tests on a real Ray cluster
 	$(BIN)/python -m pytest $(or $(ARGS),tests/e2e)

@@ -36,11 +36,23 @@ def slow(protocol, seconds, count):
     return [asyncio.create_task(protocol.infer(ask("slow", "SECONDS", seconds))) for _ in range(count)]
 
 
+def served(protocol):
+    return sum(row["inference_stats"]["success"]["count"] for row in protocol.statistics())
+
+
+async def booked(protocol, count):
+    """Triton counts a request after its answer."""
+    async with asyncio.timeout(5):
+        while served(protocol) < count:  # noqa: ASYNC110 - Triton has no event for it
+            await asyncio.sleep(0.01)
+
+
 async def test_an_idle_engine_has_no_pressure(measuring):
     assert set(measuring.pressure().values()) == {0.0}
 
 
 async def test_requests_behind_others_wait_and_are_stalled_until_one_is_through(measuring, protocol):
+    before = served(protocol)
     asked = slow(protocol, 0.5, 4)
     await asyncio.sleep(0.2)
     told = measuring.pressure()
@@ -52,6 +64,7 @@ async def test_requests_behind_others_wait_and_are_stalled_until_one_is_through(
     assert told[STALLED] == 0
     assert told[SERVED_PER_S] > 0
     await asyncio.gather(*asked)
+    await booked(protocol, before + 4)
     told = measuring.pressure()
     assert (told[PENDING], told[STALLED], told[REJECTED_PER_S]) == (0, 0, 0)
     assert told[QUEUE_MS] > 400
@@ -67,16 +80,11 @@ async def test_requests_refused_by_a_full_queue_are_counted(measuring, protocol)
 
 
 async def test_an_ensemble_counts_as_its_steps_do(engine, measuring, protocol):
-    def done():
-        return sum(row["inference_stats"]["success"]["count"] for row in protocol.statistics())
-
-    before = done()
+    before = served(protocol)
     name = next(tensor["name"] for tensor in protocol.metadata("chain", -1)["inputs"])
     await protocol.infer(ask("chain", name, 1.0, 2.0))
     steps = engine.repository.selected["chain"].steps
-    async with asyncio.timeout(5):
-        while done() - before < len(steps) + 1:  # noqa: ASYNC110 - Triton closes its books after the answer
-            await asyncio.sleep(0.01)
+    await booked(protocol, before + len(steps) + 1)
     window = measuring._window
     window._read_at = window._clock() - 1
     assert measuring.pressure()[SERVED_PER_S] == pytest.approx(len(steps), rel=0.05)

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import weakref
-from ctypes import byref, c_char_p, c_size_t, c_void_p, string_at
+from ctypes import CDLL, byref, c_char_p, c_size_t, c_void_p, cast, string_at
 from typing import Any
 
 from .capi import api, check, take_error
@@ -26,6 +26,9 @@ _FORCED_END_S = 10
 # Unloading a Python model takes a second or two. A server whose unloading is cut short can't be deleted.
 _UNLOAD_S = 10
 _HOPELESS_UNLOAD_S = 3
+# A thread of Triton's that has just loaded a model, or answered a request, has a few instructions left to do. If the
+# model is unloaded before the scheduler lets it do them, Triton crashes (StopBackendThread: an empty model_instances_).
+_SETTLE_S = 0.05
 
 _log = logging.getLogger(__name__)
 _running: weakref.WeakSet[RunningServer] = weakref.WeakSet()
@@ -76,6 +79,10 @@ class RunningServer:
         finally:
             self.leave()
 
+    def unload(self, function: str, name: bytes) -> None:
+        time.sleep(_SETTLE_S)
+        self.call(function, name)
+
     def json(self, function: str, *arguments: Any) -> Any:
         """The message that a function returns through its last argument."""
         message = c_void_p()
@@ -125,6 +132,7 @@ class RunningServer:
         # Triton never unloads a model whose stub died during a request, so waiting for it is in vain.
         hopeless = not drained or self.inferences.lost_stub
         unload_s = _HOPELESS_UNLOAD_S if hopeless else max(_UNLOAD_S, math.ceil(deadline - time.monotonic()))
+        time.sleep(_SETTLE_S)
         api().ServerSetExitTimeout(pointer, unload_s)
         error = api().ServerStop(pointer)
         reason = str(take_error(error)) if error else ""
@@ -224,4 +232,12 @@ def _stop_all() -> None:
             check(api().ServerDelete(_new_empty_server()))
 
 
+def _leave_destructors_to_the_parent() -> None:
+    """A forked child has Triton's objects without their threads: their destructors would crash, so it ends before."""
+    if _running or _undeletable:
+        libc = CDLL(None)
+        libc.on_exit(cast(libc._exit, c_void_p), None)
+
+
 atexit.register(_stop_all)
+os.register_at_fork(after_in_child=_leave_destructors_to_the_parent)

@@ -128,7 +128,7 @@ class Server:
         """Unload a model after its inferences in progress."""
         name = model if isinstance(model, str) else model.name
         function = "ServerUnloadModelAndDependents" if unload_dependents else "ServerUnloadModel"
-        self._require_started().call(function, text(name, "model name"))
+        self._require_started().unload(function, text(name, "model name"))
         deadline = None if timeout is None else time.monotonic() + timeout
         while wait_until_unloaded and self._has_loaded(name):
             if deadline is not None and time.monotonic() >= deadline:

@@ -47,7 +47,8 @@ def run_script(tmp_path: Path) -> Callable[[str], subprocess.Popen[str]]:
     def start(code: str) -> subprocess.Popen[str]:
         script = tmp_path / f"program{len(list(tmp_path.glob('program*.py'))) or ''}.py"
         script.write_text(f"MODELS = {str(MODELS)!r}\n{PRELUDE}\n{code}")
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        # What is allocated or freed is overwritten, so that a use of it crashes.
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_PERTURB_": "165"}
         return subprocess.Popen(
             [sys.executable, str(script)],
             stdout=subprocess.PIPE,
