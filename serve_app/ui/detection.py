@@ -1,7 +1,9 @@
 """The Detect tab: one picture through two tracks, with boxes, class names and times by stage."""
 
+import os
 import re
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -11,7 +13,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.data_classes import ImageData
-from gradio.processing_utils import save_bytes_to_cache
+from gradio.processing_utils import hash_bytes
 
 from serve_app.clients import RestDetector
 from serve_app.detection.drawing import draw
@@ -39,9 +41,10 @@ gr.Image.preprocess = file_path
 
 @dataclass(frozen=True, slots=True)
 class TrackResult:
-    """One track's detections, and the time of the request."""
+    """One track's detections, the file of the picture with them drawn on it, and the time of the request."""
 
     picture: PictureResult
+    drawn: str
     round_trip_ms: float
 
 
@@ -106,23 +109,18 @@ class DetectionTab:
         content = Path(picture).read_bytes() if picture else b""
         for number, track in enumerate(tracks):
             if track:
-                results[number] = run_track(
-                    self._service.url, track, content, Thresholds(conf, iou, int(max_detections))
-                )
-                yield self._outputs(content, results, tracks)
+                thresholds = Thresholds(conf, iou, int(max_detections))
+                results[number] = run_track(self._service.url, track, content, thresholds, self._picture.GRADIO_CACHE)
+                yield self._outputs(results, tracks)
         if not any(tracks):
-            yield self._outputs(content, results, tracks)
+            yield self._outputs(results, tracks)
 
-    def _outputs(
-        self, content: bytes, results: list[TrackResult | ServeAppError | None], tracks: tuple[str | None, ...]
-    ) -> list[Any]:
+    def _outputs(self, results: list[TrackResult | ServeAppError | None], tracks: tuple[str | None, ...]) -> list[Any]:
         longest_ms = max((one.round_trip_ms for one in results if isinstance(one, TrackResult)), default=1.0)
         outputs: list[Any] = []
         for result, track in zip(results, tracks, strict=True):
             if isinstance(result, TrackResult):
-                drawn = draw(content, result.picture.detections, MAX_PIXELS)
-                path = save_bytes_to_cache(drawn, "detections.jpg", self._picture.GRADIO_CACHE)
-                outputs += [path, result_html(result, longest_ms)]
+                outputs += [result.drawn, result_html(result, longest_ms)]
             elif result is not None:
                 outputs += [None, failure(result)]
             else:
@@ -138,7 +136,8 @@ def default_tracks(tracks: list[dict[str, Any]]) -> tuple[str, str]:
     return first, next(iter(others), "")
 
 
-def run_track(url: str, track: str, picture: bytes, thresholds: Thresholds) -> TrackResult | ServeAppError:
+def run_track(url: str, track: str, picture: bytes, thresholds: Thresholds, folder: str) -> TrackResult | ServeAppError:
+    """`folder` is Gradio's, for the picture with the detections drawn on it."""
     if not TRACK.fullmatch(track):  # else a visitor could send requests to any path of the service
         return NotFoundError(f"no track at {track!r}")
     if not picture:
@@ -149,7 +148,21 @@ def run_track(url: str, track: str, picture: bytes, thresholds: Thresholds) -> T
             result = detector.detect(picture, thresholds)
         except ServeAppError as error:
             return error
-        return TrackResult(result, (time.perf_counter() - started_s) * 1e3)
+        round_trip_ms = (time.perf_counter() - started_s) * 1e3
+    drawn = draw(picture, result.detections, MAX_PIXELS)
+    return TrackResult(result, keep_file(drawn, "detections.jpg", Path(folder)), round_trip_ms)
+
+
+def keep_file(content: bytes, name: str, folder: Path) -> str:
+    """The path at which Gradio serves it. Two tracks or visitors may have the same picture: a browser that loads it
+    must not see it written again, as Gradio's own function would.
+    """
+    path = folder / hash_bytes(content) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = path.with_name(f".{uuid.uuid4().hex}")
+    written.write_bytes(content)
+    os.replace(written, path)
+    return str(path.resolve())
 
 
 def result_html(result: TrackResult, longest_ms: float) -> str:

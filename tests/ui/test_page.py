@@ -1,7 +1,9 @@
 """What the page shows of the service's answers and errors; Gradio is real."""
 
 import json
+import os
 import re
+from pathlib import Path
 
 import cv2
 import gradio as gr
@@ -81,6 +83,18 @@ def test_a_picture_goes_to_both_tracks_unchanged_and_comes_back_drawn(service, p
     assert all(cv2.imread(str(path)) is not None for path in SAMPLES)
 
 
+def test_a_picture_that_a_browser_loads_is_not_written_again(service, pictures):
+    """Both tracks draw the same picture, which has one file; a browser reads it while it is drawn again."""
+    service.answers |= {("POST", NANO): found(HEART), ("POST", BASELINE): found(HEART)}
+    steps = pictures.detect(str(SAMPLES[0]), 0.4, 0.5, 20, NANO, BASELINE)
+    path = next(steps)[0]
+    with open(path, "rb") as loading:
+        *_, (first, _, second, _) = steps
+        assert first == second == path
+        assert not os.path.samestat(os.fstat(loading.fileno()), os.stat(path))  # the new file is another
+        assert loading.read() == Path(path).read_bytes()
+
+
 def test_an_error_of_one_track_is_shown_on_its_side_and_leaves_the_other(service, pictures):
     service.answers["POST", BASELINE] = found(HEART)
     for answer, headline, reason in (
@@ -113,7 +127,7 @@ def test_what_cannot_be_sent_is_refused_and_a_missing_service_is_named(service, 
 def test_bars_are_on_the_scale_of_the_slower_track_and_their_parts_add_up_to_the_round_trip():
     times = StageTimes(decode=1, preprocess=2, queue=3, infer=30, postprocess=4)
     picture = PictureResult(640, 480, (Detection(0, 0, 1, 1, 0.9, 5, "heart"),), times)
-    text = result_html(TrackResult(picture, 50.0), 200.0)
+    text = result_html(TrackResult(picture, "drawn.jpg", 50.0), 200.0)
     assert "width: 25.0%" in text
     parts = [float(ms) for ms in re.findall(r"flex-grow: ([\d.]+)", text)]
     assert (sum(parts), parts[-1]) == (pytest.approx(50), pytest.approx(10))
