@@ -30,10 +30,10 @@ test: ## run the tests, unit then e2e; or a part: ARGS=tests/e2e/test_tracks.py
 	$(if $(ARGS),$(MAKE) --no-print-directory e2e,$(MAKE) --no-print-directory unit && $(MAKE) --no-print-directory e2e)
 
 unit: models .prometheus/.installed ## run the tests that need no cluster, in four groups at once
-	@$(MAKE) --no-print-directory --jobs 3 --output-sync=line --keep-going unit-others unit-triton unit-embedded unit-bench
+	@$(MAKE) --no-print-directory --jobs 4 --keep-going unit-others unit-triton unit-embedded unit-bench
 
 unit-%:
-	$(BIN)/python -m pytest $($(shell echo $* | tr a-z A-Z)) $(ARGS)
+	@set -o pipefail; $(BIN)/python -m pytest $($(shell echo $* | tr a-z A-Z)) $(ARGS) | sed --unbuffered 's/^/$*: /'
 
 e2e: models .prometheus/.installed .chromium/.installed ## run the tests on a real Ray cluster
 	$(BIN)/python -m pytest $(or $(ARGS),tests/e2e)

@@ -226,18 +226,24 @@ def _stop_all() -> None:
     while _stopping and time.monotonic() < deadline:
         time.sleep(0.01)
     if _undeletable:
-        # At exit the destructor of Triton's pinned memory manager, a static object, releases the elements of a static
-        # vector that has been destroyed before it, which corrupts the heap. Deleting any server ends the manager now.
-        with _stopped_lock:
-            check(api().ServerDelete(_new_empty_server()))
+        _exit_before_destructors()
 
 
-def _leave_destructors_to_the_parent() -> None:
-    """A forked child has Triton's objects without their threads: their destructors would crash, so it ends before."""
+def _exit_before_destructors() -> None:
+    """End the process, when the time comes, before Triton's static destructors.
+
+    A server that is still there has threads that use these objects, and its pool of pinned memory is destroyed after
+    what it refers to: both corrupt the heap. Handlers run in reverse, and Triton's were there before this one.
+    """
+    libc = CDLL(None)
+    libc.on_exit(cast(libc._exit, c_void_p), None)
+
+
+def _after_fork() -> None:
+    """A child has the servers of its parent without their threads, and can't delete them."""
     if _running or _undeletable:
-        libc = CDLL(None)
-        libc.on_exit(cast(libc._exit, c_void_p), None)
+        _exit_before_destructors()
 
 
 atexit.register(_stop_all)
-os.register_at_fork(after_in_child=_leave_destructors_to_the_parent)
+os.register_at_fork(after_in_child=_after_fork)
