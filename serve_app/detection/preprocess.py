@@ -26,6 +26,9 @@ SIGNATURES = {
 # Pillow reads a JPEG's markers one by one; crafted bytes could keep it busy for minutes.
 JPEG_HEADER_BYTES = 2 << 20
 START_OF_SCAN, END_OF_PICTURE = 0xDA, b"\xff\xd9"
+# Decoders pass over all pixels once a scan. Progressive JPEGs have about ten, crafted ones have thousands.
+USUAL_SCANS, MAX_SCANS, MAX_PASSES = 4, 64, 12
+MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # that ends the data of a scan
 PADDING_GREY = 114
 ORIENTATION_TAG = 0x0112
 Image.MAX_IMAGE_PIXELS = None  # read_header checks max_pixels instead
@@ -51,6 +54,10 @@ class PictureHeader:
     height: int
     mode: str
     orientation: int
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +94,34 @@ def read_header(data: bytes | memoryview, max_pixels: int) -> PictureHeader:
             header = PictureHeader(kind, image.width, image.height, image.mode, orientation)
     except Exception as problem:  # Pillow's parsers raise nearly anything on malformed bytes
         raise UnreadableImageError(f"the {kind} picture's header can't be read: {type(problem).__name__}") from None
-    pixels = header.width * header.height
-    if pixels > max_pixels:
+    if header.pixels > max_pixels:
         raise UnreadableImageError(
-            f"the picture has {header.width}x{header.height} = {pixels} pixels, over the limit of {max_pixels}"
+            f"the picture has {header.width}x{header.height} = {header.pixels} pixels, over the limit of {max_pixels}"
         )
-    if pixels == 0:
+    if header.pixels == 0:
         raise UnreadableImageError("the picture has no pixels")
+    if kind == "JPEG":
+        _require_few_scans(bytes(data), header.pixels, max_pixels)
     return header
+
+
+def _require_few_scans(jpeg: bytes, pixels: int, max_pixels: int) -> None:
+    limit = min(MAX_SCANS, max(MAX_PASSES * max_pixels // pixels, MAX_PASSES))
+    # every scan has its mark, but a thumbnail or a video after the picture may have it too: those need a closer look
+    if jpeg.count(b"\xff\xda") > min(USUAL_SCANS, limit) and _count_scans(jpeg, limit + 1) > limit:
+        raise UnreadableImageError(f"the JPEG picture has more than {limit} scans")
+
+
+def _count_scans(jpeg: bytes, most: int) -> int:
+    """Scans before the end of the picture, but no more than `most`."""
+    scans, place = 0, 2
+    while scans < most and (marker := MARKER.search(jpeg, place)):
+        kind, place = jpeg[marker.start() + 1], marker.end()
+        if kind == END_OF_PICTURE[1]:
+            break
+        scans += kind == START_OF_SCAN
+        place += int.from_bytes(jpeg[place : place + 2])
+    return scans
 
 
 def is_for_dali(data: bytes | memoryview, max_pixels: int) -> bool:
@@ -121,9 +148,9 @@ def _has_an_end(jpeg: bytes) -> bool:
     return False  # rare, such as bytes between two segments; `decode` can read it
 
 
-def decode(data: bytes | memoryview, max_pixels: int) -> Pixels:
-    """Decode to upright RGB; grey, palette, CMYK and alpha pictures are converted."""
-    header = read_header(data, max_pixels)
+def decode(data: bytes | memoryview, max_pixels: int, header: PictureHeader | None = None) -> Pixels:
+    """Decode to upright RGB; grey, palette, CMYK and alpha pictures are converted. `header` is what was read of it."""
+    header = header or read_header(data, max_pixels)
     if header.format == "JPEG" and header.mode in ("RGB", "L"):
         pixels = _decode_jpeg(data)
         turn = UPRIGHT.get(header.orientation)

@@ -2,7 +2,6 @@
 
 from serve_app.settings.application import PlaygroundSettings, RouterSettings, Settings
 from serve_app.settings.detection import (
-    MAX_PIXELS,
     SIZES,
     BaselineSettings,
     DetectionSettings,
@@ -24,7 +23,6 @@ from serve_app.settings.reading import (
 from serve_app.settings.section import PROJECT_ROOT, Section, from_project_root
 
 __all__ = [
-    "MAX_PIXELS",
     "PROJECT_ROOT",
     "SIZES",
     "AdapterSettings",

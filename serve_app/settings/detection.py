@@ -6,8 +6,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from serve_app.settings.section import Name, Section, from_project_root
-
-MAX_PIXELS = 64_000_000  # of a picture, by default
+from serve_app.types import MAX_PIXELS
 
 Size = Literal["nano", "small", "medium", "large", "xlarge"]
 SIZES: tuple[Size, ...] = get_args(Size)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from tritonclient.grpc.model_config_pb2 import DataType
 from serve_app.detection.postprocess import Floats, Ints, keep_wanted, suppress, to_detections
 from serve_app.detection.preprocess import (
     Letterbox,
+    PictureHeader,
     as_unit_planes,
     decode,
     is_for_dali,
@@ -27,6 +29,8 @@ from serve_app.types import Detection, ModelCard, PictureResult, StageTimes, Thr
 Result = TypeVar("Result")
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 Squares = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+# Decoding takes up to two seconds: such pictures leave a thread of the pool to others, and are no part of a batch.
+LARGE_PIXELS = 16_000_000
 
 
 class Detector:
@@ -37,6 +41,7 @@ class Detector:
         self._cards = cards
         self._max_pixels = max_pixels
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
+        self._large = asyncio.Semaphore(max(threads - 1, 1))
 
     def model_for(self, track: Track, thresholds: Thresholds) -> str:
         """The track's own model, or the raw head where NMS inside of it has other thresholds."""
@@ -66,7 +71,11 @@ class Detector:
         card = self._cards[model]
         inputs = self._engine.repository.all[model].config.input
         as_bytes = any(one.data_type == DataType.TYPE_UINT8 for one in inputs)
-        images, box, decode_ms, preprocess_ms = await self._in_pool(self._prepare, picture, card.image_size, as_bytes)
+        header = await self._in_pool(read_header, picture, self._max_pixels)
+        async with self._large if header.pixels > LARGE_PIXELS else nullcontext():
+            images, box, decode_ms, preprocess_ms = await self._in_pool(
+                self._prepare, picture, header, card.image_size, as_bytes
+            )
         answer = await self._engine.infer(model, {"images": images}, _parameters(thresholds))
         start = time.perf_counter()
         work = (answer.outputs, box, thresholds, card.labels)
@@ -78,11 +87,13 @@ class Detector:
 
     async def _pipeline(self, model: str, picture: bytes, thresholds: Thresholds) -> PictureResult:
         """Track D: Triton does it all; only the header is looked at before."""
-        await self._in_pool(read_header, picture, self._max_pixels)
+        header = await self._in_pool(read_header, picture, self._max_pixels)
         steps = self._engine.repository.all[model].steps
         reader, engine = steps[0], steps[-1]
         fails_together = self._engine.repository.all[reader].config.backend == "dali"
-        if fails_together and not await self._in_pool(is_for_dali, picture, self._max_pixels):
+        if header.pixels > LARGE_PIXELS or (
+            fails_together and not await self._in_pool(is_for_dali, picture, self._max_pixels)
+        ):
             return await self._engine_only(engine, picture, thresholds)
         card = self._cards[model]
         encoded = np.frombuffer(picture, np.uint8)[None]
@@ -102,9 +113,11 @@ class Detector:
         times = _pipeline_times(answer, _since(start))
         return PictureResult(width, height, detections, times)
 
-    def _prepare(self, picture: bytes, side: int, as_bytes: bool) -> tuple[Squares, Letterbox, float, float]:
+    def _prepare(
+        self, picture: bytes, header: PictureHeader, side: int, as_bytes: bool
+    ) -> tuple[Squares, Letterbox, float, float]:
         start = time.perf_counter()
-        pixels = decode(picture, self._max_pixels)
+        pixels = decode(picture, self._max_pixels, header)
         decoded = time.perf_counter()
         square, box = letterbox(pixels, side)
         images = square[None] if as_bytes else as_unit_planes(square)

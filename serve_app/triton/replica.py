@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -26,7 +27,7 @@ from serve_app.triton.metrics import TritonMetrics
 from serve_app.triton.overlay import Preparation
 from serve_app.triton.protocol import Protocol
 from serve_app.triton.repository import ModelRepository
-from serve_app.types import PictureResult, Thresholds, TrackAnswer
+from serve_app.types import MAX_PIXELS_VARIABLE, PictureResult, Thresholds, TrackAnswer
 from serve_app.types.changes import ModelChange
 from serve_app.types.deadlines import left_s
 from serve_app.types.tensors import InferAnswer, InferRequest
@@ -46,6 +47,7 @@ class TritonReplica:
         started = time.monotonic()
         self._settings = settings
         self._defaults = Thresholds(detection.confidence, detection.iou)
+        os.environ[MAX_PIXELS_VARIABLE] = str(detection.max_pixels)
         repository = ModelRepository.of(settings, detection)
         self._cards = repository.cards()
         self._tracks = {

@@ -3,6 +3,8 @@
 from serve_app.types.changes import ModelChange
 from serve_app.types.deadlines import left_s, until
 from serve_app.types.detections import (
+    MAX_PIXELS,
+    MAX_PIXELS_VARIABLE,
     Detection,
     ModelCard,
     PictureResult,
@@ -22,6 +24,8 @@ from serve_app.types.tensors import (
 )
 
 __all__ = [
+    "MAX_PIXELS",
+    "MAX_PIXELS_VARIABLE",
     "Buffer",
     "Detection",
     "InferAnswer",

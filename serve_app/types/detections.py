@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+MAX_PIXELS = 64_000_000  # of a picture, by default
+MAX_PIXELS_VARIABLE = "SERVE_APP_MAX_PIXELS"  # tells Triton's Python models what is configured
+
 Pixels = npt.NDArray[np.uint8]  # height × width × RGB
 
 

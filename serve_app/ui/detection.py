@@ -18,8 +18,8 @@ from gradio.processing_utils import hash_bytes
 from serve_app.clients import RestDetector
 from serve_app.detection.drawing import draw
 from serve_app.errors import InvalidRequestError, NotFoundError, ServeAppError
-from serve_app.settings import MAX_PIXELS, PROJECT_ROOT
-from serve_app.types import PictureResult, Thresholds
+from serve_app.settings import PROJECT_ROOT
+from serve_app.types import MAX_PIXELS, PictureResult, Thresholds
 from serve_app.ui.html import badge, failure, figures, note, table
 from serve_app.ui.service import Service
 

@@ -51,6 +51,27 @@ def test_every_format_and_colour_space_is_decoded_to_rgb_as_by_opencv():
             assert np.array_equal(decode(data, LIMIT), opencv(data)), (kind, mode)
 
 
+def bomb(size, scans):
+    """A progressive JPEG whose last scan, which refines a coefficient by nothing, is there many times."""
+    jpeg = encoded(Image.new("RGB", size, "grey"), "JPEG", progressive=True)
+    last = jpeg.rfind(b"\xff\xda")
+    return jpeg[:last] + jpeg[last:-2] * scans + jpeg[-2:]
+
+
+def test_a_jpeg_of_more_scans_than_an_encoder_writes_is_refused_before_it_is_decoded():
+    for jpeg, limit in ((bomb((640, 480), 3000), 64), (bomb((6000, 6000), 30), 21)):
+        with pytest.raises(UnreadableImageError, match=f"more than {limit} scans"):
+            read_header(jpeg, LIMIT)
+    assert decode(bomb((640, 480), 50), LIMIT).shape == (480, 640, 3)
+    assert read_header(encoded(Image.new("RGB", (8000, 8000)), "JPEG", progressive=True), LIMIT).width == 8000
+
+
+def test_marks_of_scans_outside_of_the_picture_are_not_scans():
+    jpeg = encoded(Image.fromarray(GRADIENT), "JPEG", comment=b"\xff\xda" * 200)
+    for data in (jpeg, jpeg + b"\xff\xda" * 200):  # a thumbnail in the head, a video behind the end
+        assert np.array_equal(decode(data, LIMIT), opencv(data))
+
+
 def test_pictures_are_turned_upright_by_their_exif_orientation():
     for kind in ("JPEG", "WEBP", "PNG"):
         for orientation in range(1, 9):

@@ -1,17 +1,20 @@
 """How tracks get round what an engine can't do: thresholds that are built in, pictures that fail their whole batch."""
 
+import asyncio
+
+import cv2
 import numpy as np
 import pytest
 
 from serve_app.detection.samples import sample_picture
 from serve_app.detection.tracks import DESIGNS, Track
 from serve_app.errors import EngineError, InvalidRequestError
-from serve_app.triton.detector import Detector
+from serve_app.triton.detector import LARGE_PIXELS, Detector
 from serve_app.triton.engine import Answer, StepTimes
 from serve_app.triton.repository import ModelRepository
 from serve_app.types import ModelCard, Thresholds
 
-SIDE = 64
+SIDE, LIMIT = 64, 20_000_000
 END2END, PIPELINE = (Track(next(d for d in DESIGNS if d.name == name), "nano") for name in ("C", "D2"))
 DALI = 'name: "reader"\nbackend: "dali"\nmax_batch_size: 8\n'
 ENGINE = 'name: "{name}"\nplatform: "tensorrt_plan"\ninput [ {{ name: "images" data_type: {kind} }} ]\n'
@@ -57,11 +60,11 @@ def models(repository):
     return repository
 
 
-def detector(models, without=(), **behaviour):
+def detector(models, without=(), threads=1, **behaviour):
     engine = FakeEngine(ModelRepository(models.path, ["*"], None), **behaviour)
     cards = {name: card(name, **FIXED) for name in (END2END.model, PIPELINE.model, "engine")}
     cards |= {"yolo_nano": card("yolo_nano")}
-    return engine, Detector(engine, {name: one for name, one in cards.items() if name not in without}, 10**7, 1)
+    return engine, Detector(engine, {name: one for name, one in cards.items() if name not in without}, LIMIT, threads)
 
 
 @pytest.mark.parametrize("track", [END2END, PIPELINE])
@@ -105,3 +108,18 @@ async def test_a_picture_that_is_cut_off_never_reaches_dali_fake(models):
     sound = sample_picture()
     result = await detecting.detect(PIPELINE, sound[: len(sound) // 2], Thresholds())
     assert (result.error_status, engine.asked) == (422, [])
+
+
+async def test_large_pictures_join_no_batch_and_leave_a_thread_to_others_fake(models):
+    engine, detecting = detector(models, threads=2)
+    large = cv2.imencode(".jpg", np.full((4000, LARGE_PIXELS // 4000 + 8, 3), 90, np.uint8))[1].tobytes()
+    ended = []
+
+    async def detect(name, picture):
+        result = await detecting.detect(PIPELINE, picture, Thresholds())
+        assert result.error is None
+        ended.append(name)
+
+    await asyncio.gather(detect("large", large), detect("large", large), detect("small", sample_picture()))
+    assert ended == ["small", "large", "large"]
+    assert sorted(name for name, _, _ in engine.asked) == ["engine", "engine", PIPELINE.model]

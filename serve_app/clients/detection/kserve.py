@@ -16,8 +16,7 @@ from serve_app.clients.errors import GRPC_STATUS, error_of, unreachable
 from serve_app.detection.postprocess import keep_wanted, suppress, to_detections
 from serve_app.detection.preprocess import Letterbox, as_unit_planes, decode, letterbox
 from serve_app.errors import InvalidRequestError, UnreadableImageError
-from serve_app.settings import MAX_PIXELS
-from serve_app.types import PictureResult, StageTimes, Thresholds
+from serve_app.types import MAX_PIXELS, PictureResult, StageTimes, Thresholds
 
 SIDE = 640  # pixels of the letterboxed square, unless the model's metadata gives another size
 

@@ -10,8 +10,7 @@ import numpy as np
 
 from serve_app.detection.coco import coco_of
 from serve_app.detection.drawing import draw
-from serve_app.settings import MAX_PIXELS
-from serve_app.types import PictureResult
+from serve_app.types import MAX_PIXELS, PictureResult
 
 CLASSES_SHOWN = 10
 

@@ -8,7 +8,7 @@ from tritonclient.http import InferenceServerClient, InferInput
 
 from serve_app.detection.preprocess import as_unit_planes, decode, letterbox
 from serve_app.errors import InvalidRequestError
-from serve_app.settings import MAX_PIXELS
+from serve_app.types import MAX_PIXELS
 
 Request = tuple[str, bytes, dict[str, str]]  # path, body, headers
 SQUARE_PX = 640

@@ -11,8 +11,7 @@ import triton_python_backend_utils as pb_utils
 
 from serve_app.detection.preprocess import decode, letterbox
 from serve_app.errors import ServeAppError
-
-UNLIMITED = 2**63 - 1  # the replica has checked the header already
+from serve_app.types import MAX_PIXELS, MAX_PIXELS_VARIABLE
 
 
 class TritonPythonModel:
@@ -24,7 +23,8 @@ class TritonPythonModel:
         threads = int(parameters.get("threads", {}).get("string_value", "0")) or len(os.sched_getaffinity(0))
         images = next(output for output in config["output"] if output["name"] == "images")
         self.side = int(images["dims"][0])
-        self.max_pixels = int(parameters.get("max_pixels", {}).get("string_value", UNLIMITED))
+        given = os.environ.get(MAX_PIXELS_VARIABLE, str(MAX_PIXELS))
+        self.max_pixels = int(parameters.get("max_pixels", {}).get("string_value", given))
         self.pool = ThreadPoolExecutor(threads)
         cv2.setNumThreads(1)  # the pool has one thread per core
 

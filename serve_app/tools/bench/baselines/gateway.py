@@ -17,10 +17,9 @@ from fastapi import FastAPI, HTTPException, UploadFile
 from serve_app.detection.postprocess import keep_wanted, to_detections
 from serve_app.detection.preprocess import Letterbox, as_unit_planes, decode, letterbox
 from serve_app.errors import ServeAppError
-from serve_app.settings import MAX_PIXELS
 from serve_app.tools.bench.baselines.processes import answers, current_environment, free_port, running
 from serve_app.tools.bench.detections import as_rows
-from serve_app.types import Detection, Thresholds
+from serve_app.types import MAX_PIXELS, Detection, Thresholds
 
 SIDE_PX = 640
 LABELS = ()  # classes are named by their numbers

@@ -13,10 +13,9 @@ import openvino as ov
 from serve_app.clients.pictures import read_pictures
 from serve_app.detection.postprocess import keep_wanted, to_detections
 from serve_app.detection.preprocess import Letterbox, decode, letterbox
-from serve_app.settings import MAX_PIXELS
 from serve_app.tools.bench.detections import as_rows
 from serve_app.triton.python_models.graph import compile_graph
-from serve_app.types import Detection, Thresholds
+from serve_app.types import MAX_PIXELS, Detection, Thresholds
 
 
 class Loop:

@@ -13,12 +13,13 @@ from tritonclient.utils import triton_to_np_dtype
 
 from serve_app.detection.preprocess import as_unit_planes, decode, letterbox
 from serve_app.errors import InvalidRequestError, ServeAppError
-from serve_app.settings import MAX_PIXELS, TritonSettings
+from serve_app.settings import TritonSettings
 from serve_app.tools.bench.load import Load, LoadGenerator, Reply
 from serve_app.tools.bench.sweep.search import Point, Setting
 from serve_app.triton.engine import Engine
 from serve_app.triton.overlay import Overlay, Preparation
 from serve_app.triton.repository import ModelRepository
+from serve_app.types import MAX_PIXELS
 
 Arrays = dict[str, npt.NDArray[Any]]
 MAX_INTEGER = 100
