@@ -4,9 +4,11 @@ import fnmatch
 import logging
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve._private.constants import RAY_SERVE_ENABLE_HA_PROXY
 from ray.serve.config import RequestRouterConfig
+from ray.serve.context import _get_global_client as get_global_client
 
 from serve_app.detection.baseline import TorchBaseline
 from serve_app.detection.tracks import Track, tracks_of
@@ -19,6 +21,7 @@ from serve_app.settings import (
     Settings,
     TritonSettings,
     parse_settings,
+    require_closed,
 )
 from serve_app.triton.replica import TritonReplica
 from serve_app.ui.replica import PlaygroundReplica
@@ -32,6 +35,8 @@ CONSISTENT_HASHING = "ray.serve.experimental.consistent_hash_router:ConsistentHa
 def build(args: dict[str, Any]) -> serve.Application:
     """The application of `import_path: serve_app.app:build`; everything is checked before the first .bind()."""
     settings = parse_settings(args)
+    if ray.is_initialized():
+        require_closed(settings, get_global_client().http_config.host)
     tracks = route_tracks(settings)
     warn_without_haproxy()
     deployments = {triton.name: bind_triton(triton, settings.detection) for triton in settings.triton}

@@ -103,6 +103,20 @@ def test_an_engine_for_both_kinds_of_device_takes_the_gpu_unless_it_is_told(engi
     assert parse_settings({"detection": {"engine": engine, "device": "cpu"}}).detection.runs_on == "cpu"
 
 
+def test_model_control_needs_a_key_unless_only_this_machine_reaches_the_ports():
+    triton = {"triton": [{"name": "vision", "control_mode": "explicit"}]}
+    assert "vision: control_mode explicit needs router.admin_key_file" in refusal(triton)
+    assert not parse_settings(triton | {"router": {"admin_key_file": "/key"}}).has_open_control
+    opened = triton | {"router": {"open_model_control": True}}
+    assert parse_settings(opened).has_open_control
+    application = {"import_path": "serve_app.app:build", "args": opened}
+    for options in ({}, {"http_options": {"port": 1}}, {"http_options": {"host": "127.0.0.1"}}):
+        assert settings_of({"applications": [application]} | options).has_open_control
+    for host in ("0.0.0.0", "10.1.2.3", "::"):
+        with pytest.raises(ConfigurationError, match=f"http_options.host is {host}, so load and unload need a key"):
+            settings_of({"applications": [application], "http_options": {"host": host}})
+
+
 def test_instances_cannot_be_overridden_in_a_polled_repository():
     args = {"triton": [{"name": "vision", "control_mode": "poll", "instances": {"yolo": 2}}]}
     assert "instances can't be overridden with control_mode poll" in refusal(args)

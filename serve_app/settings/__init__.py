@@ -17,6 +17,7 @@ from serve_app.settings.reading import (
     parse_settings,
     read_config,
     read_environment_file,
+    require_closed,
     settings_of,
     traces_endpoint,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "parse_settings",
     "read_config",
     "read_environment_file",
+    "require_closed",
     "settings_of",
     "traces_endpoint",
 ]

@@ -16,8 +16,9 @@ class RouterSettings(Section):
 
     max_body_mib: int = Field(64, ge=1, le=4096, description="larger HTTP bodies are refused with 413")
     request_timeout_s: float = Field(300.0, gt=0, description="how long a request without its own deadline may take")
-    admin_key_file: Path | None = Field(
-        None, description="a file with the key that load and unload require; null: no key is required"
+    admin_key_file: Path | None = Field(None, description="a file with the key that load and unload require")
+    open_model_control: bool = Field(
+        False, description="load and unload without a key; only where the ports listen on this machine alone"
     )
 
 
@@ -46,12 +47,6 @@ class Settings(Section):
             raise ValueError(
                 f"names of triton and llms must be unique, and not {', '.join(TAKEN)}; got {', '.join(names)}"
             )
-        for triton in self.triton:
-            if triton.control_mode == "poll" and not triton.model_repository and self.detection.engine != "openvino":
-                raise ValueError(
-                    f"{triton.name}: control_mode poll serves detection.model_repository as it is, but engine "
-                    f"{self.detection.engine} needs other configs than are there: use control_mode explicit"
-                )
         if not (self.serves_detection or self.llms):
             raise ValueError("nothing to serve: at least one of triton, baseline and llms must be set")
         if self.baseline:
@@ -59,6 +54,27 @@ class Settings(Section):
             if unknown:
                 raise ValueError(f"baseline.sizes must be among detection.models, got {', '.join(unknown)}")
         return self
+
+    @model_validator(mode="after")
+    def _check_control(self) -> "Settings":
+        for triton in self.triton:
+            if triton.control_mode == "explicit" and not (self.router.admin_key_file or self.router.open_model_control):
+                raise ValueError(
+                    f"{triton.name}: control_mode explicit needs router.admin_key_file, the key that load and unload "
+                    "ask for; or router.open_model_control: true, where only this machine reaches the ports"
+                )
+            if triton.control_mode == "poll" and not triton.model_repository and self.detection.engine != "openvino":
+                raise ValueError(
+                    f"{triton.name}: control_mode poll serves detection.model_repository as it is, but engine "
+                    f"{self.detection.engine} needs other configs than are there: use control_mode explicit"
+                )
+        return self
+
+    @property
+    def has_open_control(self) -> bool:
+        """Whether whoever reaches the ports may load and unload."""
+        explicit = any(triton.control_mode == "explicit" for triton in self.triton)
+        return explicit and self.router.admin_key_file is None
 
     @property
     def serves_detection(self) -> bool:

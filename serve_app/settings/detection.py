@@ -86,6 +86,7 @@ class TritonSettings(Section):
     control_mode: Literal["none", "explicit", "poll"] = Field(
         "none", description="none: fixed; explicit: load and unload by request; poll: follows the repository"
     )
+    load_files: bool = Field(False, description="a load may bring a model's files, code that the replica runs included")
     poll_interval_s: float = Field(15.0, gt=0, description="how often the repository is polled")
     instances: dict[str, Annotated[int, Field(ge=1, le=64)]] = Field(
         {}, description="instances of a model, in place of what its config.pbtxt says"

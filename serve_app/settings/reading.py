@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from serve_app.errors import ConfigurationError
 from serve_app.settings.application import Settings
 
+LOOPBACK = "127.0.0.1"  # Ray Serve's default
 VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
@@ -79,7 +80,18 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def settings_of(config: dict[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
     """The settings of the application that `serve_app.app:build` builds."""
-    return parse_settings(application_of(config).get("args") or {}, environment)
+    settings = parse_settings(application_of(config).get("args") or {}, environment)
+    require_closed(settings, (config.get("http_options") or {}).get("host", LOOPBACK))
+    return settings
+
+
+def require_closed(settings: Settings, host: str) -> None:
+    """Whoever loads a model may run code, so without a key the ports must not be reachable from elsewhere."""
+    if settings.has_open_control and host not in (LOOPBACK, "localhost", "::1"):
+        raise ConfigurationError(
+            f"http_options.host is {host}, so load and unload need a key: set router.admin_key_file in place of "
+            f"router.open_model_control, or http_options.host: {LOOPBACK}"
+        )
 
 
 def application_of(config: dict[str, Any]) -> dict[str, Any]:

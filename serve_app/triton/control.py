@@ -15,6 +15,7 @@ from serve_app.settings import DetectionSettings, TritonSettings
 from serve_app.triton.engine import Engine
 from serve_app.types.changes import ModelChange
 
+FILES = "file:"  # load parameters that bring a file of the model
 logger = logging.getLogger("ray.serve")
 RETRY_INTERVAL_S = 60.0  # a failing load may take minutes each time
 REFUSALS = {
@@ -57,8 +58,9 @@ class ClusterStore:
 class ModelControl:
     """Applies changes to this replica's engine: requested ones, and those it missed."""
 
-    def __init__(self, engine: Engine, mode: str, store: ChangeStore) -> None:
+    def __init__(self, engine: Engine, mode: str, store: ChangeStore, takes_files: bool = False) -> None:
         self._engine = engine
+        self._takes_files = takes_files
         self._mode = mode
         self._store = store
         self._applied: dict[str, str] = {}
@@ -70,6 +72,11 @@ class ModelControl:
         """Apply it here; a change that worked on one replica is recorded for all."""
         if self._mode in REFUSALS:
             raise ForbiddenError(REFUSALS[self._mode])
+        if not self._takes_files and any(name.startswith(FILES) for name in change.parameters):
+            raise ForbiddenError(
+                f"failed to load '{change.model}', files may not come with a load: set load_files of its deployment to "
+                "true in the configuration to allow it"
+            )
         async with self._lock:
             await asyncio.to_thread(self._perform, change)
             self._applied[change.model] = change.id

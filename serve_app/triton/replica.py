@@ -57,7 +57,8 @@ class TritonReplica:
         preparation = Preparation.of(settings, detection, logger.info)
         self._engine = Engine(repository, settings, _log_file(settings.name), preparation)
         self._protocol = Protocol(self._engine)
-        self._control = ModelControl(self._engine, settings.control_mode, ClusterStore(settings, detection))
+        store = ClusterStore(settings, detection)
+        self._control = ModelControl(self._engine, settings.control_mode, store, settings.load_files)
         self._detector = Detector(self._engine, self._cards, detection.max_pixels, settings.picture_threads)
         self._warm_up = WarmUp({track.model: partial(self._probe, track) for track in self._tracks.values()})
         try:

@@ -85,7 +85,7 @@ def everything(adapter):
         arguments["llms"] = language_models(adapter)
         arguments["triton"].append(
             {"name": "laboratory", "model_repository": str(LABORATORY), "models": LABORATORY_MODELS,
-             "control_mode": "explicit", "sequences": True, "shared_memory_mib": 4}
+             "control_mode": "explicit", "load_files": True, "sequences": True, "shared_memory_mib": 4}
         )  # fmt: skip
         deployments.append({"name": "laboratory", "num_replicas": 2, "max_ongoing_requests": 64})
         deployments.append({"name": "playground", "num_replicas": 1, "max_ongoing_requests": 256})
@@ -94,6 +94,8 @@ def everything(adapter):
         (router,) = [one for one in deployments if one["name"] == "router"]
         del router["autoscaling_config"]
         router["num_replicas"] = 2
+        config["http_options"]["host"] = "127.0.0.1"
+        arguments["router"]["open_model_control"] = True
         config["logging_config"]["encoding"] = "JSON"
         config["tracing_config"] |= {"enabled": True, "sampling_ratio": 0.0}
 

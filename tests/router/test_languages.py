@@ -7,7 +7,7 @@ from ray.exceptions import ActorDiedError
 from serve_app.errors import InvalidRequestError, UnsupportedError
 from serve_app.router import catalog
 from serve_app.router.router import Router
-from serve_app.settings import LanguageModelSettings, Settings, TritonSettings
+from serve_app.settings import LanguageModelSettings, RouterSettings, Settings, TritonSettings
 from serve_app.types.tensors import InferAnswer
 
 
@@ -43,7 +43,11 @@ def serve(handle, monkeypatch):
     monkeypatch.setattr(catalog, "REFRESH_INTERVAL_S", 0.001)
     asleep = {"autoscaling_config": {"min_replicas": 0, "max_replicas": 1}}
     models = (LanguageModelSettings(name="talker"), LanguageModelSettings(name="sleeper", deployment=asleep))
-    with_detection = Settings(triton=(TritonSettings(name="vision", control_mode="explicit"),), llms=models)
+    with_detection = Settings(
+        router=RouterSettings(open_model_control=True),
+        triton=(TritonSettings(name="vision", control_mode="explicit"),),
+        llms=models,
+    )
     without = Settings(triton=(), baseline=None, llms=models)
 
     def over(only_languages=False, **given):

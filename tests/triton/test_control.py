@@ -74,7 +74,7 @@ def store():
 
 @pytest.fixture
 def explicit(engine, store):
-    return ModelControl(engine, "explicit", store)
+    return ModelControl(engine, "explicit", store, takes_files=True)
 
 
 @pytest.fixture
@@ -126,6 +126,13 @@ async def test_a_model_is_loaded_and_unloaded_and_the_latest_change_is_recorded(
     assert (store.changes(), store.version()) == ([going], going.id.encode())
 
 
+async def test_files_do_not_come_with_a_load_unless_the_deployment_allows_it(engine, store, calls):
+    change = ModelChange("mine", "load", whole("", "mine"))
+    with pytest.raises(ForbiddenError, match="failed to load 'mine', files may not come with a load: set load_files"):
+        await ModelControl(engine, "explicit", store).apply(change)
+    assert (store.changes(), calls.made) == ([], [])
+
+
 async def test_without_explicit_control_changes_are_forbidden_and_none_are_taken_over(engine, store, calls):
     for mode in ("none", "poll"):
         for change in (load("later"), unload("first"), load("nobody")):
@@ -146,7 +153,7 @@ async def test_an_engine_that_starts_later_takes_over_what_was_changed(repositor
     await explicit.apply(unload("first"))
     other = run_models(repository.path, "first")
     assert await answer(other, "first") == 2
-    follower = ModelControl(other, "explicit", store)
+    follower = ModelControl(other, "explicit", store, takes_files=True)
     await follower.catch_up()
     assert (await answer(other, "later"), await answer(other, "brought")) == (2, 7)
     with pytest.raises(NotFoundError, match="unknown model: 'first'"):
