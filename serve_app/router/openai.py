@@ -13,8 +13,10 @@ from starlette.routing import Route
 
 from serve_app.errors import InvalidRequestError, NotFoundError, UnavailableError
 from serve_app.router.errors import openai_error, public_error
+from serve_app.router.offload import Offload
+from serve_app.router.parsing import parse_object
 from serve_app.router.plane import DataPlane, TextRequest
-from serve_app.router.requests import deadline_of, parse_object, read_body
+from serve_app.router.requests import deadline_of, read_body
 from serve_app.router.streaming import EventStream
 from serve_app.settings import LanguageModelSettings, Settings
 
@@ -36,8 +38,9 @@ class ServedModel:
 class OpenAi:
     """A thin transport: the replica, which has vLLM, reads the requests."""
 
-    def __init__(self, plane: DataPlane, settings: Settings) -> None:
+    def __init__(self, plane: DataPlane, settings: Settings, offload: Offload) -> None:
         self._plane = plane
+        self._offload = offload
         self._settings = settings.router
         self._created = int(time.time())
         self._models: dict[str, ServedModel] = {}
@@ -90,7 +93,8 @@ class OpenAi:
     def _endpoint(self, endpoint: str) -> Any:
         async def answer(request: Request) -> Response:
             deadline = deadline_of(request.headers, self._settings)
-            document = parse_object(await read_body(request, self._settings.max_body_mib << 20))
+            body = await read_body(request, self._settings.max_body_mib << 20)
+            document = await self._offload.run(parse_object, body, size=len(body), deadline=deadline)
             served = self._find(document.get("model"))
             headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
             text = TextRequest(served.settings.name, endpoint, document, headers, deadline, served.adapter)

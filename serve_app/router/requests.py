@@ -1,11 +1,9 @@
-"""What every HTTP transport reads of a request, within limits: its deadline, its body and the JSON in it."""
+"""What every HTTP transport reads of a request, within limits: its deadline and its body."""
 
 import asyncio
-import json
 import time
 import zlib
 from collections.abc import Mapping
-from typing import Any
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -100,18 +98,3 @@ def _inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
         if rest and encoding != "gzip":
             raise InvalidRequestError(f"{len(rest)} bytes follow the end of the {encoding} body")
     return b"".join(inflated)
-
-
-def parse_object(text: bytes | memoryview) -> dict[str, Any]:
-    """The JSON object in a body."""
-    try:
-        document = json.loads(bytes(text))
-    except RecursionError:
-        raise InvalidRequestError("failed to parse the request JSON buffer: it is nested too deeply") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
-        raise InvalidRequestError(f"failed to parse the request JSON buffer: {problem}") from None
-    except ValueError:
-        raise InvalidRequestError("failed to parse the request JSON buffer: a number has too many digits") from None
-    if not isinstance(document, dict):
-        raise InvalidRequestError("failed to parse the request JSON buffer: it is not an object")
-    return document

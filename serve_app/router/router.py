@@ -15,6 +15,7 @@ from serve_app.router.keys import AdminKey
 from serve_app.router.kserve.grpc import KserveGrpc
 from serve_app.router.kserve.http import KserveHttp
 from serve_app.router.observe import ObserveRequests
+from serve_app.router.offload import Offload
 from serve_app.router.openai import OpenAi
 from serve_app.router.plane import DataPlane, ServedTrack
 from serve_app.router.requests import LimitBody
@@ -47,10 +48,11 @@ class Router(KserveGrpc):
         self._plane = build_plane(settings, tracks, upstreams, self._playground)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
+        offload = Offload()
         routes = [
-            *KserveHttp(self._plane, self._settings.router, self._admin).routes(),
+            *KserveHttp(self._plane, self._settings.router, self._admin, offload).routes(),
             *DetectionRest(self._plane, self._settings).routes(),
-            *OpenAi(self._plane, self._settings).routes(),
+            *OpenAi(self._plane, self._settings, offload).routes(),
             *Metrics().routes(),
             *Operations(self._plane).routes(),
             *Documentation(self._plane.tracks.values(), with_playground=self._playground is not None).routes(),

@@ -14,6 +14,7 @@ from serve_app.errors import InvalidRequestError, NotFoundError, UnavailableErro
 from serve_app.router.catalog import Catalog
 from serve_app.router.deployments import Deployments
 from serve_app.router.errors import HANDLERS
+from serve_app.router.offload import Offload
 from serve_app.router.openai import OpenAi
 from serve_app.router.plane import DataPlane
 from serve_app.settings import Settings
@@ -33,7 +34,7 @@ def build(deploy):
     def over(*pieces):
         settings = Settings(triton=(), baseline=None, llms=(DEMO,))
         upstream, handle = deploy("demo-llm", script=[list(pieces)] * 2, wake_timeout_s=60)
-        routes = OpenAi(DataPlane(Catalog([], {}), Deployments([upstream])), settings).routes()
+        routes = OpenAi(DataPlane(Catalog([], {}), Deployments([upstream])), settings, Offload()).routes()
         return Starlette(routes=routes, exception_handlers=HANDLERS), handle
 
     return over

@@ -1,7 +1,6 @@
 """What every HTTP transport reads of a request, within limits: its deadline, its body and the JSON in it."""
 
 import gzip
-import json
 import time
 import tracemalloc
 import zlib
@@ -20,7 +19,7 @@ from starlette.routing import Route
 
 from serve_app.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedError
 from serve_app.router.errors import HANDLERS
-from serve_app.router.requests import DEADLINE_HEADER, LARGE_BYTES, LimitBody, deadline_of, parse_object, read_body
+from serve_app.router.requests import DEADLINE_HEADER, LARGE_BYTES, LimitBody, deadline_of, read_body
 from serve_app.settings import RouterSettings
 
 SETTINGS = RouterSettings(request_timeout_s=60)
@@ -192,22 +191,3 @@ async def test_the_work_for_many_gzip_members_does_not_grow_with_their_square(mo
         work.append(sum(fed))
         fed.clear()
     assert work[1] <= 3 * work[0]
-
-
-def test_a_json_object_is_read_from_bytes_and_from_a_view_of_them():
-    text = json.dumps({"a": ["ü", 1]}).encode()
-    assert parse_object(text) == parse_object(memoryview(text + b"tail")[: len(text)]) == {"a": ["ü", 1]}
-
-
-def test_a_body_that_is_no_json_object_is_refused_with_the_reason():
-    cases = {
-        b"": "Expecting value", b"{": "Expecting property name", b'{"a": 1} x': "Extra data",
-        b"\xff\xfe\xfd": "can't decode byte", b"[]": "it is not an object", b"null": "it is not an object",
-        b'"demo-llm"': "it is not an object", b"[" * 200_000: "it is nested too deeply",
-        b'{"a":' * 200_000: "it is nested too deeply", b'{"a": ' + b"9" * 5000 + b"}": "a number has too many digits",
-    }  # fmt: skip
-    for text, reason in cases.items():
-        with pytest.raises(InvalidRequestError) as caught:
-            parse_object(memoryview(text))
-        assert caught.value.message.startswith("failed to parse the request JSON buffer: "), text[:20]
-        assert reason in caught.value.message, text[:20]

@@ -56,6 +56,12 @@ def answer_body(answer: InferAnswer, as_binary: Mapping[str, bool]) -> tuple[byt
     return b"".join((text, *tail)), len(text)
 
 
+def json_bytes(answer: InferAnswer, as_binary: Mapping[str, bool]) -> int:
+    """How much of an answer becomes JSON."""
+    binary = as_binary.get("", False)
+    return sum(len(tensor.data) for tensor in answer.outputs if not as_binary.get(tensor.name, binary))
+
+
 def write_json(document: Any) -> bytes:
     """Compact, as Triton writes it."""
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")

@@ -6,8 +6,10 @@ from typing import Any
 
 from serve_app.errors import InvalidRequestError, UnsupportedError
 from serve_app.router.kserve.values import pack_values
+from serve_app.router.parsing import MAX_TENSOR_VALUES, parse_object
 from serve_app.types.tensors import (
     ELEMENT_BYTES,
+    Buffer,
     InferRequest,
     ParameterValue,
     RequestedOutput,
@@ -22,6 +24,13 @@ from serve_app.types.tensors import (
 SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
 RESERVED_PREFIX = "triton_"
 MAX_INT64, MAX_UINT64 = (1 << 63) - 1, (1 << 64) - 1
+
+
+def read_request(
+    model: str, version: int, head: Buffer, tail: Buffer, deadline: float | None
+) -> tuple[InferRequest, dict[str, bool]]:
+    """Of the body's JSON and the binary tensors after it."""
+    return parse_request(model, version, parse_object(head, MAX_TENSOR_VALUES), memoryview(tail), deadline)
 
 
 def parse_request(

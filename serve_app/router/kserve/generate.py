@@ -12,8 +12,10 @@ from serve_app.router.kserve.bodies import write_json
 from serve_app.router.kserve.documents import custom_parameters, object_field, text_field
 from serve_app.router.kserve.models import model_of
 from serve_app.router.kserve.values import pack_values, unpack_values
+from serve_app.router.offload import Offload
+from serve_app.router.parsing import parse_object
 from serve_app.router.plane import DataPlane
-from serve_app.router.requests import deadline_of, parse_object, read_body
+from serve_app.router.requests import deadline_of, read_body
 from serve_app.router.streaming import EventStream
 from serve_app.settings import RouterSettings
 from serve_app.types.tensors import InferAnswer, InferRequest, Tensor
@@ -27,8 +29,9 @@ NOT_ONE = (
 class Generate:
     """Both endpoints; the model's metadata says which fields are inputs."""
 
-    def __init__(self, plane: DataPlane, settings: RouterSettings, max_bytes: int) -> None:
+    def __init__(self, plane: DataPlane, settings: RouterSettings, max_bytes: int, offload: Offload) -> None:
         self._plane = plane
+        self._offload = offload
         self._settings = settings
         self._max_bytes = max_bytes
 
@@ -46,7 +49,8 @@ class Generate:
 
     async def _read(self, request: Request) -> InferRequest:
         deadline = deadline_of(request.headers, self._settings)
-        document = parse_object(await read_body(request, self._max_bytes))
+        body = await read_body(request, self._max_bytes)
+        document = await self._offload.run(parse_object, body, size=len(body), deadline=deadline)
         model, version = model_of(request)
         metadata, batched = await self._plane.signature(model, version, deadline)
         fields = {row["name"]: row for row in metadata["inputs"]}

@@ -9,12 +9,14 @@ from starlette.routing import Route
 
 from serve_app.errors import InvalidRequestError, NotFoundError, UnavailableError, UnsupportedError
 from serve_app.router.keys import AdminKey
-from serve_app.router.kserve.bodies import answer_body, raw_request, respond, split_body, write_json
-from serve_app.router.kserve.documents import flag_field, parse_request, require_text
+from serve_app.router.kserve.bodies import answer_body, json_bytes, raw_request, respond, split_body, write_json
+from serve_app.router.kserve.documents import flag_field, read_request, require_text
 from serve_app.router.kserve.generate import Generate
 from serve_app.router.kserve.models import FIXED_SETTINGS, NO_SHARED_MEMORY, load_parameters, model_of
+from serve_app.router.offload import Offload
+from serve_app.router.parsing import parse_object
 from serve_app.router.plane import DataPlane
-from serve_app.router.requests import deadline_of, parse_object, read_body
+from serve_app.router.requests import deadline_of, read_body
 from serve_app.settings import RouterSettings
 
 # Paths of Triton that clients get a reason for instead of "Not Found"
@@ -31,14 +33,15 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 class KserveHttp:
     """Every path of the protocol, with and without a version."""
 
-    def __init__(self, plane: DataPlane, settings: RouterSettings, admin: AdminKey) -> None:
+    def __init__(self, plane: DataPlane, settings: RouterSettings, admin: AdminKey, offload: Offload) -> None:
         self._plane = plane
+        self._offload = offload
         self._settings = settings
         self._admin = admin
         self._max_bytes = settings.max_body_mib << 20
 
     def routes(self) -> list[Route]:
-        generate = Generate(self._plane, self._settings, self._max_bytes)
+        generate = Generate(self._plane, self._settings, self._max_bytes, self._offload)
         of_model: list[tuple[str, Endpoint, str]] = [
             ("/infer", self.infer, "POST"),
             ("/generate", generate.one, "POST"),
@@ -77,12 +80,15 @@ class KserveHttp:
         head, tail = split_body(request, await read_body(request, self._max_bytes))
         model, version = model_of(request)
         if head:
-            asked, as_binary = parse_request(model, version, parse_object(head), tail, deadline)
+            whole = (model, version, head, tail, deadline)
+            asked, as_binary = await self._offload.run(read_request, *whole, size=len(head), deadline=deadline)
         else:
             metadata, batched = await self._plane.signature(model, version, deadline)
             asked, as_binary = raw_request(model, version, tail, metadata, batched, deadline), {"": True}
         answer = await self._plane.infer(asked)
-        return await respond(request, *answer_body(answer, as_binary))
+        size = json_bytes(answer, as_binary)
+        body = await self._offload.run(answer_body, answer, as_binary, size=size, deadline=deadline)
+        return await respond(request, *body)
 
     async def server_metadata(self, _request: Request) -> Response:
         return _json(self._plane.server_metadata())
@@ -144,7 +150,7 @@ class KserveHttp:
 
     async def _document(self, request: Request) -> dict[str, Any]:
         body = await read_body(request, self._max_bytes)
-        return parse_object(body) if body else {}
+        return await self._offload.run(parse_object, body, size=len(body)) if body else {}
 
 
 def _json(document: Any) -> Response:

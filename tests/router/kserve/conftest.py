@@ -12,6 +12,7 @@ from serve_app.router.keys import AdminKey
 from serve_app.router.kserve.grpc import KserveGrpc
 from serve_app.router.kserve.http import KserveHttp
 from serve_app.router.kserve.service import messages as pb
+from serve_app.router.offload import Offload
 from serve_app.settings import RouterSettings
 from serve_app.telemetry.metrics import RequestMetrics
 from serve_app.types.tensors import InferAnswer, Tensor
@@ -112,7 +113,7 @@ def serve(plane):
     """A client of the routes; an unexpected failure is a 500, as behind a real server."""
 
     def over(key_file=None, **settings):
-        routes = KserveHttp(plane, RouterSettings(**settings), AdminKey(key_file)).routes()
+        routes = KserveHttp(plane, RouterSettings(**settings), AdminKey(key_file), Offload()).routes()
         app = Starlette(routes=routes, exception_handlers=HANDLERS)
         app.router.redirect_slashes = False
         return httpx.AsyncClient(
