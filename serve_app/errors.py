@@ -5,6 +5,7 @@ ServeAppError                     500  the root of all below
 ├── UnauthorizedError             401  no key, or an unknown one
 ├── ForbiddenError                403  the key doesn't allow this
 ├── NotFoundError                 404  no such model, track or path
+├── SlowBodyError                 408  a body that arrives too slowly
 ├── PayloadTooLargeError          413  a body larger than the limit
 ├── NotAnImageError               415  bytes that are not a supported image format
 ├── UnreadableImageError          422  an image that can't be decoded, or has too many pixels
@@ -48,6 +49,10 @@ class ForbiddenError(ServeAppError):
 
 class NotFoundError(ServeAppError):
     status = 404
+
+
+class SlowBodyError(ServeAppError):
+    status = 408
 
 
 class PayloadTooLargeError(ServeAppError):

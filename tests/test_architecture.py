@@ -15,6 +15,9 @@ SERVICE = GROUND | {"app", "router", "triton", "detection", "llm", "ui"}  # what
 ENVIRONMENT_READERS = {
     "serve_app/settings/reading.py",
     "serve_app/triton/embedded/library.py",
+    # a replica tells Triton's Python models, which are processes of Triton's
+    "serve_app/triton/replica.py",
+    "serve_app/triton/python_models/picture.py",
     # commands and what starts processes hand the environment on
     "serve_app/tools/bench/baselines/processes.py",
     "serve_app/tools/bench/baselines/gateway.py",

@@ -24,6 +24,7 @@ from serve_app.errors import (
     PayloadTooLargeError,
     QueueFullError,
     ServeAppError,
+    SlowBodyError,
     UnavailableError,
 )  # fmt: skip
 from serve_app.telemetry.observation import observed
@@ -84,7 +85,9 @@ async def answer_error(request: Request, problem: Exception) -> JSONResponse:
     if isinstance(problem, HTTPException):
         return error_response(request, problem.detail, problem.status_code, problem.headers)
     error = public_error(problem)
-    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
+    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
+    if isinstance(error, SlowBodyError):
+        headers["Connection"] = "close"  # the rest of the body is not read
     return error_response(request, error.message, error.status, headers)
 
 

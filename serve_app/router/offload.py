@@ -65,9 +65,8 @@ class Offload:
             process = self._idle.pop()
             if process.returncode is None and process.stdout and not process.stdout.at_eof():
                 return process
-        command = (sys.executable, "-m", "serve_app.router.offload")
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        return await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env=environment)
+        code = f"import sys; sys.path[:] = {sys.path!r}; from serve_app.router.offload import main; main()"
+        return await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdin=PIPE, stdout=PIPE)
 
 
 async def _ask(process: Process, function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[bool, bool, Any]:
@@ -125,6 +124,6 @@ def _resident_bytes() -> int:
         return int(statistics.read().split()[1]) * PAGE_BYTES
 
 
-if __name__ == "__main__":
+def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the router decides
     work(sys.stdin.buffer, sys.stdout.buffer)

@@ -4,17 +4,28 @@ import asyncio
 import time
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedError
+from serve_app.errors import (
+    InvalidRequestError,
+    PayloadTooLargeError,
+    QueueFullError,
+    SlowBodyError,
+    UnsupportedError,
+)
 from serve_app.settings import RouterSettings
 
 DEADLINE_HEADER = "x-request-timeout-s"
 MAX_LENGTH_DIGITS = 19
 MAX_MEMBERS = 64  # of a gzip body: each costs a copy of all that follows it
-LARGE_BYTES = 256 << 10  # larger bodies are inflated and compressed in a thread
+LARGE_BYTES = 256 << 10  # larger bodies are compressed in a thread, and inflated there if they may become larger
+MAX_RATIO = 1032  # of a deflated body to what it becomes
+MAX_INFLATING = 2
+GRACE_S = 10.0  # before the rate of a body counts
+BODY = "serve_app.body"  # of a scope: its IncomingBody
 # zlib's window bits; 16 more means a gzip header
 WINDOWS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
@@ -33,48 +44,111 @@ def deadline_of(headers: Mapping[str, str], settings: RouterSettings) -> float:
     return time.time() + min(seconds, settings.request_timeout_s)
 
 
-class LimitBody:
-    """Refuses a body over the limit: by its announced length, or at the byte that exceeds the limit."""
+class HeldBytes:
+    """The bodies that this router has in memory."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, most: int) -> None:
+        self.most, self.count = most, 0
+        self.inflating = asyncio.Semaphore(MAX_INFLATING)
+
+    def take(self, size: int) -> None:
+        if self.count + size > self.most:
+            raise QueueFullError(f"the router holds {self.count} bytes of requests, of {self.most}; try again later")
+        self.count += size
+
+
+class BoundBody:
+    """Bodies arrive within a size, at a least rate, before the request's deadline, and while there is room for them."""
+
+    def __init__(self, app: ASGIApp, settings: RouterSettings) -> None:
         self._app = app
-        self._max_bytes = max_bytes
+        self._settings = settings
+        self._held = HeldBytes(settings.max_held_mib << 20)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        excess = announced.isdigit() and (len(announced) > MAX_LENGTH_DIGITS or int(announced) > self._max_bytes)
-        received = 0
+        body = IncomingBody(receive, dict(scope["headers"]), self._settings, self._held)
+        scope[BODY] = body
+        try:
+            await self._app(scope, body.receive, send)
+        finally:
+            self._held.count -= body.held
 
-        async def counted() -> Message:
-            nonlocal received
-            if excess:
-                raise self._refusal()
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise self._refusal()
-            return message
 
-        await self._app(scope, counted, send)
+class IncomingBody:
+    """The body of one request, as it is read."""
 
-    def _refusal(self) -> PayloadTooLargeError:
+    def __init__(
+        self, receive: Receive, headers: Mapping[bytes, bytes], settings: RouterSettings, held: HeldBytes
+    ) -> None:
+        self._receive, self._all_held = receive, held
+        self._max_bytes, self._rate = settings.max_body_mib << 20, settings.body_rate_kib_s * 1024
+        self._ends = time.monotonic() + settings.request_timeout_s
+        with suppress(ValueError):  # whoever handles the request refuses it
+            self._ends = min(self._ends, time.monotonic() + float(headers.get(DEADLINE_HEADER.encode(), b"inf")))
+        announced = headers.get(b"content-length", b"0")
+        self._excess = announced.isdigit() and (len(announced) > MAX_LENGTH_DIGITS or int(announced) > self._max_bytes)
+        self._announced = int(announced) if announced.isdigit() and not self._excess else 0
+        self._received = self.held = 0
+        self._begun = self._complete = False
+        self._slow_at = 0.0
+
+    async def receive(self) -> Message:
+        if self._complete:  # the caller waits for the client to leave
+            return await self._receive()
+        if not self._begun:
+            self._begin()
+        late = min(self._ends, self._slow_at + self._received / self._rate)
+        try:
+            async with asyncio.timeout(max(late - time.monotonic(), 0)):
+                message = await self._receive()
+        except TimeoutError:
+            raise SlowBodyError(f"the body arrives too slowly: {self._received} bytes are here") from None
+        self._received += len(message.get("body", b""))
+        if self._received > self._max_bytes:
+            raise self._too_large()
+        if self._received > self.held:
+            self.hold(self._received - self.held)
+        self._complete = not message.get("more_body", False)
+        return message
+
+    def _begin(self) -> None:
+        if self._excess:
+            raise self._too_large()
+        self.hold(self._announced)
+        self._begun, self._slow_at = True, time.monotonic() + GRACE_S
+
+    def hold(self, size: int) -> None:
+        """Count more bytes until the request is answered."""
+        self._all_held.take(size)
+        self.held += size
+
+    @property
+    def inflating(self) -> asyncio.Semaphore:
+        return self._all_held.inflating
+
+    def _too_large(self) -> PayloadTooLargeError:
         return PayloadTooLargeError(f"the body is larger than the limit of {self._max_bytes} bytes")
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The body as it was before compression; the limit holds before and after."""
+    """The body as it was before compression; the limits hold before and after."""
     body = await request.body()
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
         return body
     if encoding not in WINDOWS:
         raise UnsupportedError(f"Unsupported compression type '{encoding}'; supported: gzip, deflate")
-    if len(body) < LARGE_BYTES:
-        return _inflate(body, encoding, max_bytes)
-    return await asyncio.to_thread(_inflate, body, encoding, max_bytes)
+    incoming: IncomingBody = request.scope[BODY]
+    async with incoming.inflating:
+        if len(body) < LARGE_BYTES // MAX_RATIO:
+            inflated = _inflate(body, encoding, max_bytes)
+        else:
+            inflated = await asyncio.to_thread(_inflate, body, encoding, max_bytes)
+        incoming.hold(len(inflated))
+    return inflated
 
 
 def _inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:

@@ -18,7 +18,7 @@ from serve_app.router.observe import ObserveRequests
 from serve_app.router.offload import Offload
 from serve_app.router.openai import OpenAi
 from serve_app.router.plane import DataPlane, ServedTrack
-from serve_app.router.requests import LimitBody
+from serve_app.router.requests import BoundBody
 from serve_app.router.rest.detection import DetectionRest
 from serve_app.router.rest.documentation import Documentation
 from serve_app.router.rest.metrics import Metrics
@@ -63,7 +63,7 @@ class Router(KserveGrpc):
             routes=routes,
             middleware=[
                 Middleware(ObserveRequests, metrics=self._metrics),
-                Middleware(LimitBody, max_bytes=self._settings.router.max_body_mib << 20),
+                Middleware(BoundBody, settings=self._settings.router),
             ],
             exception_handlers=HANDLERS,
         )

@@ -15,6 +15,8 @@ class RouterSettings(Section):
     """The ingress."""
 
     max_body_mib: int = Field(64, ge=1, le=4096, description="larger HTTP bodies are refused with 413")
+    max_held_mib: int = Field(512, ge=1, description="bodies that one router may hold at a time; beyond, 503")
+    body_rate_kib_s: float = Field(16.0, gt=0, description="a body that arrives more slowly is refused with 408")
     request_timeout_s: float = Field(300.0, gt=0, description="how long a request without its own deadline may take")
     admin_key_file: Path | None = Field(None, description="a file with the key that load and unload require")
     open_model_control: bool = Field(

@@ -1,5 +1,6 @@
 """What every HTTP transport reads of a request, within limits: its deadline, its body and the JSON in it."""
 
+import asyncio
 import gzip
 import time
 import tracemalloc
@@ -17,9 +18,19 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from serve_app.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedError
+from serve_app.errors import InvalidRequestError, PayloadTooLargeError, QueueFullError, UnsupportedError
+from serve_app.router import requests
 from serve_app.router.errors import HANDLERS
-from serve_app.router.requests import DEADLINE_HEADER, LARGE_BYTES, LimitBody, deadline_of, read_body
+from serve_app.router.requests import (
+    BODY,
+    DEADLINE_HEADER,
+    LARGE_BYTES,
+    BoundBody,
+    HeldBytes,
+    IncomingBody,
+    deadline_of,
+    read_body,
+)
 from serve_app.settings import RouterSettings
 
 SETTINGS = RouterSettings(request_timeout_s=60)
@@ -48,19 +59,25 @@ async def ignore(_request):
     return PlainTextResponse("unread")
 
 
-APP = Starlette(
-    routes=[Route("/", count, methods=["POST"]), Route("/unread", ignore, methods=["POST"])],
-    middleware=[Middleware(LimitBody, max_bytes=10)],
-    exception_handlers=HANDLERS,
-)
-TOO_LARGE = b'{"error":"the body is larger than the limit of 10 bytes"}'
+def application(**settings):
+    return Starlette(
+        routes=[Route("/", count, methods=["POST"]), Route("/unread", ignore, methods=["POST"])],
+        middleware=[Middleware(BoundBody, settings=RouterSettings(max_body_mib=1, **settings))],
+        exception_handlers=HANDLERS,
+    )
 
 
-async def post(*chunks, path="/", length=None):
+APP = application()
+QUARTER, WHOLE = 1 << 18, 1 << 20
+TOO_LARGE = b'{"error":"the body is larger than the limit of 1048576 bytes"}'
+
+
+async def post(*chunks, path="/", length=None, app=APP, pause_s=0.0, deadline=None):
     """Status and body of the answer, and how many of the chunks were read."""
     waiting, sent = list(chunks), []
 
     async def receive():
+        await asyncio.sleep(pause_s)
         chunk = waiting.pop(0) if waiting else b""
         return {"type": "http.request", "body": chunk, "more_body": bool(waiting)}
 
@@ -68,43 +85,100 @@ async def post(*chunks, path="/", length=None):
         sent.append(message)
 
     headers = [] if length is None else [(b"content-length", length)]
+    headers += [] if deadline is None else [(DEADLINE_HEADER.encode(), deadline)]
     scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
-    await APP(scope, receive, send)
+    await app(scope, receive, send)
     return sent[0]["status"], b"".join(part.get("body", b"") for part in sent), len(chunks) - len(waiting)
 
 
 async def test_a_body_up_to_the_limit_passes_and_the_next_request_is_counted_from_zero():
-    for size in (0, 1, 10, 10):
+    for size in (0, 1, WHOLE, WHOLE):
         for length in (None, str(size).encode()):
             assert (await post(bytes(size), length=length))[:2] == (200, str(size).encode())
-    assert await post(b"abcd", b"efgh", b"ij") == (200, b"10", 3)
+    assert await post(bytes(QUARTER), bytes(QUARTER * 2), bytes(QUARTER)) == (200, b"1048576", 3)
 
 
 async def test_a_body_over_the_limit_is_refused_and_the_rest_is_not_read():
-    for length in (b"11", b"9" * 5000):
+    for length in (b"1048577", b"9" * 5000):
         assert await post(bytes(5), length=length) == (413, TOO_LARGE, 0), "announced: not read at all"
-    assert await post(b"abcd", b"efgh", b"ijk", b"lmn", b"opq") == (413, TOO_LARGE, 3)
+    assert await post(bytes(QUARTER), bytes(QUARTER * 3), b"i", b"j", b"k") == (413, TOO_LARGE, 3)
     for length in (b"1", b"0", b"", b"-5", b"x", b"1e9"):
-        assert (await post(bytes(8), bytes(8), length=length))[:2] == (413, TOO_LARGE), length
+        assert (await post(bytes(WHOLE), bytes(8), length=length))[:2] == (413, TOO_LARGE), length
 
 
 async def test_only_http_bodies_that_are_read_are_limited():
-    assert (await post(bytes(50), path="/unread"))[:2] == (200, b"unread")
+    assert (await post(bytes(WHOLE + 50), path="/unread"))[:2] == (200, b"unread")
     seen = []
 
     async def app(scope, receive, send):
         seen.append((scope, receive, send))
 
-    await LimitBody(app, 1)({"type": "lifespan"}, "receive", "send")
+    await BoundBody(app, SETTINGS)({"type": "lifespan"}, "receive", "send")
     assert seen == [({"type": "lifespan"}, "receive", "send")]
 
 
-async def read(body, encoding=None, limit=LIMIT):
+async def test_a_body_that_trickles_is_refused_and_its_connection_closed(monkeypatch):
+    monkeypatch.setattr(requests, "GRACE_S", 0.1)
+    trickle = [b"x"] * 1000
+    slow = b'{"error":"the body arrives too slowly: '
+    status, answer, read_chunks = await post(*trickle, pause_s=0.02)
+    assert (status, answer[: len(slow)]) == (408, slow)
+    assert read_chunks < 20
+    fast_enough = application(body_rate_kib_s=0.01)
+    assert (await post(*trickle[:20], pause_s=0.02, app=fast_enough))[:2] == (200, b"20")
+
+
+async def test_a_body_arrives_before_the_deadline_of_its_request():
+    status, answer, _ = await post(*[b"x"] * 100, pause_s=0.02, deadline=b"0.2")
+    assert (status, b"too slowly" in answer) == (408, True)
+    assert (await post(b"x", deadline=b"nonsense"))[0] == 200, "whoever handles the request refuses it"
+
+
+async def test_bodies_that_a_router_holds_are_bounded_and_counted_back():
+    release, held = asyncio.Event(), []
+
+    async def app(scope, receive, send):
+        await receive()
+        held.append(scope[BODY].held)
+        await release.wait()
+
+    bound = BoundBody(app, RouterSettings(max_held_mib=2, max_body_mib=1))
+
+    async def begin(size, announced):
+        async def receive():
+            return {"type": "http.request", "body": bytes(size), "more_body": True}
+
+        headers = [(b"content-length", str(size).encode())] if announced else []
+        await bound({"type": "http", "headers": headers}, receive, None)
+
+    waiting = [asyncio.create_task(begin(WHOLE, announced)) for announced in (True, False)]
+    await asyncio.sleep(0)
+    for announced in (True, False):
+        with pytest.raises(QueueFullError, match="the router holds 2097152 bytes of requests, of 2097152"):
+            await begin(1, announced)
+    release.set()
+    await asyncio.gather(*waiting)
+    await begin(WHOLE, True)
+    assert held == [WHOLE, WHOLE, WHOLE]
+
+
+async def test_what_a_body_inflates_to_is_held_too():
+    held = HeldBytes(LIMIT)
+    with pytest.raises(QueueFullError):
+        await read(gzip.compress(bytes(LIMIT)), "gzip", held=held)
+    held.count = 0
+    await read(gzip.compress(bytes(LIMIT // 2)), "gzip", held=held)
+    assert LIMIT // 2 < held.count < LIMIT
+
+
+async def read(body, encoding=None, limit=LIMIT, held=None):
     async def receive():
         return {"type": "http.request", "body": body, "more_body": False}
 
     headers = [] if encoding is None else [(b"content-encoding", encoding.encode("latin-1"))]
-    return await read_body(Request({"type": "http", "method": "POST", "path": "/", "headers": headers}, receive), limit)
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
+    scope[BODY] = IncomingBody(receive, dict(headers), SETTINGS, held or HeldBytes(1 << 30))
+    return await read_body(Request(scope, scope[BODY].receive), limit)
 
 
 async def refusal_of(body, encoding, error=InvalidRequestError):

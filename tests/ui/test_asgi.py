@@ -14,13 +14,14 @@ from starlette.routing import Mount, Route
 
 from serve_app.router.errors import HANDLERS
 from serve_app.router.observe import ObserveRequests
-from serve_app.router.requests import LimitBody
+from serve_app.router.requests import BoundBody
 from serve_app.router.rest.playground import Playground
 from serve_app.router.upstream import Upstream
+from serve_app.settings import RouterSettings
 from serve_app.telemetry.metrics import RequestMetrics
 from serve_app.ui.asgi import stream_response
 
-LIMIT = 1000
+LIMIT = 1 << 20
 SCOPE = {"type": "http", "method": "GET", "http_version": "1.1", "query_string": b"", "headers": []}
 
 
@@ -121,7 +122,10 @@ async def page():
 def router(handle):
     return Starlette(
         routes=Playground(Upstream("playground", handle)).routes(),
-        middleware=[Middleware(ObserveRequests, metrics=RequestMetrics()), Middleware(LimitBody, max_bytes=LIMIT)],
+        middleware=[
+            Middleware(ObserveRequests, metrics=RequestMetrics()),
+            Middleware(BoundBody, settings=RouterSettings(max_body_mib=LIMIT >> 20)),
+        ],
         exception_handlers=HANDLERS,
     )
 
@@ -154,7 +158,7 @@ async def test_the_bare_path_redirects_relative_to_where_the_browser_sees_it(pag
 async def test_a_body_over_the_limit_is_refused_before_it_reaches_the_page(page):
     answer = await client(page).post("/ui/echo", content=bytes(LIMIT + 1))
     assert answer.status_code == 413
-    assert "larger than the limit of 1000 bytes" in answer.json()["error"]
+    assert "larger than the limit of 1048576 bytes" in answer.json()["error"]
 
 
 async def test_a_page_that_fails_answers_500_without_the_reason(page):

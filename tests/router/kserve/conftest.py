@@ -5,6 +5,7 @@ import asyncio
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
 from serve_app.errors import NotFoundError
 from serve_app.router.errors import HANDLERS
@@ -13,6 +14,7 @@ from serve_app.router.kserve.grpc import KserveGrpc
 from serve_app.router.kserve.http import KserveHttp
 from serve_app.router.kserve.service import messages as pb
 from serve_app.router.offload import Offload
+from serve_app.router.requests import BoundBody
 from serve_app.settings import RouterSettings
 from serve_app.telemetry.metrics import RequestMetrics
 from serve_app.types.tensors import InferAnswer, Tensor
@@ -114,7 +116,8 @@ def serve(plane):
 
     def over(key_file=None, **settings):
         routes = KserveHttp(plane, RouterSettings(**settings), AdminKey(key_file), Offload()).routes()
-        app = Starlette(routes=routes, exception_handlers=HANDLERS)
+        middleware = [Middleware(BoundBody, settings=RouterSettings(**settings))]
+        app = Starlette(routes=routes, middleware=middleware, exception_handlers=HANDLERS)
         app.router.redirect_slashes = False
         return httpx.AsyncClient(
             transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://router"
