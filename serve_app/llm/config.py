@@ -15,6 +15,7 @@ from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 
 from serve_app.errors import near_miss
+from serve_app.llm.limits import LIMITS, Limits
 from serve_app.settings import LanguageModelSettings, from_project_root
 from serve_app.telemetry.autoscaling import require_policy
 
@@ -75,7 +76,10 @@ def build_llm_config(settings: LanguageModelSettings) -> LLMConfig:
             "callback_class": f"{EngineCallback.__module__}.{EngineCallback.__name__}",
             "callback_kwargs": {"fetch": not (source and Path(source).is_absolute())},
         },
-        experimental_configs={"stream_batching_interval_ms": 0},
+        experimental_configs={
+            "stream_batching_interval_ms": 0,
+            LIMITS: Limits(settings.max_sequences, settings.extra_fields),
+        },
     )
     config.get_engine_config()
     return config

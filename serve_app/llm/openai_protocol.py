@@ -17,7 +17,8 @@ from ray.serve.llm.openai_api_models import (
 )
 from vllm.exceptions import VLLMClientError
 
-from serve_app.errors import InvalidRequestError, near_miss
+from serve_app.errors import InvalidRequestError
+from serve_app.llm.limits import NO_MORE, Limits, require_allowed, require_bounded_grammars, require_few_sequences
 
 EVENT = "data: "
 ERROR_EVENT = EVENT + '{"error"'
@@ -34,17 +35,19 @@ ENDPOINTS: Mapping[str, tuple[str, TypeAdapter[Any], Any]] = {
 }  # fmt: skip
 
 
-def parse_request(endpoint: str, document: Mapping[str, Any]) -> BaseModel:
-    """Raises InvalidRequestError, which names the field, for a request that vLLM can't take."""
+def parse_request(endpoint: str, document: Mapping[str, Any], limits: Limits = NO_MORE) -> BaseModel:
+    """Raises InvalidRequestError, which names the field, for a request that vLLM can't or may not take."""
     _, adapter, client = ENDPOINTS[endpoint]
     _require_readable(document)
+    require_few_sequences(document, limits.max_sequences)
+    require_bounded_grammars(document)
     try:
         request: BaseModel = adapter.validate_python(document)
     except ValidationError as problem:
         raise InvalidRequestError(_message(problem)) from None
     except (ValueError, TypeError, VLLMClientError) as problem:  # from vLLM's own validators
         raise InvalidRequestError(str(problem)) from None
-    _require_known(document, request, client)
+    require_allowed(document, _fields_of(client), _fields_of_vllm(type(request)), limits.extra_fields)
     return request
 
 
@@ -56,19 +59,15 @@ def _require_readable(document: Mapping[str, Any]) -> None:
         raise InvalidRequestError("encoding_format: must be float or base64")
 
 
-def _require_known(document: Mapping[str, Any], request: BaseModel, client: Any) -> None:
-    """vLLM would ignore a misspelt field and answer a different request."""
-    known = _fields_of(type(request), client)
-    for name in document:
-        if name not in known:
-            raise InvalidRequestError(f"unknown field {name!r}{near_miss(name, known)}")
+@cache
+def _fields_of(client: Any) -> frozenset[str]:
+    """Cached, because resolving the client's type hints takes longer than reading a request."""
+    return frozenset(get_type_hints(client))
 
 
 @cache
-def _fields_of(request: type[BaseModel], client: Any) -> frozenset[str]:
-    """Cached, because resolving the client's type hints takes longer than reading a request."""
-    aliases = {field.alias or name for name, field in request.model_fields.items()}
-    return frozenset({*request.model_fields, *aliases, *get_type_hints(client)})
+def _fields_of_vllm(request: type[BaseModel]) -> frozenset[str]:
+    return frozenset({*request.model_fields, *(field.alias or "" for field in request.model_fields.values())})
 
 
 def _message(problem: ValidationError) -> str:

@@ -26,6 +26,7 @@ from serve_app.llm import contracts, openai_protocol
 from serve_app.llm.contracts import GenerationRequest
 from serve_app.llm.engine import Engine
 from serve_app.llm.errors import startup_reason, stderr_size, translate_errors
+from serve_app.llm.limits import LIMITS, NO_MORE
 from serve_app.llm.outputs import AnswerBuilder
 from serve_app.llm.sampling import build_sampling_params
 from serve_app.settings import traces_endpoint
@@ -45,8 +46,11 @@ VERSIONS = (-1, 1)
 class LanguageModel(LLMServer):  # type: ignore[misc]
     """Ready once its engine has answered a probe; exits when the engine dies, and Serve starts another replica."""
 
+    _limits = NO_MORE
+
     async def __init__(self, llm_config: LLMConfig, *, engine_cls: type[Any] = Engine) -> None:  # type: ignore[misc]
         self._name = llm_config.model_id
+        self._limits = llm_config.experimental_configs.get(LIMITS, NO_MORE)
         hide_request_contents()
         record_crashes()
         started, log_start = time.monotonic(), stderr_size()
@@ -94,7 +98,7 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
         left_s(deadline)
         method, *_ = openai_protocol.ENDPOINTS[endpoint]
         with translate_errors(self._name):
-            request = openai_protocol.parse_request(endpoint, document)
+            request = openai_protocol.parse_request(endpoint, document, self._limits)
             passed_on = {"x-request-id": tracing.request_id()} | dict(headers) | tracing.headers()
             replies = await getattr(self, method)(request, RawRequestInfo(headers=passed_on))
             async with aclosing(openai_protocol.stream_answer(replies)) as pieces:

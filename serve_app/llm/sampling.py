@@ -10,9 +10,13 @@ from vllm.exceptions import VLLMClientError
 from vllm.sampling_params import RequestOutputKind
 
 from serve_app.errors import InvalidRequestError, near_miss
+from serve_app.llm.limits import require_bounded_grammars
 
 # Fields that the server sets itself.
-INTERNAL = ("output_kind", "skip_clone", "stream_interval", "output_text_buffer_length", "detokenize", "flat_logprobs")
+INTERNAL = (
+    "output_kind", "skip_clone", "stream_interval", "output_text_buffer_length", "detokenize", "flat_logprobs",
+    "extra_args", "routed_experts_prompt_start", "skip_reading_prefix_cache", "trace_decode_token_ids",
+)  # fmt: skip
 KNOWN = tuple(
     name for name in SamplingParams.__struct_fields__ if not name.startswith("_") and name not in INTERNAL
 )  # fmt: skip
@@ -35,6 +39,7 @@ def build_sampling_params(values: Mapping[str, Any], stream: bool) -> SamplingPa
         if name not in KNOWN:
             hint = near_miss(name, KNOWN, f"available: {', '.join(KNOWN)}")
             raise InvalidRequestError(f"unknown sampling parameter {name!r}{hint}")
+    require_bounded_grammars(values)
     try:
         parameters: SamplingParams = msgspec.convert(dict(values), SamplingParams, strict=False)
     except (msgspec.ValidationError, VLLMClientError, ValueError, TypeError, OverflowError) as problem:

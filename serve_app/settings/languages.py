@@ -36,7 +36,8 @@ class LanguageModelSettings(Section):
     adapters: AdapterSettings | None = Field(None, description="LoRA adapters by request")
     token_file: Path | None = Field(None, description="the hub's token, mounted; null: the variable HF_TOKEN, if set")
     environment: dict[str, str] = Field({}, description="environment variables of its processes; no secrets")
-    max_sequences: int = Field(16, ge=1, description="the most answers (n) that one request may ask for")
+    max_sequences: int = Field(64, ge=1, description="the most answers of a request: its prompts times n")
+    extra_fields: tuple[str, ...] = Field((), description="fields of vLLM's that requests may have besides the usual")
     wake_timeout_s: float = Field(120.0, gt=0, description="how long a request waits for a model with no replica yet")
     deployment: dict[str, Any] = Field({}, description="Ray Serve's options, as under `deployments:`")
 

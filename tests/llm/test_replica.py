@@ -195,7 +195,7 @@ async def test_a_replica_is_ready_once_its_engine_has_answered(start_engine, out
 
         monkeypatch.setattr(LLMServer, "__init__", build)
         model = object.__new__(LanguageModel)
-        starting = asyncio.create_task(model.__init__(SimpleNamespace(model_id="demo-llm")))
+        starting = asyncio.create_task(model.__init__(SimpleNamespace(model_id="demo-llm", experimental_configs={})))
         await asyncio.wait({starting})
         assert (starting.exception() is None, hasattr(model, "_watching")) == (ready, ready)
         assert model.engine._engine_client.closed == 1
@@ -216,7 +216,7 @@ async def test_a_model_that_can_not_be_loaded_raises_the_reason_from_the_engines
     monkeypatch.setattr(LLMServer, "__init__", fail)
     model = object.__new__(LanguageModel)
     with pytest.raises(ModelLoadError) as caught:
-        await model.__init__(SimpleNamespace(model_id="demo-llm"))
+        await model.__init__(SimpleNamespace(model_id="demo-llm", experimental_configs={}))
     assert caught.value.message == "model 'demo-llm' can't be loaded: no memory is left"
 
 
