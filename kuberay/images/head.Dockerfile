@@ -15,6 +15,7 @@ FROM ${BASE_IMAGE}:${BASE_TAG}${BASE_DIGEST:+@${BASE_DIGEST}}
 
 ENV PATH=/opt/serve_app/bin:$PATH \
     HOME=/tmp \
+    RAY_SERVE_HAPROXY_BINARY_PATH=/opt/serve_app/bin/serve-app-haproxy \
     PYTHONUNBUFFERED=1
 
 USER 0:0

@@ -15,6 +15,7 @@ FROM ${UV_IMAGE}:${UV_VERSION}${UV_DIGEST:+@${UV_DIGEST}} AS uv
 FROM ${BASE_IMAGE}:${BASE_TAG}${BASE_DIGEST:+@${BASE_DIGEST}}
 
 ENV HOME=/tmp \
+    RAY_SERVE_HAPROXY_BINARY_PATH=/usr/local/bin/serve-app-haproxy \
     PYTHONUNBUFFERED=1
 
 USER 0:0
@@ -38,6 +39,7 @@ ARG RAY_VERSION=2.60.0
 ARG VLLM_VERSION=0.29.0
 RUN --mount=type=bind,from=uv,source=/uv,target=/run/uv \
     /run/uv pip install --system --no-cache --offline --no-deps --no-build-isolation --editable . \
+    && ln -s "$(dirname "$(command -v python)")/serve-app-haproxy" /usr/local/bin/ \
     && python -m compileall -q serve_app \
     && python -c "from importlib.metadata import version; assert (version('ray'), version('vllm').partition('+')[0]) == ('${RAY_VERSION}', '${VLLM_VERSION}')" \
     && python -c "import boto3, gradio, openai, serve_app.app"

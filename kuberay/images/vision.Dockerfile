@@ -17,6 +17,7 @@ FROM ${BASE_IMAGE}:${BASE_TAG}${BASE_DIGEST:+@${BASE_DIGEST}}
 # The base's PYTHONPATH has a DALI that lacks its requirements. Triton's Python backend runs the first python3 on PATH.
 ENV PATH=/opt/serve_app/bin:$PATH \
     HOME=/tmp \
+    RAY_SERVE_HAPROXY_BINARY_PATH=/opt/serve_app/bin/serve-app-haproxy \
     PYTHONPATH= \
     PYTHONUNBUFFERED=1
 

@@ -49,6 +49,7 @@ def run_service(path: Path, environment_path: Path) -> int:
         require_gpus(config, settings, find_gpu())
     bin_folder = os.path.dirname(sys.executable)
     environment["PATH"] = f"{bin_folder}:{environment.get('PATH', '')}"
+    environment.setdefault("RAY_SERVE_HAPROXY_BINARY_PATH", os.path.join(bin_folder, "serve-app-haproxy"))
     ports = ports_of(config)
     addresses = f"http://localhost:{ports['http_options.port']}"
     if "grpc_options.port" in ports:
