@@ -41,6 +41,7 @@ class Router(KserveGrpc):
         hide_request_contents()
         self._settings, self._router_settings = settings, settings.router
         self._metrics = RequestMetrics()
+        self._offload = Offload()
         self._admin = AdminKey(settings.router.admin_key_file)
         models = {model.name: model for model in settings.llms}
         upstreams = {name: build_upstream(name, handle, models.get(name)) for name, handle in deployments.items()}
@@ -48,11 +49,10 @@ class Router(KserveGrpc):
         self._plane = build_plane(settings, tracks, upstreams, self._playground)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        offload = Offload()
         routes = [
-            *KserveHttp(self._plane, self._settings.router, self._admin, offload).routes(),
+            *KserveHttp(self._plane, self._settings.router, self._admin, self._offload).routes(),
             *DetectionRest(self._plane, self._settings).routes(),
-            *OpenAi(self._plane, self._settings, offload).routes(),
+            *OpenAi(self._plane, self._settings, self._offload).routes(),
             *Metrics().routes(),
             *Operations(self._plane).routes(),
             *Documentation(self._plane.tracks.values(), with_playground=self._playground is not None).routes(),

@@ -11,11 +11,12 @@ from serve_app.errors import InvalidRequestError, UnsupportedError
 from serve_app.router.errors import public_error
 from serve_app.router.keys import AdminKey
 from serve_app.router.kserve.documents import require_text
-from serve_app.router.kserve.messages import parse_message, parse_version, read_parameters, write_message
+from serve_app.router.kserve.messages import parse_version, read_message, read_parameters, write_message
 from serve_app.router.kserve.models import FIXED_SETTINGS, NO_SHARED_MEMORY, require_load_parameter
 from serve_app.router.kserve.service import messages as pb
 from serve_app.router.kserve.streams import answer_stream
 from serve_app.router.observe import GRPC
+from serve_app.router.offload import Offload
 from serve_app.router.plane import DataPlane
 from serve_app.router.requests import deadline_of
 from serve_app.settings import RouterSettings
@@ -77,6 +78,7 @@ class KserveGrpc:
     _metrics: RequestMetrics
     _plane: DataPlane
     _admin: AdminKey
+    _offload: Offload
     _router_settings: RouterSettings
 
     @answering(pb.ServerLiveResponse)
@@ -112,13 +114,14 @@ class KserveGrpc:
 
     @answering(pb.ModelInferResponse)
     async def ModelInfer(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        asked = parse_message(request, deadline_of(_metadata(grpc_context), self._router_settings))
+        deadline = deadline_of(_metadata(grpc_context), self._router_settings)
+        asked = await read_message(request, deadline, self._offload)
         return write_message(await self._plane.infer(asked))
 
     async def ModelStreamInfer(self, request: Any, grpc_context: Any) -> AsyncIterator[Any]:  # noqa: N802
         try:
             deadline = deadline_of(_metadata(grpc_context), self._router_settings)
-            async for answer in answer_stream(self._plane, request, deadline, self._metrics):
+            async for answer in answer_stream(self._plane, request, deadline, self._metrics, self._offload):
                 yield answer
         except Exception as problem:
             refuse(grpc_context, problem)

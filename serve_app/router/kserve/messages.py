@@ -17,6 +17,7 @@ from serve_app.router.kserve.documents import (
     with_timeout,
 )  # fmt: skip
 from serve_app.router.kserve.models import read_version
+from serve_app.router.offload import INLINE_BYTES, Offload
 from serve_app.types.tensors import (
     ELEMENT_BYTES,
     NUMPY_TYPES,
@@ -39,6 +40,19 @@ TYPED = {
     "UINT64": "uint64_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
     "INT64": "int64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
 }  # fmt: skip
+
+
+async def read_message(message: Any, deadline: float | None, offload: Offload) -> InferRequest:
+    """Raw contents are taken as they are; large typed ones are a list of numbers, which takes another process."""
+    size = 0 if message.raw_input_contents else message.ByteSize()
+    if size <= INLINE_BYTES:
+        return parse_message(message, deadline)
+    text = message.SerializeToString()
+    return await offload.run(_parse_bytes, text, deadline, size=size, deadline=deadline)
+
+
+def _parse_bytes(text: bytes, deadline: float | None) -> InferRequest:
+    return parse_message(pb.ModelInferRequest.FromString(text), deadline)
 
 
 def parse_message(message: Any, deadline: float | None) -> InferRequest:

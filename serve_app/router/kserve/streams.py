@@ -8,8 +8,9 @@ from typing import Any
 from tritonclient.grpc import service_pb2 as pb
 
 from serve_app.router.errors import public_error
-from serve_app.router.kserve.messages import EMPTY_FINAL, parse_message, write_message
+from serve_app.router.kserve.messages import EMPTY_FINAL, read_message, write_message
 from serve_app.router.observe import GRPC
+from serve_app.router.offload import Offload
 from serve_app.router.plane import DataPlane
 from serve_app.telemetry.metrics import RequestMetrics
 from serve_app.telemetry.observation import observed
@@ -21,10 +22,10 @@ MAX_AT_ONCE = 256
 
 
 async def answer_stream(
-    plane: DataPlane, requests: AsyncIterator[Any], deadline: float, metrics: RequestMetrics
+    plane: DataPlane, requests: AsyncIterator[Any], deadline: float, metrics: RequestMetrics, offload: Offload
 ) -> AsyncIterator[Any]:
     """Answers as they come; when the client leaves, requests in progress are cancelled."""
-    stream = _Stream(plane, deadline, metrics)
+    stream = _Stream(plane, deadline, metrics, offload)
     reader = asyncio.create_task(stream.read(requests))
     try:
         while (answer := await stream.next()) is not None:
@@ -38,10 +39,11 @@ async def answer_stream(
 class _Stream:
     """The requests in flight of one call."""
 
-    def __init__(self, plane: DataPlane, deadline: float, metrics: RequestMetrics) -> None:
+    def __init__(self, plane: DataPlane, deadline: float, metrics: RequestMetrics, offload: Offload) -> None:
         self._plane = plane
         self._deadline = deadline
         self._metrics = metrics
+        self._offload = offload
         self._tasks: set[asyncio.Task[None]] = set()
         self._sequences: dict[int | str, asyncio.Task[None]] = {}
         self._free = asyncio.Semaphore(MAX_AT_ONCE)
@@ -66,14 +68,14 @@ class _Stream:
         try:
             async for message in requests:
                 await self._free.acquire()
-                self._begin(message)
+                await self._begin(message)
             await asyncio.gather(*self._tasks, return_exceptions=True)
         finally:
             self._answers.put_nowait(None)
 
-    def _begin(self, message: Any) -> None:
+    async def _begin(self, message: Any) -> None:
         try:
-            asked = parse_message(message, self._deadline)
+            asked = await read_message(message, self._deadline, self._offload)
         except Exception as problem:
             task = asyncio.create_task(self._observe(message, partial(self._fail, message, problem)))
         else:

@@ -155,6 +155,7 @@ class Context:
 class Service(KserveGrpc):
     def __init__(self, plane, key_file=None):
         self._plane, self._admin, self._router_settings = plane, AdminKey(key_file), RouterSettings()
+        self._offload = Offload()
         self._metrics = RequestMetrics()
 
 

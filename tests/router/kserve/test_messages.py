@@ -3,11 +3,13 @@
 import struct
 import time
 
+import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
 from serve_app.errors import InvalidRequestError, UnsupportedError
-from serve_app.router.kserve.messages import EMPTY_FINAL, parse_message, parse_version, write_message
+from serve_app.router.kserve.messages import EMPTY_FINAL, parse_message, parse_version, read_message, write_message
+from serve_app.router.offload import Offload
 from serve_app.types.tensors import InferAnswer, RequestedOutput, Sequence, Tensor
 
 TYPED = {
@@ -188,3 +190,22 @@ def test_an_answer_has_raw_outputs_and_parameters_of_every_type():
 
     final = write_message(InferAnswer("m", "3", "i"))  # the empty final answer of a stream
     assert (final.model_name, final.model_version, final.id, len(final.outputs)) == ("m", "", "i", 0)
+
+
+async def test_large_typed_contents_are_read_in_another_process_and_raw_ones_are_not():
+    class Watched(Offload):
+        used = 0
+
+        async def run(self, *arguments, **options):
+            self.used += 1
+            return await super().run(*arguments, **options)
+
+    offload, values = Watched(), [0.5] * 100_000
+    typed = message(("x", "FP32", [len(values)], {"fp32_contents": values}))
+    raw = message(("x", "FP32", [len(values)], None), raw=[np.array(values, np.float32).tobytes()])
+    assert (await read_message(raw, None, offload)).inputs == (await read_message(typed, None, offload)).inputs
+    assert offload.used == 1
+    broken = message(("x", "FP32", [7], {"fp32_contents": values}))
+    with pytest.raises(InvalidRequestError, match="byte size mismatch for input 'x'"):
+        await read_message(broken, None, offload)
+    await offload.close()

@@ -10,12 +10,13 @@ from serve_app.errors import DeadlineExceededError, ModelError
 from serve_app.router.kserve import streams
 from serve_app.router.kserve.messages import EMPTY_FINAL
 from serve_app.router.kserve.streams import FINAL, MAX_AT_ONCE
+from serve_app.router.offload import Offload
 from serve_app.telemetry.metrics import RequestMetrics
 from serve_app.types.tensors import InferAnswer, Tensor
 
 
 def answer_stream(plane, requests, deadline):
-    return streams.answer_stream(plane, requests, deadline, RequestMetrics())
+    return streams.answer_stream(plane, requests, deadline, RequestMetrics(), Offload())
 
 
 def message(identifier, model="echo", sequence=0, finals=False, value=1):
