@@ -7,7 +7,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from serve_app.app import route_tracks
-from serve_app.settings import PROJECT_ROOT, read_config, settings_of
+from serve_app.settings import PROJECT_ROOT, RouterSettings, read_config, settings_of
 
 DOCUMENT = (PROJECT_ROOT / "docs" / "gpu.md").read_text()
 MODELS = PROJECT_ROOT / "model_repository" / "gpu"
@@ -58,7 +58,7 @@ def test_concurrent_requests_are_calculated_from_the_number_of_routers():
     assert [row[0] for row in table] == [f"{scaling['min_replicas']} (least)", "4", f"{scaling['max_replicas']} (most)"]
     for row in table:
         routers, at_once = int(row[0].split()[0]), number(row[1])
-        assert at_once == routers * router["max_ongoing_requests"]
+        assert at_once == routers * RouterSettings().at_once.detection
         in_triton, waiting, refused = map(number, row[2].split(" / "))
         assert in_triton == DEPLOYMENTS["bulk"]["max_ongoing_requests"]
         room = routers * DEPLOYMENTS["bulk"]["max_queued_requests"]

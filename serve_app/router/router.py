@@ -8,6 +8,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from serve_app.detection.tracks import Track
+from serve_app.router.admission import Admission, Admit
 from serve_app.router.catalog import Catalog
 from serve_app.router.deployments import Deployments
 from serve_app.router.errors import HANDLERS
@@ -42,6 +43,7 @@ class Router(KserveGrpc):
         self._settings, self._router_settings = settings, settings.router
         self._metrics = RequestMetrics()
         self._offload = Offload()
+        self._admission = Admission(settings.router, [model.name for model in settings.llms])
         self._admin = AdminKey(settings.router.admin_key_file)
         models = {model.name: model for model in settings.llms}
         upstreams = {name: build_upstream(name, handle, models.get(name)) for name, handle in deployments.items()}
@@ -63,6 +65,7 @@ class Router(KserveGrpc):
             routes=routes,
             middleware=[
                 Middleware(ObserveRequests, metrics=self._metrics),
+                Middleware(Admit, admission=self._admission),
                 Middleware(BoundBody, settings=self._settings.router),
             ],
             exception_handlers=HANDLERS,

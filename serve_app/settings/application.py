@@ -11,10 +11,19 @@ from serve_app.settings.section import Section
 TAKEN = ("router", "baseline", "playground")  # names of deployments that exist at most once
 
 
+class AtOnce(Section):
+    """What one router works on at a time, by kind; together less than the router's max_ongoing_requests."""
+
+    detection: int = Field(512, ge=1, description="pictures, and other inferences that no language model answers")
+    languages: int = Field(256, ge=1, description="requests for language models")
+    streams: int = Field(128, ge=1, description="open streams of gRPC")
+
+
 class RouterSettings(Section):
     """The ingress."""
 
     max_body_mib: int = Field(64, ge=1, le=4096, description="larger HTTP bodies are refused with 413")
+    at_once: AtOnce = Field(AtOnce(), description="how much work of each kind it takes at a time; beyond, 503")
     max_held_mib: int = Field(512, ge=1, description="bodies that one router may hold at a time; beyond, 503")
     body_rate_kib_s: float = Field(16.0, gt=0, description="a body that arrives more slowly is refused with 408")
     request_timeout_s: float = Field(300.0, gt=0, description="how long a request without its own deadline may take")

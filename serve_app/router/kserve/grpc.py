@@ -8,6 +8,7 @@ from google.protobuf.json_format import ParseDict
 from grpc import StatusCode
 
 from serve_app.errors import InvalidRequestError, UnsupportedError
+from serve_app.router.admission import STREAMS, Admission
 from serve_app.router.errors import public_error
 from serve_app.router.keys import AdminKey
 from serve_app.router.kserve.documents import require_text
@@ -79,6 +80,7 @@ class KserveGrpc:
     _plane: DataPlane
     _admin: AdminKey
     _offload: Offload
+    _admission: Admission
     _router_settings: RouterSettings
 
     @answering(pb.ServerLiveResponse)
@@ -115,14 +117,16 @@ class KserveGrpc:
     @answering(pb.ModelInferResponse)
     async def ModelInfer(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
         deadline = deadline_of(_metadata(grpc_context), self._router_settings)
-        asked = await read_message(request, deadline, self._offload)
-        return write_message(await self._plane.infer(asked))
+        with self._admission.work(self._admission.kind_of_model(request.model_name)):
+            asked = await read_message(request, deadline, self._offload)
+            return write_message(await self._plane.infer(asked))
 
     async def ModelStreamInfer(self, request: Any, grpc_context: Any) -> AsyncIterator[Any]:  # noqa: N802
         try:
             deadline = deadline_of(_metadata(grpc_context), self._router_settings)
-            async for answer in answer_stream(self._plane, request, deadline, self._metrics, self._offload):
-                yield answer
+            with self._admission.work(STREAMS):
+                async for answer in answer_stream(self._plane, request, deadline, self._metrics, self._offload):
+                    yield answer
         except Exception as problem:
             refuse(grpc_context, problem)
 

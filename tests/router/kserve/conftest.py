@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from serve_app.errors import NotFoundError
+from serve_app.router.admission import Admission
 from serve_app.router.errors import HANDLERS
 from serve_app.router.keys import AdminKey
 from serve_app.router.kserve.grpc import KserveGrpc
@@ -155,7 +156,7 @@ class Context:
 class Service(KserveGrpc):
     def __init__(self, plane, key_file=None):
         self._plane, self._admin, self._router_settings = plane, AdminKey(key_file), RouterSettings()
-        self._offload = Offload()
+        self._offload, self._admission = Offload(), Admission(RouterSettings(), ())
         self._metrics = RequestMetrics()
 
 
