@@ -20,6 +20,7 @@ INLINE_BYTES = 64 << 10  # less is done at once: a millisecond or two
 PROCESSES = 2
 MAX_RESIDENT_BYTES = 256 << 20  # a process that has grown beyond ends after its task, as Python keeps memory
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+PIECE_BYTES = 256 << 10
 SIZE = struct.Struct("<Q")
 Result = TypeVar("Result")
 
@@ -72,10 +73,14 @@ class Offload:
 async def _ask(process: Process, function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[bool, bool, Any]:
     assert process.stdin
     assert process.stdout
-    # views of the body go over as they are, without a copy
-    whole = tuple(pickle.PickleBuffer(one) if isinstance(one, memoryview) else one for one in arguments)
-    process.stdin.writelines(_frames((function, whole)))
-    await process.stdin.drain()
+    # bodies and views of them go over as they are, a piece at a time: no copy of them is made here
+    whole = tuple(
+        pickle.PickleBuffer(one) if isinstance(one, bytes | bytearray | memoryview) else one for one in arguments
+    )
+    for part in _frames((function, whole)):
+        for start in range(0, len(part), PIECE_BYTES):
+            process.stdin.write(memoryview(part)[start : start + PIECE_BYTES])
+            await process.stdin.drain()
     return await _receive(process.stdout)  # type: ignore[no-any-return]
 
 

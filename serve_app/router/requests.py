@@ -24,6 +24,7 @@ MAX_MEMBERS = 64  # of a gzip body: each costs a copy of all that follows it
 LARGE_BYTES = 256 << 10  # larger bodies are compressed in a thread, and inflated there if they may become larger
 MAX_RATIO = 1032  # of a deflated body to what it becomes
 MAX_INFLATING = 2
+PIECE_BYTES = 64 << 10
 GRACE_S = 10.0  # before the rate of a body counts
 BODY = "serve_app.body"  # of a scope: its IncomingBody
 # zlib's window bits; 16 more means a gzip header
@@ -133,7 +134,7 @@ class IncomingBody:
         return PayloadTooLargeError(f"the body is larger than the limit of {self._max_bytes} bytes")
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
+async def read_body(request: Request, max_bytes: int) -> bytes | bytearray:
     """The body as it was before compression; the limits hold before and after."""
     body = await request.body()
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
@@ -151,24 +152,34 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     return inflated
 
 
-def _inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """A gzip body may have several members, one after the other."""
-    inflated: list[bytes] = []
-    rest, room = body, max_bytes
-    while rest or not inflated:
-        if len(inflated) == MAX_MEMBERS:
+def _inflate(body: bytes, encoding: str, max_bytes: int) -> bytearray:
+    """A gzip body may have several members, one after the other. Piece by piece, so that other threads go on."""
+    inflated, place = bytearray(), 0
+    for member in range(MAX_MEMBERS + 1):
+        if member == MAX_MEMBERS:
             raise InvalidRequestError(f"the {encoding} body has more than {MAX_MEMBERS} members")
-        inflater = zlib.decompressobj(WINDOWS[encoding])
-        try:
-            inflated.append(inflater.decompress(rest, room + 1))
-        except zlib.error:
-            raise InvalidRequestError(f"the body is not valid {encoding} data") from None
-        room -= len(inflated[-1])
-        if room < 0:
-            raise PayloadTooLargeError(f"the inflated body is larger than the limit of {max_bytes} bytes")
-        if not inflater.eof:
+        place = _inflate_member(memoryview(body), place, encoding, inflated, max_bytes)
+        if place == len(body):
+            break
+        if encoding != "gzip":
+            raise InvalidRequestError(f"{len(body) - place} bytes follow the end of the {encoding} body")
+    return inflated
+
+
+def _inflate_member(body: memoryview, place: int, encoding: str, inflated: bytearray, max_bytes: int) -> int:
+    """Append what a member holds; returns where it ends."""
+    inflater = zlib.decompressobj(WINDOWS[encoding])
+    while not inflater.eof:
+        given: bytes | memoryview = body[place : place + PIECE_BYTES]
+        if not given:
             raise InvalidRequestError(f"the {encoding} body is incomplete")
-        rest = inflater.unused_data
-        if rest and encoding != "gzip":
-            raise InvalidRequestError(f"{len(rest)} bytes follow the end of the {encoding} body")
-    return b"".join(inflated)
+        place += len(given)
+        while given and not inflater.eof:
+            try:
+                inflated += inflater.decompress(given, PIECE_BYTES)
+            except zlib.error:
+                raise InvalidRequestError(f"the body is not valid {encoding} data") from None
+            if len(inflated) > max_bytes:
+                raise PayloadTooLargeError(f"the inflated body is larger than the limit of {max_bytes} bytes")
+            given = inflater.unconsumed_tail
+    return place - len(inflater.unused_data)
