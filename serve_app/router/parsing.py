@@ -32,7 +32,7 @@ def require_bounded(text: Buffer, max_values: int) -> None:
 
 def parse_object(text: Buffer, max_values: int = MAX_VALUES) -> dict[str, Any]:
     """The JSON object in a body."""
-    if len(text) > max_values:
+    if len(text) > min(max_values, MAX_CONTAINERS):
         require_bounded(text, max_values)
     try:
         document = json.loads(bytes(text))

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.errors import (
+    DeadlineExceededError,
     InvalidRequestError,
     PayloadTooLargeError,
     QueueFullError,
@@ -118,6 +119,8 @@ class IncomingBody:
     def _begin(self) -> None:
         if self._excess:
             raise self._too_large()
+        if time.monotonic() >= self._ends:
+            raise DeadlineExceededError("the deadline of the request has passed")
         self.hold(self._announced)
         self._begun, self._slow_at = True, time.monotonic() + GRACE_S
 

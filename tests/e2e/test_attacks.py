@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from serve_app.settings import PROJECT_ROOT
+from tests.e2e.service import wait_until
 
 PICTURE = (PROJECT_ROOT / "docs" / "shapes.jpg").read_bytes()
 MEMORY = 200 << 20
@@ -40,6 +41,7 @@ def others_are_answered(service):
     watching = [threading.Thread(target=watch, args=[url]) for url in service.router_urls()]
     for one in watching:
         one.start()
+    wait_until(lambda: len(slowest) >= len(watching), 10, "health is checked")
     try:
         yield
     finally:

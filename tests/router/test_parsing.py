@@ -36,6 +36,8 @@ def test_json_of_too_many_values_is_refused_before_it_takes_memory():
         "depth": b'{"a": ' + b"[" * 300_000 + b"]" * 300_000 + b"}",
         "wide and deep": b'{"a": [' + b"[1,1]," * 4_000_000 + b"1]}",
     }
+    with pytest.raises(PayloadTooLargeError):
+        parse_object(b"[" * 500_000, MAX_TENSOR_VALUES)
     tracemalloc.start()
     try:
         for name, text in many.items():

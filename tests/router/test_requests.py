@@ -131,6 +131,7 @@ async def test_a_body_that_trickles_is_refused_and_its_connection_closed(monkeyp
 async def test_a_body_arrives_before_the_deadline_of_its_request():
     status, answer, _ = await post(*[b"x"] * 100, pause_s=0.02, deadline=b"0.2")
     assert (status, b"too slowly" in answer) == (408, True)
+    assert (await post(b"x", deadline=b"1e-9"))[0] == 504, "late already"
     assert (await post(b"x", deadline=b"nonsense"))[0] == 200, "whoever handles the request refuses it"
 
 

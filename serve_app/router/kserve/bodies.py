@@ -21,7 +21,7 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 REFUSED = re.compile(r"q\s*=\s*0(\.0*)?")
 
 
-def split_body(request: Request, body: bytes) -> tuple[memoryview, memoryview]:
+def split_body(request: Request, body: bytes | bytearray) -> tuple[memoryview, memoryview]:
     """The JSON and what follows it; without the header all of the body is JSON, with a header of 0 none is."""
     text = request.headers.get(HEADER_LENGTH)
     view = memoryview(body)

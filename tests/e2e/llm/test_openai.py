@@ -120,7 +120,7 @@ REFUSED = [
     ({"messages": []}, 400, "at least one message"),
     ({"max_tokens": -1}, 400, "max_tokens must be at least 1, got -1"),
     ({"max_tokens": 100_000}, 400, "cannot be greater than max_model_len"),
-    ({"n": 10**9}, 400, "n must be at most 16, got 1000000000"),
+    ({"n": 10**9}, 400, "prompts times n must be at most 64, got 1000000000"),
     ({"temperature": -1}, 400, "temperature"),
     ({"temprature": 1}, 400, "unknown field 'temprature'; did you mean 'temperature'?"),
     ({"structured_outputs": {"regex": "(["}}, 400, "unclosed character class"),

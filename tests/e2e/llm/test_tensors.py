@@ -108,7 +108,7 @@ def test_what_fails_in_a_stream_fails_alone(stream, pairs):
     assert texts_of(answers["good"], "PROMPT")[-1] == f"{pairs[0].question}\n{pairs[0].answer}"
     assert "".join(texts_of(answers["good too"], "text_input")) == f"\n{pairs[1].answer}"
     assert len(errors) == 3
-    for part in ("input 'PROMPT' must not be empty", "n must be at most 16", "'nothing' is not found"):
+    for part in ("input 'PROMPT' must not be empty", "n must be at most 64", "'nothing' is not found"):
         assert any(part in error for error in errors), errors
 
 
@@ -119,7 +119,7 @@ REFUSED = [
     ("x", True, GREEDY, "streams through ModelStreamInfer or generate_stream only"),
     ("x", False, {"temprature": 0}, "unknown sampling parameter 'temprature'; did you mean 'temperature'?"),
     ("x", False, {"max_tokens": -1}, "max_tokens must be at least 1, got -1"),
-    ("x", False, {"n": 10**9}, "n must be at most 16, got 1000000000"),
+    ("x", False, {"n": 10**9}, "n must be at most 64, got 1000000000"),
     ("x", False, {"temperature": "warm"}, "temperature"),
     ("x", False, {"structured_outputs": {"regex": "(["}}, "regex"),
     ("x", False, {"lora_name": "nothing"}, "adapter 'nothing' not found"),
