@@ -22,6 +22,7 @@ ENVIRONMENT_READERS = {
     "serve_app/tools/bench/baselines/processes.py",
     "serve_app/tools/bench/baselines/gateway.py",
     "serve_app/tools/launch/cli.py",
+    "serve_app/tools/launch/haproxy.py",
     "serve_app/tools/launch/monitor.py",
     "serve_app/tools/export/build_models.py",
     "serve_app/tools/deploy/aws/cli.py",

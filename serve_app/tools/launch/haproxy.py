@@ -24,6 +24,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     if "-f" in arguments:
         limit(Path(arguments[arguments.index("-f") + 1]))
+    os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)  # else it would find this command
     binary = get_haproxy_binary()
     os.execv(binary, [binary, *arguments])
 

@@ -60,7 +60,8 @@ def test_a_template_that_has_changed_is_told(tmp_path, capsys):
 def test_the_command_edits_the_file_and_becomes_haproxy(tmp_path):
     path = write(tmp_path)
     command = Path(sys.executable).with_name("serve-app-haproxy")
-    checked = subprocess.run([command, "-c", "-f", path], capture_output=True, text=True, timeout=30)
+    environment = os.environ | {"RAY_SERVE_HAPROXY_BINARY_PATH": str(command)}
+    checked = subprocess.run([command, "-c", "-f", path], capture_output=True, text=True, timeout=30, env=environment)
     assert checked.returncode == 0, checked.stderr
     assert "timeout http-request 10s" in path.read_text()
     assert os.access(command, os.X_OK)
