@@ -6,11 +6,13 @@ import time
 
 import httpx
 import pytest
+import tritonclient.grpc.aio as triton
+from tritonclient.utils import InferenceServerException
 
 from tests.e2e.service import SHAPES
 
 PATIENCE_S = 0.5  # of a health check, and of a picture beside it
-SLOW_BODIES = 1200
+IDLE_STREAMS, SLOW_BODIES = 600, 1200
 SLOW = b"POST /predict/nano HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
 
 
@@ -65,6 +67,39 @@ async def require_others_are_answered(service):
                 assert time.monotonic() - began < PATIENCE_S
         answer = await client.post(f"{service.url}/predict/nano", content=SHAPES.read_bytes())
         assert len(answer.json()["detections"]) == 6
+
+
+async def test_idle_streams_leave_health_and_others_alone(service):
+    ended = asyncio.Event()
+    refused = []
+
+    async def nothing():
+        await ended.wait()
+        return
+        yield
+
+    async def open_stream(client):
+        try:
+            async for _, problem in client.stream_infer(nothing()):
+                assert problem is None
+        except InferenceServerException as problem:
+            refused.append(str(problem))
+
+    own = [("grpc.use_local_subchannel_pool", 1)]  # else all clients share a connection, and its hundred streams
+    clients = [triton.InferenceServerClient(service.grpc_host, channel_args=own) for _ in range(8)]
+    streams = [asyncio.create_task(open_stream(clients[number % 8])) for number in range(IDLE_STREAMS)]
+    try:
+        await asyncio.sleep(5)
+        await require_others_are_answered(service)
+        assert await clients[0].is_server_live()
+        assert len(refused) >= IDLE_STREAMS - 2 * 128
+        assert [reason for reason in refused if "at work on 128 requests (streams)" not in reason] == []
+    finally:
+        ended.set()
+        await asyncio.gather(*streams)
+        for client in clients:
+            await client.close()
+    await require_others_are_answered(service)
 
 
 @pytest.mark.timeout(300)
