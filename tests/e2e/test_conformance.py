@@ -123,10 +123,10 @@ CASES = {
 
 def essence(answer):
     """What must be equal: all but the date, the server's name and the like."""
-    told = {header: answer.headers.get(header) for header in ("content-encoding", HEADER)}
+    headers = {header: answer.headers.get(header) for header in ("content-encoding", HEADER)}
     if answer.status_code == 200 and answer.content:
-        told["content-type"] = answer.headers["content-type"].split(";")[0]
-    return answer.status_code, answer.text, told
+        headers["content-type"] = answer.headers["content-type"].split(";")[0]
+    return answer.status_code, answer.text, headers
 
 
 def test_http_answers_are_tritons_own(client, reference):

@@ -55,19 +55,19 @@ async def test_requests_behind_others_wait_and_are_stalled_until_one_is_through(
     before = served(protocol)
     asked = slow(protocol, 0.5, 4)
     await asyncio.sleep(0.2)
-    told = measuring.pressure()
-    assert (told[PENDING], told[STALLED], told[SERVED_PER_S], told[QUEUE_MS]) == (3, 3, 0, 0)
+    pressure = measuring.pressure()
+    assert (pressure[PENDING], pressure[STALLED], pressure[SERVED_PER_S], pressure[QUEUE_MS]) == (3, 3, 0, 0)
     await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
     await asyncio.sleep(0.1)
-    told = measuring.pressure()
-    assert told[PENDING] > 0
-    assert told[STALLED] == 0
-    assert told[SERVED_PER_S] > 0
+    pressure = measuring.pressure()
+    assert pressure[PENDING] > 0
+    assert pressure[STALLED] == 0
+    assert pressure[SERVED_PER_S] > 0
     await asyncio.gather(*asked)
     await booked(protocol, before + 4)
-    told = measuring.pressure()
-    assert (told[PENDING], told[STALLED], told[REJECTED_PER_S]) == (0, 0, 0)
-    assert told[QUEUE_MS] > 400
+    pressure = measuring.pressure()
+    assert (pressure[PENDING], pressure[STALLED], pressure[REJECTED_PER_S]) == (0, 0, 0)
+    assert pressure[QUEUE_MS] > 400
     assert set(measuring.pressure().values()) == {0.0}
 
 
@@ -75,8 +75,8 @@ async def test_requests_refused_by_a_full_queue_are_counted(measuring, protocol)
     answers = await asyncio.gather(*slow(protocol, 0.05, 30), return_exceptions=True)
     refused = [answer for answer in answers if isinstance(answer, QueueFullError)]
     assert len(refused) > 10
-    told = measuring.pressure()
-    assert told[REJECTED_PER_S] > told[SERVED_PER_S] > 0
+    pressure = measuring.pressure()
+    assert pressure[REJECTED_PER_S] > pressure[SERVED_PER_S] > 0
 
 
 async def test_an_ensemble_counts_as_its_steps_do(engine, measuring, protocol):

@@ -71,9 +71,9 @@ def test_choices_stops_seeds_and_log_probabilities(api, pairs):
     word = pairs[0].answer.split()[4]
     stopped = api.chat.completions.create(**ask(question, stop=[word])).choices[0].message.content
     assert stopped == pairs[0].answer.partition(word)[0]
-    told = api.chat.completions.create(**ask(question, logprobs=True, top_logprobs=2, max_tokens=3)).choices[0]
-    assert [len(token.top_logprobs) for token in told.logprobs.content] == [2, 2, 2]
-    assert told.finish_reason == "length"
+    choice = api.chat.completions.create(**ask(question, logprobs=True, top_logprobs=2, max_tokens=3)).choices[0]
+    assert [len(token.top_logprobs) for token in choice.logprobs.content] == [2, 2, 2]
+    assert choice.finish_reason == "length"
 
 
 @pytest.fixture(scope="module")

@@ -117,8 +117,8 @@ def test_a_language_models_request_is_traced_into_vllm(service, context, collect
     parents = above(found, engine)
     assert "demo-llm" in parents[0]
     assert "router" in parents[-1]
-    told = attributes(engine)
-    assert context[2]["x-request-id"] in told["gen_ai.request.id"]
+    described = attributes(engine)
+    assert context[2]["x-request-id"] in described["gen_ai.request.id"]
     assert not [value for span in found for value in attributes(span).values() if "replica?" in value], "no prompt"
 
 

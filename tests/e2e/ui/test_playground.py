@@ -41,8 +41,8 @@ def detect(page, *sides):
     page.click("#detect")
     for side in sides:
         page.wait_for_selector(f"#result-{side} .bar")
-    told = {side: re.findall(r"(\w+) ([\d.]+) ms", page.inner_text(f"#result-{side} .legend")) for side in sides}
-    return {side: {name: float(ms) for name, ms in found} for side, found in told.items()}
+    legends = {side: re.findall(r"(\w+) ([\d.]+) ms", page.inner_text(f"#result-{side} .legend")) for side in sides}
+    return {side: {name: float(ms) for name, ms in found} for side, found in legends.items()}
 
 
 def shown(page, side):

@@ -142,8 +142,8 @@ def pull_error(image):
 def unschedulable(pod, trouble):
     asked = {name for one in pod["spec"]["containers"] for name in requests(one)}
     short = trouble.get("resource") or ("nvidia.com/gpu" if "nvidia.com/gpu" in asked else "cpu")
-    told = trouble.get("message") if trouble["trouble"] == "unschedulable" else None
-    return told or (
+    message = trouble.get("message") if trouble["trouble"] == "unschedulable" else None
+    return message or (
         f"0/3 nodes are available: 3 Insufficient {short}. preemption: 0/3 nodes are available: 3 No preemption "
         "victims found for incoming pod."
     )
