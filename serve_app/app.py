@@ -35,8 +35,9 @@ CONSISTENT_HASHING = "ray.serve.experimental.consistent_hash_router:ConsistentHa
 def build(args: dict[str, Any]) -> serve.Application:
     """The application of `import_path: serve_app.app:build`; everything is checked before the first .bind()."""
     settings = parse_settings(args)
-    if ray.is_initialized():
-        require_closed(settings, get_global_client().http_config.host)
+    client = get_global_client(raise_if_no_controller_running=False) if ray.is_initialized() else None
+    if client:
+        require_closed(settings, client.http_config.host)
     tracks = route_tracks(settings)
     warn_without_haproxy()
     deployments = {triton.name: bind_triton(triton, settings.detection) for triton in settings.triton}
