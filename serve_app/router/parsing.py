@@ -11,6 +11,8 @@ from serve_app.types.tensors import Buffer
 # A value takes some 32 bytes of Python's, a list or an object twice as many; each is at least a character of the body.
 MAX_VALUES, MAX_CONTAINERS = 250_000, 250_000
 MAX_TENSOR_VALUES = 8_000_000  # in JSON whose values become tensors at once
+MAX_DEPTH = 64
+TOO_DEEP = "failed to parse the request JSON buffer: it is nested too deeply"
 COMMA, BRACKET, BRACE = b",[{"
 CHUNK_BYTES = 1 << 20
 
@@ -37,11 +39,27 @@ def parse_object(text: Buffer, max_values: int = MAX_VALUES) -> dict[str, Any]:
     try:
         document = json.loads(bytes(text))
     except RecursionError:
-        raise InvalidRequestError("failed to parse the request JSON buffer: it is nested too deeply") from None
+        raise InvalidRequestError(TOO_DEEP) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as problem:
         raise InvalidRequestError(f"failed to parse the request JSON buffer: {problem}") from None
     except ValueError:
         raise InvalidRequestError("failed to parse the request JSON buffer: a number has too many digits") from None
     if not isinstance(document, dict):
         raise InvalidRequestError("failed to parse the request JSON buffer: it is not an object")
+    _require_shallow(document)
     return document
+
+
+def _require_shallow(document: dict[str, Any]) -> None:
+    """Deeper documents can't be pickled for a replica."""
+    level: list[Any] = [document]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    raise InvalidRequestError(TOO_DEEP)

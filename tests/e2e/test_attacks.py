@@ -80,14 +80,16 @@ def test_a_picture_of_thousands_of_scans_is_refused_on_every_track_and_a_good_on
 
 @pytest.mark.usefixtures("languages")
 def test_what_would_cost_an_engine_too_much_is_refused_and_a_good_question_answered(service, client, pairs):
-    schema = {"type": "string"}
-    for _ in range(400):
-        schema = {"type": "object", "properties": {"a": schema}}
-    deep = {"name": "x", "schema": schema}
+    def of_depth(depth):
+        schema = {"type": "string"}
+        for _ in range(depth):
+            schema = {"type": "object", "properties": {"a": schema}}
+        return {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
+
     for path, document, reason in (
         ("completions", PLAIN | {"prompt": ["a"] * 1024, "n": 16}, "prompts times n must be at most 64, got 16384"),
-        ("chat/completions", CHAT | {"response_format": {"type": "json_schema", "json_schema": deep}},
-         "response_format: nested more than 32 levels deep"),
+        ("chat/completions", CHAT | of_depth(400), "it is nested too deeply"),
+        ("chat/completions", CHAT | of_depth(20), "response_format: nested more than 32 levels deep"),
         ("chat/completions", CHAT | {"structured_outputs": {"regex": "(a{999}){999}"}}, "repeats multiply"),
         ("chat/completions", CHAT | {"structured_outputs": {"grammar": "root ::= ("}}, "grammar"),
         ("chat/completions", CHAT | {"structured_outputs": {"regex": "(("}}, ""),

@@ -48,6 +48,16 @@ def test_json_of_too_many_values_is_refused_before_it_takes_memory():
         tracemalloc.stop()
 
 
+def test_a_document_that_is_too_deep_for_a_replica_is_refused():
+    def of_depth(depth):
+        return b'{"a": ' + b"[" * (depth - 1) + b"1" + b"]" * (depth - 1) + b"}"
+
+    assert parse_object(of_depth(64))
+    for depth in (65, 500, 900):
+        with pytest.raises(InvalidRequestError, match="nested too deeply"):
+            parse_object(of_depth(depth))
+
+
 def test_a_tensor_in_json_may_have_more_values_than_a_document():
     values = [0.5] * 1_228_800  # a picture of 640 by 640
     text = json.dumps({"data": values}).encode()
