@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,14 +33,16 @@ def leftovers(pid: int) -> list[str]:
     """Regions and processes that carry the name of a server process; zombies have no command line."""
     mark = re.compile(rf"serve_app_triton_\d+_{pid}_")
     found = [name for name in os.listdir("/dev/shm") if mark.match(name)]
+    return found + [command.replace("\0", " ") for _, command in commands() if mark.search(command)]
+
+
+def commands() -> Iterator[tuple[int, str]]:
+    """The process id and the command line of every process, its arguments ended by zero bytes."""
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            command = process.read_bytes().decode(errors="replace")
+            yield int(process.parent.name), process.read_bytes().decode(errors="replace")
         except OSError:
             continue
-        if mark.search(command):
-            found.append(command.replace("\0", " "))
-    return found
 
 
 def wait_for_nothing(pid: int, timeout_s: float = 20) -> None:

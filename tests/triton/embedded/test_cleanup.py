@@ -11,6 +11,7 @@ from tests.triton.embedded.programs import (
     READY,
     STUCK,
     Run,
+    commands,
     finish,
     leftovers,
     wait_for_nothing,
@@ -56,9 +57,9 @@ time.sleep(60)
 def test_what_a_killed_guardian_left_is_swept_by_the_next_start(run_script: Run) -> None:
     process = run_script(STUCK + READY)
     wait_until_ready(process)
-    for command in Path("/proc").glob("[0-9]*/cmdline"):
-        if b"guardian.py" in command.read_bytes() and f"\0{process.pid}\0".encode() in command.read_bytes():
-            os.kill(int(command.parent.name), signal.SIGKILL)
+    for pid, command in commands():
+        if "guardian.py" in command and f"\0{process.pid}\0" in command:
+            os.kill(pid, signal.SIGKILL)
     process.kill()
     process.wait()  # not for its output, which the stub that is left holds open
     assert leftovers(process.pid)  # at once: any other server that starts on this machine sweeps them too
