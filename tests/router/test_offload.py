@@ -105,7 +105,8 @@ async def test_a_process_that_is_killed_fails_its_task_alone(offload, before):
         await working
     idle = await offload.run(os.getpid, size=LARGE)
     os.kill(idle, signal.SIGKILL)
-    await asyncio.sleep(0.2)
+    while offload._idle[0].returncode is None:  # noqa: ASYNC110 - until the loop has seen it end
+        await asyncio.sleep(0.01)
     assert await offload.run(os.getpid, size=LARGE) != idle
 
 
