@@ -4,10 +4,10 @@ import asyncio
 import socket
 import time
 
+import grpc
 import httpx
 import pytest
 import tritonclient.grpc.aio as triton
-from tritonclient.utils import InferenceServerException
 
 from tests.e2e.service import SHAPES
 
@@ -82,7 +82,7 @@ async def test_idle_streams_leave_health_and_others_alone(service):
         try:
             async for _, problem in client.stream_infer(nothing()):
                 assert problem is None
-        except InferenceServerException as problem:
+        except grpc.RpcError as problem:
             refused.append(str(problem))
 
     own = [("grpc.use_local_subchannel_pool", 1)]  # else all clients share a connection, and its hundred streams
@@ -114,9 +114,9 @@ async def test_slow_bodies_leave_health_and_others_alone(service):
                     break
                 writer.write(b"x")
                 await writer.drain()
-        except OSError:
-            pass
-        answer = await reader.read(4096)
+            answer = await reader.read(4096)
+        except (OSError, RuntimeError):  # closed while it was written to
+            answer = await reader.read(4096) if not reader.exception() else b""
         writer.close()
         return answer[:12]
 
