@@ -27,7 +27,7 @@ BENCH := tests/tools/bench tests/tools/models/test_triton.py
 OTHERS := tests --ignore tests/e2e --ignore tests/triton $(BENCH:%=--ignore %) --numprocesses 2 --dist loadfile
 
 test: ## run the tests, unit then e2e; or a part: ARGS=tests/e2e/test_tracks.py
-	$(if $(ARGS),$(MAKE) --no-print-directory e2e,$(MAKE) --no-print-directory unit && $(MAKE) --no-print-directory e2e)
+	$(if $(ARGS),,$(MAKE) --no-print-directory unit &&) $(MAKE) --no-print-directory e2e
 
 unit: models .prometheus/.installed ## run the tests that need no cluster, in four groups at once
 	@$(MAKE) --no-print-directory --jobs 4 --keep-going unit-others unit-triton unit-embedded unit-bench

@@ -4,13 +4,12 @@ import asyncio
 import time
 import zlib
 from collections.abc import Mapping
-from contextlib import suppress
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.errors import (
-    DeadlineExceededError,
     InvalidRequestError,
     PayloadTooLargeError,
     QueueFullError,
@@ -18,6 +17,7 @@ from serve_app.errors import (
     UnsupportedError,
 )
 from serve_app.settings import RouterSettings
+from serve_app.types.deadlines import left_s
 
 DEADLINE_HEADER = "x-request-timeout-s"
 MAX_LENGTH_DIGITS = 19
@@ -71,7 +71,7 @@ class BoundBody:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = IncomingBody(receive, dict(scope["headers"]), self._settings, self._held)
+        body = IncomingBody(receive, Headers(scope=scope), self._settings, self._held)
         scope[BODY] = body
         try:
             await self._app(scope, body.receive, send)
@@ -82,17 +82,17 @@ class BoundBody:
 class IncomingBody:
     """The body of one request, as it is read."""
 
-    def __init__(
-        self, receive: Receive, headers: Mapping[bytes, bytes], settings: RouterSettings, held: HeldBytes
-    ) -> None:
+    def __init__(self, receive: Receive, headers: Mapping[str, str], settings: RouterSettings, held: HeldBytes) -> None:
         self._receive, self._all_held = receive, held
         self._max_bytes, self._rate = settings.max_body_mib << 20, settings.body_rate_kib_s * 1024
-        self._ends = time.monotonic() + settings.request_timeout_s
-        with suppress(ValueError):  # whoever handles the request refuses it
-            self._ends = min(self._ends, time.monotonic() + float(headers.get(DEADLINE_HEADER.encode(), b"inf")))
-        announced = headers.get(b"content-length", b"0")
-        self._excess = announced.isdigit() and (len(announced) > MAX_LENGTH_DIGITS or int(announced) > self._max_bytes)
-        self._announced = int(announced) if announced.isdigit() and not self._excess else 0
+        try:
+            self._deadline = deadline_of(headers, settings)
+        except InvalidRequestError:  # whoever handles the request refuses it
+            self._deadline = deadline_of({}, settings)
+        announced = headers.get("content-length", "0")
+        known = announced.isascii() and announced.isdigit()
+        self._excess = known and (len(announced) > MAX_LENGTH_DIGITS or int(announced) > self._max_bytes)
+        self._announced = int(announced) if known and not self._excess else 0
         self._received = self.held = 0
         self._begun = self._complete = False
         self._slow_at = 0.0
@@ -102,9 +102,9 @@ class IncomingBody:
             return await self._receive()
         if not self._begun:
             self._begin()
-        late = min(self._ends, self._slow_at + self._received / self._rate)
+        late = min(self._deadline, self._slow_at + self._received / self._rate)
         try:
-            async with asyncio.timeout(max(late - time.monotonic(), 0)):
+            async with asyncio.timeout(max(late - time.time(), 0)):
                 message = await self._receive()
         except TimeoutError:
             raise SlowBodyError(f"the body arrives too slowly: {self._received} bytes are here") from None
@@ -119,10 +119,9 @@ class IncomingBody:
     def _begin(self) -> None:
         if self._excess:
             raise self._too_large()
-        if time.monotonic() >= self._ends:
-            raise DeadlineExceededError("the deadline of the request has passed")
+        left_s(self._deadline)
         self.hold(self._announced)
-        self._begun, self._slow_at = True, time.monotonic() + GRACE_S
+        self._begun, self._slow_at = True, time.time() + GRACE_S
 
     def hold(self, size: int) -> None:
         """Count more bytes until the request is answered."""

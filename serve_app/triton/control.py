@@ -13,9 +13,8 @@ from ray.experimental import internal_kv
 from serve_app.errors import ForbiddenError, ModelLoadError, NotFoundError, ServeAppError
 from serve_app.settings import DetectionSettings, TritonSettings
 from serve_app.triton.engine import Engine
-from serve_app.types.changes import ModelChange
+from serve_app.types.changes import FILE_PREFIX, ModelChange
 
-FILES = "file:"  # load parameters that bring a file of the model
 logger = logging.getLogger("ray.serve")
 RETRY_INTERVAL_S = 60.0  # a failing load may take minutes each time
 REFUSALS = {
@@ -72,7 +71,7 @@ class ModelControl:
         """Apply it here; a change that worked on one replica is recorded for all."""
         if self._mode in REFUSALS:
             raise ForbiddenError(REFUSALS[self._mode])
-        if not self._takes_files and any(name.startswith(FILES) for name in change.parameters):
+        if not self._takes_files and any(name.startswith(FILE_PREFIX) for name in change.parameters):
             raise ForbiddenError(
                 f"failed to load '{change.model}', files may not come with a load: set load_files of its deployment to "
                 "true in the configuration to allow it"

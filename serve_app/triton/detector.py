@@ -60,18 +60,20 @@ class Detector:
         """One picture on one track; a picture that can't be read is a result too."""
         model = self.model_for(track, thresholds)
         try:
+            header = await self._in_pool(read_header, picture, self._max_pixels)
             if model != track.model or track.design.kind != "pipeline":
-                return await self._engine_only(model, picture, thresholds)
-            return await self._pipeline(model, picture, thresholds)
+                return await self._engine_only(model, picture, header, thresholds)
+            return await self._pipeline(model, picture, header, thresholds)
         except (NotAnImageError, UnreadableImageError) as problem:
             return PictureResult(error=problem.message, error_status=problem.status)
 
-    async def _engine_only(self, model: str, picture: bytes, thresholds: Thresholds) -> PictureResult:
+    async def _engine_only(
+        self, model: str, picture: bytes, header: PictureHeader, thresholds: Thresholds
+    ) -> PictureResult:
         """Everything around the engine happens here, off the event loop: tracks B and C, and D without its reader."""
         card = self._cards[model]
         inputs = self._engine.repository.all[model].config.input
         as_bytes = any(one.data_type == DataType.TYPE_UINT8 for one in inputs)
-        header = await self._in_pool(read_header, picture, self._max_pixels)
         async with self._large if header.pixels > LARGE_PIXELS else nullcontext():
             images, box, decode_ms, preprocess_ms = await self._in_pool(
                 self._prepare, picture, header, card.image_size, as_bytes
@@ -85,16 +87,17 @@ class Detector:
         times = StageTimes(decode_ms, preprocess_ms, answer.queue_ms, answer.infer_ms, _since(start))
         return PictureResult(box.width, box.height, detections, times)
 
-    async def _pipeline(self, model: str, picture: bytes, thresholds: Thresholds) -> PictureResult:
+    async def _pipeline(
+        self, model: str, picture: bytes, header: PictureHeader, thresholds: Thresholds
+    ) -> PictureResult:
         """Track D: Triton does it all; only the header is looked at before."""
-        header = await self._in_pool(read_header, picture, self._max_pixels)
         steps = self._engine.repository.all[model].steps
         reader, engine = steps[0], steps[-1]
         fails_together = self._engine.repository.all[reader].config.backend == "dali"
         if header.pixels > LARGE_PIXELS or (
             fails_together and not await self._in_pool(is_for_dali, picture, self._max_pixels)
         ):
-            return await self._engine_only(engine, picture, thresholds)
+            return await self._engine_only(engine, picture, header, thresholds)
         card = self._cards[model]
         encoded = np.frombuffer(picture, np.uint8)[None]
         try:
@@ -105,7 +108,7 @@ class Detector:
             if not fails_together:
                 raise
             # Triton's DALI backend fails all pictures of a batch for one of them: read here, only that one fails.
-            return await self._engine_only(engine, picture, thresholds)
+            return await self._engine_only(engine, picture, header, thresholds)
         start = time.perf_counter()
         width, height = map(int, answer.outputs["original_size"][0])
         box = Letterbox.fit(width, height, card.image_size)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+FILE_PREFIX = "file:"  # of load parameters that bring a file of the model
+
 
 @dataclass(frozen=True, slots=True)
 class ModelChange:

@@ -178,7 +178,7 @@ async def read(body, encoding=None, limit=LIMIT, held=None):
 
     headers = [] if encoding is None else [(b"content-encoding", encoding.encode("latin-1"))]
     scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
-    scope[BODY] = IncomingBody(receive, dict(headers), SETTINGS, held or HeldBytes(1 << 30))
+    scope[BODY] = IncomingBody(receive, Headers(raw=headers), SETTINGS, held or HeldBytes(1 << 30))
     return await read_body(Request(scope, scope[BODY].receive), limit)
 
 

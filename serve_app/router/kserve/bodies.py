@@ -40,7 +40,7 @@ def answer_body(answer: InferAnswer, as_binary: Mapping[str, bool]) -> tuple[byt
     outputs, tail = [], []
     for tensor in answer.outputs:
         row: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
-        if as_binary.get(tensor.name, as_binary.get("", False)):
+        if _is_binary(tensor, as_binary):
             row["parameters"] = {"binary_data_size": len(tensor.data)}
             tail.append(tensor.data)
         else:
@@ -58,8 +58,11 @@ def answer_body(answer: InferAnswer, as_binary: Mapping[str, bool]) -> tuple[byt
 
 def json_bytes(answer: InferAnswer, as_binary: Mapping[str, bool]) -> int:
     """How much of an answer becomes JSON."""
-    binary = as_binary.get("", False)
-    return sum(len(tensor.data) for tensor in answer.outputs if not as_binary.get(tensor.name, binary))
+    return sum(len(tensor.data) for tensor in answer.outputs if not _is_binary(tensor, as_binary))
+
+
+def _is_binary(tensor: Tensor, as_binary: Mapping[str, bool]) -> bool:
+    return as_binary.get(tensor.name, as_binary.get("", False))
 
 
 def write_json(document: Any) -> bytes:

@@ -8,10 +8,10 @@ from starlette.requests import Request
 
 from serve_app.errors import InvalidRequestError, NotFoundError
 from serve_app.router.kserve.documents import require_text
+from serve_app.types.changes import FILE_PREFIX
 
 MAX_VERSION = (1 << 63) - 1
 MAX_DIGITS = 19
-FILE_PREFIX = "file:"
 # Why Triton's other extensions are not supported
 NO_SHARED_MEMORY = "shared memory is not supported: replicas may run on other machines than their clients"
 FIXED_SETTINGS = "these settings can't be changed over the network"

@@ -57,14 +57,20 @@ def test_a_body_that_trickles_is_refused(service):
     assert took_s < 15
 
 
-async def require_others_are_answered(service):
-    """Health by each router and through HAProxy, and a picture through it."""
+async def require_health(service):
+    """Through HAProxy and of each router."""
     async with httpx.AsyncClient(timeout=30) as client:
         for url in (service.url, *service.router_urls()):
             for _ in range(5):
                 began = time.monotonic()
                 assert (await client.get(f"{url}/v2/health/live")).status_code == 200
                 assert time.monotonic() - began < PATIENCE_S
+
+
+async def require_others_are_answered(service):
+    """Health, and a picture."""
+    await require_health(service)
+    async with httpx.AsyncClient(timeout=30) as client:
         answer = await client.post(f"{service.url}/predict/nano", content=SHAPES.read_bytes())
         assert len(answer.json()["detections"]) == 6
 
@@ -122,13 +128,7 @@ async def test_slow_bodies_leave_health_and_others_alone(service):
 
     bodies = [asyncio.create_task(trickle()) for _ in range(SLOW_BODIES)]
     await asyncio.sleep(4)
-    # pictures have their most at once; what is no detection is answered
-    async with httpx.AsyncClient(timeout=30) as client:
-        for url in (service.url, *service.router_urls()):
-            for _ in range(5):
-                began = time.monotonic()
-                assert (await client.get(f"{url}/v2/health/live")).status_code == 200
-                assert time.monotonic() - began < PATIENCE_S
+    await require_health(service)  # pictures have their most at once; what is no detection is answered
     answers = await asyncio.gather(*bodies)
     assert set(answers) <= {b"HTTP/1.1 408", b"HTTP/1.1 503", b""}
     await require_others_are_answered(service)
