@@ -13,6 +13,7 @@ from ray.serve.context import _get_global_client as get_global_client
 from serve_app.detection.baseline import TorchBaseline
 from serve_app.detection.tracks import Track, tracks_of
 from serve_app.errors import ConfigurationError
+from serve_app.keys.counter import KeyCounter
 from serve_app.router.router import Router
 from serve_app.settings import (
     DetectionSettings,
@@ -46,10 +47,11 @@ def build(args: dict[str, Any]) -> serve.Application:
         baseline = serve.deployment(TorchBaseline).options(name=BASELINE)
         deployments[BASELINE] = baseline.bind(settings.baseline, settings.detection)
     playground = bind_playground(settings.playground) if settings.playground else None
+    keys = bind_keys() if settings.router.keys_file else None
     return (
         serve.deployment(serve.ingress()(Router))
         .options(name="router")
-        .bind(settings, tracks, deployments, playground=playground)
+        .bind(settings, tracks, deployments, playground=playground, keys=keys)
     )
 
 
@@ -73,6 +75,15 @@ def bind_playground(playground: PlaygroundSettings) -> serve.Application:
             name="playground", num_replicas=1, max_ongoing_requests=256, graceful_shutdown_timeout_s=PLAYGROUND_DRAIN_S
         )
         .bind(playground)
+    )
+
+
+def bind_keys() -> serve.Application:
+    """One replica, which counts for all routers."""
+    return (
+        serve.deployment(KeyCounter)
+        .options(name="keys", num_replicas=1, max_ongoing_requests=1024, ray_actor_options={"num_cpus": 0})
+        .bind()
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "serve_app").rglob("*.py"))
 GROUND = {"settings", "errors", "types", "telemetry"}
-SERVICE = GROUND | {"app", "router", "triton", "detection", "llm", "ui"}  # what runs in a replica
+SERVICE = GROUND | {"app", "router", "triton", "detection", "llm", "ui", "keys"}  # what runs in a replica
 ENVIRONMENT_READERS = {
     "serve_app/settings/reading.py",
     "serve_app/triton/embedded/library.py",
@@ -21,6 +21,7 @@ ENVIRONMENT_READERS = {
     # commands and what starts processes hand the environment on
     "serve_app/tools/bench/baselines/processes.py",
     "serve_app/tools/bench/baselines/gateway.py",
+    "serve_app/tools/arguments.py",
     "serve_app/tools/launch/cli.py",
     "serve_app/tools/launch/haproxy.py",
     "serve_app/tools/launch/monitor.py",
@@ -126,7 +127,7 @@ def test_only_app_composes():
 
 
 def test_the_router_imports_no_engine():
-    assert set(parts_imported_by("router")) <= GROUND | {"detection"}
+    assert set(parts_imported_by("router")) <= GROUND | {"detection", "keys"}
     foreign = {"tritonserver", "openvino", "torch", "ultralytics", "vllm", "onnxruntime"}
     for module, names in GRAPH.items():
         if part_of(module) == "router":
@@ -134,13 +135,13 @@ def test_the_router_imports_no_engine():
 
 
 def test_clients_know_no_server():
-    """What happens to a picture is the same at both ends."""
-    assert set(parts_imported_by("clients")) <= GROUND | {"detection"}
+    """What happens to a picture, and how a key travels, is the same at both ends."""
+    assert set(parts_imported_by("clients")) <= GROUND | {"detection", "keys"}
 
 
 def test_the_playground_is_a_client():
     """Its deployment is in `app` alone, and Gradio in no process but its own, where it is loaded when it is wanted."""
-    assert set(parts_imported_by("ui")) <= GROUND | {"detection", "clients"}
+    assert set(parts_imported_by("ui")) <= GROUND | {"detection", "clients", "keys"}
     importers = {module for module, names in GRAPH.items() if any(part_of(name) == "ui" for name in names)}
     assert {part_of(module) for module in importers} == {"ui", "app"}
     gradio = {module for module, names in GRAPH.items() if any(name.split(".")[0] == "gradio" for name in names)}

@@ -67,7 +67,7 @@ def test_two_deployments_of_one_name_are_refused():
     assert "names of triton and llms must be unique" in refusal({"triton": [{"name": "a"}], "llms": [{"name": "a"}]})
     for taken in ("router", "playground"):
         message = refusal({"llms": [{"name": taken}]})
-        assert f"and not router, baseline, playground; got vision, {taken}" in message
+        assert f"and not router, baseline, playground, keys; got vision, {taken}" in message
 
 
 def test_there_is_no_playground_unless_the_configuration_has_it():
@@ -105,7 +105,7 @@ def test_an_engine_for_both_kinds_of_device_takes_the_gpu_unless_it_is_told(engi
 
 def test_model_control_needs_a_key_unless_only_this_machine_reaches_the_ports():
     triton = {"triton": [{"name": "vision", "control_mode": "explicit"}]}
-    assert "vision: control_mode explicit needs router.admin_key_file" in refusal(triton)
+    assert "vision: control_mode explicit needs router.keys_file or router.admin_key_file" in refusal(triton)
     assert not parse_settings(triton | {"router": {"admin_key_file": "/key"}}).has_open_control
     opened = triton | {"router": {"open_model_control": True}}
     assert parse_settings(opened).has_open_control

@@ -22,6 +22,8 @@ from serve_app.llm.limits import NO_MORE, Limits, require_allowed, require_bound
 
 EVENT = "data: "
 ERROR_EVENT = EVENT + '{"error"'
+ONLY_USAGE = '"choices":[]'  # in an answer's text the quotes are escaped
+USAGE = re.compile(r'data: (\{[^\n]*"choices":\[\][^\n]*"usage":\{[^\n]*\})\n\n')
 VALIDATOR = re.compile(r"Request$|^function-")  # names that pydantic adds to a field's location for a union's members
 # For each endpoint the server's method, the type of its request, and the fields that OpenAI's client may send.
 ENDPOINTS: Mapping[str, tuple[str, TypeAdapter[Any], Any]] = {
@@ -81,8 +83,23 @@ def _message(problem: ValidationError) -> str:
     return "; ".join(lines[:5])
 
 
-async def stream_answer(replies: AsyncGenerator[Any]) -> AsyncGenerator[tuple[int, str]]:
-    """Yield status and text: of one JSON document, or of each server-sent event."""
+def wants_usage(document: Mapping[str, Any]) -> bool:
+    options = document.get("stream_options")
+    return isinstance(options, Mapping) and bool(options.get("include_usage"))
+
+
+def with_usage(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A stream that ends with its usage, as this service counts tokens; the client sees it only if it asked for it."""
+    options = document.get("stream_options")
+    if document.get("stream") is not True or not isinstance(options, dict | None):
+        return document
+    return {**document, "stream_options": {**(options or {}), "include_usage": True}}
+
+
+async def stream_answer(
+    replies: AsyncGenerator[Any], shows_usage: bool = True
+) -> AsyncGenerator[tuple[int, str] | int]:
+    """Yield status and text: of one JSON document, or of each server-sent event. A number is the answer's tokens."""
     started = False
     async with aclosing(replies):
         async for reply in replies:
@@ -91,6 +108,14 @@ async def stream_answer(replies: AsyncGenerator[Any]) -> AsyncGenerator[tuple[in
                     yield error.code, piece.model_dump_json()
                 elif not isinstance(piece, str):
                     yield 200, piece.model_dump_json()
+                    yield _tokens_of(getattr(piece, "usage", None))
+                elif ONLY_USAGE in piece:
+                    usage = USAGE.search(piece)
+                    if usage:
+                        yield json.loads(usage[1])["usage"]["total_tokens"]
+                        piece = piece if shows_usage else piece.replace(usage[0], "")
+                    if piece:
+                        yield 200, piece
                 elif started or not piece.startswith(ERROR_EVENT):
                     yield 200, piece
                 else:  # nothing is sent yet, so the status can still be the error's
@@ -98,3 +123,7 @@ async def stream_answer(replies: AsyncGenerator[Any]) -> AsyncGenerator[tuple[in
                     yield document["error"]["code"], json.dumps(document)
                     return
                 started = True
+
+
+def _tokens_of(usage: Any) -> int:
+    return int(getattr(usage, "total_tokens", 0) or 0)

@@ -28,9 +28,11 @@ class AnswerBuilder:
         self._generation = generation
         self._texts = [""] * sequences
         self.finished = False
+        self._tokens = 0
 
     def build(self, output: RequestOutput) -> InferAnswer:
         self.finished = output.finished
+        self._tokens += sum(len(sequence.token_ids) for sequence in output.outputs)
         contract = self._generation.contract
         delta = [""] * len(self._texts)
         for sequence in output.outputs:
@@ -49,6 +51,7 @@ class AnswerBuilder:
             id=self._request.id,
             outputs=tuple(tensor for tensor in tensors if not requested or tensor.name in requested),
             final=output.finished,
+            tokens=len(output.prompt_token_ids or ()) + self._tokens if output.finished else 0,
         )
 
 

@@ -27,6 +27,7 @@ from serve_app.llm.contracts import GenerationRequest
 from serve_app.llm.engine import Engine
 from serve_app.llm.errors import startup_reason, stderr_size, translate_errors
 from serve_app.llm.limits import LIMITS, NO_MORE
+from serve_app.llm.openai_protocol import wants_usage, with_usage
 from serve_app.llm.outputs import AnswerBuilder
 from serve_app.llm.sampling import build_sampling_params
 from serve_app.settings import traces_endpoint
@@ -93,15 +94,15 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
 
     async def openai(
         self, endpoint: str, document: Mapping[str, Any], headers: Mapping[str, str], deadline: float | None = None
-    ) -> AsyncGenerator[tuple[int, str]]:
-        """Yield status and text of each piece of the answer."""
+    ) -> AsyncGenerator[tuple[int, str] | int]:
+        """Yield status and text of each piece of the answer, and the tokens that it took with its prompt."""
         left_s(deadline)
         method, *_ = openai_protocol.ENDPOINTS[endpoint]
         with translate_errors(self._name):
-            request = openai_protocol.parse_request(endpoint, document, self._limits)
+            request = openai_protocol.parse_request(endpoint, with_usage(document), self._limits)
             passed_on = {"x-request-id": tracing.request_id()} | dict(headers) | tracing.headers()
             replies = await getattr(self, method)(request, RawRequestInfo(headers=passed_on))
-            async with aclosing(openai_protocol.stream_answer(replies)) as pieces:
+            async with aclosing(openai_protocol.stream_answer(replies, wants_usage(document))) as pieces:
                 async for piece in pieces:
                     yield piece
 

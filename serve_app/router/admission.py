@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve_app.errors import QueueFullError
 from serve_app.router.errors import answer_error
+from serve_app.router.requests import path_of
 from serve_app.settings import RouterSettings
 
 Kind = Literal["detection", "languages", "streams"]
@@ -66,7 +67,7 @@ class Admit:
         self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = self._admission.kind_of_path(scope["path"]) if scope["type"] == "http" else None
+        kind = self._admission.kind_of_path(path_of(scope)) if scope["type"] == "http" else None
         if kind is None:
             await self._app(scope, receive, send)
             return

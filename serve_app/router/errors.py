@@ -27,6 +27,7 @@ from serve_app.errors import (
     SlowBodyError,
     UnavailableError,
 )  # fmt: skip
+from serve_app.router.requests import path_of
 from serve_app.telemetry.observation import observed
 
 logger = logging.getLogger("ray.serve")
@@ -95,7 +96,7 @@ def error_response(
     request: Request, message: str, status: int, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     document = (
-        openai_error(message, status) if request.scope["path"].startswith(OPENAI) else {"error": encodable(message)}
+        openai_error(message, status) if path_of(request.scope).startswith(OPENAI) else {"error": encodable(message)}
     )
     return JSONResponse(document, status, headers)
 

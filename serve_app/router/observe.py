@@ -2,6 +2,7 @@
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_app.router.requests import path_of
 from serve_app.telemetry.metrics import RequestMetrics
 from serve_app.telemetry.observation import CANCELLED
 
@@ -24,7 +25,7 @@ class ObserveRequests:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        protocol = protocol_of(scope["path"]) if scope["type"] == "http" else ""
+        protocol = protocol_of(path_of(scope)) if scope["type"] == "http" else ""
         if not protocol:
             await self._app(scope, receive, send)
             return

@@ -97,7 +97,7 @@ class OpenAi:
             document = await self._offload.run(parse_object, body, size=len(body), deadline=deadline)
             served = self._find(document.get("model"))
             headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
-            text = TextRequest(served.settings.name, endpoint, document, headers, deadline, served.adapter)
+            text = TextRequest(served.settings.name, endpoint, document, headers, deadline, served.adapter, len(body))
             return await _respond(self._plane.complete(text))
 
         return answer

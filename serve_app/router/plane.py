@@ -1,13 +1,14 @@
 """The one data plane under every transport: inference, detection, text, and the control of models."""
 
 import importlib.metadata
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from serve_app.detection.tracks import Track
 from serve_app.errors import DeadlineExceededError, InvalidRequestError, NotFoundError, UnavailableError
+from serve_app.keys.expected import expected_tokens
 from serve_app.router.catalog import Catalog
 from serve_app.router.deployments import Deployments
 from serve_app.router.statistics import merge_statistics
@@ -41,6 +42,7 @@ class TextRequest:
     headers: Mapping[str, str]
     deadline: float
     adapter: str = ""
+    size: int = 0  # of its body
 
 
 class DataPlane:
@@ -52,19 +54,33 @@ class DataPlane:
         deployments: Deployments,
         tracks: Mapping[str, ServedTrack] | None = None,
         controlled: Upstream | None = None,
+        languages: Collection[str] = (),
     ) -> None:
-        """`tracks` are by their paths; `controlled` takes the load of a model that no deployment has."""
+        """`tracks` are by their paths; `controlled` takes the load of a model that no deployment has.
+
+        `languages` are the names of language models.
+        """
         self._catalog = catalog
         self._controlled = controlled
+        self._languages = frozenset(languages)
         self.deployments = deployments
         self.tracks = dict(tracks or {})
 
     async def infer(self, request: InferRequest) -> InferAnswer:
         options = {"deadline": request.deadline} | _session_of(request)
-        answer: InferAnswer = await self._call(request.model, "infer", request, **options)
+        async with self._metered(request.model, _size_of(request), request.parameters):
+            answer: InferAnswer = await self._call(request.model, "infer", request, **options)
+            observed().tokens += answer.tokens
         return answer
 
     async def stream(self, request: InferRequest) -> AsyncGenerator[InferAnswer]:
+        metered = self._metered(request.model, _size_of(request), request.parameters)
+        async with metered, aclosing(self._stream(request)) as answers:
+            async for answer in answers:
+                observed().tokens += answer.tokens
+                yield answer
+
+    async def _stream(self, request: InferRequest) -> AsyncGenerator[InferAnswer]:
         upstream = await self._owner(request.model)
         options = {"deadline": request.deadline} | _session_of(request)
         begun = False
@@ -86,20 +102,48 @@ class DataPlane:
     ) -> TrackAnswer:
         observation = observed()
         observation.track, observation.model = served.track.design.name, served.track.model
+        self._require_allowed(served.track.model)
         answer: TrackAnswer = await served.upstream.call(
             "detect", served.track.target, pictures, thresholds, deadline, deadline=deadline
         )
         observation.times = [result.times for result in answer.results if result.error is None]
         return answer
 
-    def complete(self, request: TextRequest) -> AsyncGenerator[tuple[int, str]]:
+    async def complete(self, request: TextRequest) -> AsyncGenerator[tuple[int, str]]:
         """Status and text of each piece of the answer."""
         observed().model = request.model
+        self._require_allowed(request.model)
         arguments = (request.endpoint, request.document, request.headers, request.deadline)
-        upstream = self.deployments[request.model]
-        return upstream.stream("openai", *arguments, deadline=request.deadline, adapter=request.adapter)
+        metered = request.model, request.size, request.document, request.endpoint != "embeddings"
+        pieces = self.deployments[request.model].stream(
+            "openai", *arguments, deadline=request.deadline, adapter=request.adapter
+        )
+        async with self._metered(*metered), aclosing(pieces):
+            async for piece in pieces:
+                if isinstance(piece, int):
+                    observed().tokens += piece
+                else:
+                    yield piece
+
+    @asynccontextmanager
+    async def _metered(
+        self, model: str, size: int, options: Mapping[str, Any], answers: bool = True
+    ) -> AsyncIterator[None]:
+        """Count the tokens of a language model against the limits of the caller's key."""
+        caller = observed().caller
+        if caller and model in self._languages:
+            async with caller.tokens(expected_tokens(size, options, answers)):
+                yield
+        else:
+            yield
+
+    def _require_allowed(self, model: str) -> None:
+        caller = observed().caller
+        if caller:
+            caller.require_model(model)
 
     async def _owner(self, model: str) -> Upstream:
+        self._require_allowed(model)
         upstream = await self._catalog.owner(model)
         observed().model = model
         return upstream
@@ -207,6 +251,10 @@ def _require_model_name(model: str) -> None:
     """A model is a folder of the repository; a path would lead out of it."""
     if model in ("", ".", "..") or "/" in model or "\\" in model:
         raise InvalidRequestError(f"{model[:80]!r} is not a model's name: it must be a single path segment")
+
+
+def _size_of(request: InferRequest) -> int:
+    return sum(len(tensor.data) for tensor in request.inputs)
 
 
 def _session_of(request: InferRequest) -> dict[str, Any]:

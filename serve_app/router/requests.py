@@ -32,6 +32,12 @@ BODY = "serve_app.body"  # of a scope: its IncomingBody
 WINDOWS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
+def path_of(scope: Scope) -> str:
+    """Without the prefix under which the application is mounted."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
 def deadline_of(headers: Mapping[str, str], settings: RouterSettings) -> float:
     """Unix time. The caller's header counts from now, and can't exceed what the configuration allows."""
     text = headers.get(DEADLINE_HEADER)

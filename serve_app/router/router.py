@@ -1,5 +1,7 @@
 """The Ray Serve deployment at the edge; it keeps no state, so any replica can answer anything."""
 
+import time
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,11 +10,12 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from serve_app.detection.tracks import Track
+from serve_app.keys.leases import Call, Leases
 from serve_app.router.admission import Admission, Admit
 from serve_app.router.catalog import Catalog
 from serve_app.router.deployments import Deployments
 from serve_app.router.errors import HANDLERS
-from serve_app.router.keys import AdminKey
+from serve_app.router.gate import Gate, RequireKey
 from serve_app.router.kserve.grpc import KserveGrpc
 from serve_app.router.kserve.http import KserveHttp
 from serve_app.router.observe import ObserveRequests
@@ -30,6 +33,7 @@ from serve_app.settings import LanguageModelSettings, Settings
 from serve_app.telemetry.logging import hide_request_contents
 from serve_app.telemetry.metrics import RequestMetrics
 
+COUNTER_TIMEOUT_S = 0.5  # a request waits for it only when a lease has ended
 PLAYGROUND_TIMEOUT_S = 5.0  # how long a visitor waits while the playground has no replica
 
 
@@ -37,14 +41,19 @@ class Router(KserveGrpc):
     """Knows which deployment answers what; the handles come from app.py. Its methods are those of the gRPC service."""
 
     def __init__(
-        self, settings: Settings, tracks: Mapping[Track, str], deployments: Mapping[str, Any], playground: Any = None
+        self,
+        settings: Settings,
+        tracks: Mapping[Track, str],
+        deployments: Mapping[str, Any],
+        playground: Any = None,
+        keys: Any = None,
     ) -> None:
         hide_request_contents()
         self._settings, self._router_settings = settings, settings.router
         self._metrics = RequestMetrics()
         self._offload = Offload()
         self._admission = Admission(settings.router, [model.name for model in settings.llms])
-        self._admin = AdminKey(settings.router.admin_key_file)
+        self._gate = Gate(settings.router, Leases(counter_call(keys), uuid.uuid4().hex, settings.router.keys_uncounted))
         models = {model.name: model for model in settings.llms}
         upstreams = {name: build_upstream(name, handle, models.get(name)) for name, handle in deployments.items()}
         self._playground = Upstream("playground", playground, PLAYGROUND_TIMEOUT_S) if playground else None
@@ -52,7 +61,7 @@ class Router(KserveGrpc):
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         routes = [
-            *KserveHttp(self._plane, self._settings.router, self._admin, self._offload).routes(),
+            *KserveHttp(self._plane, self._settings.router, self._gate, self._offload).routes(),
             *DetectionRest(self._plane, self._settings).routes(),
             *OpenAi(self._plane, self._settings, self._offload).routes(),
             *Metrics().routes(),
@@ -65,6 +74,7 @@ class Router(KserveGrpc):
             routes=routes,
             middleware=[
                 Middleware(ObserveRequests, metrics=self._metrics),
+                Middleware(RequireKey, gate=self._gate, admission=self._admission),
                 Middleware(Admit, admission=self._admission),
                 Middleware(BoundBody, settings=self._settings.router),
             ],
@@ -72,6 +82,17 @@ class Router(KserveGrpc):
         )
         application.router.redirect_slashes = False  # a path with a slash more is another path, as in Triton
         return application
+
+
+def counter_call(keys: Any) -> Call:
+    """`keys` is the handle of the counter; None where no keys are asked for, and so nothing is counted."""
+    upstream = Upstream("keys", keys) if keys else None
+
+    async def call(method: str, *arguments: Any) -> Any:
+        assert upstream is not None
+        return await upstream.call(method, *arguments, deadline=time.time() + COUNTER_TIMEOUT_S)
+
+    return call
 
 
 def build_upstream(name: str, handle: Any, model: LanguageModelSettings | None) -> Upstream:
@@ -90,4 +111,5 @@ def build_plane(
         Deployments(upstreams.values(), playground),
         {track.path: ServedTrack(track, upstreams[name]) for track, name in tracks.items()},
         next(iter(controlled), None),
+        [model.name for model in settings.llms],
     )

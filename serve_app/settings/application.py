@@ -1,6 +1,7 @@
 """The application's settings as a whole: `args` of configs/*.yaml."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -8,7 +9,7 @@ from serve_app.settings.detection import BaselineSettings, DetectionSettings, Si
 from serve_app.settings.languages import LanguageModelSettings
 from serve_app.settings.section import Section
 
-TAKEN = ("router", "baseline", "playground")  # names of deployments that exist at most once
+TAKEN = ("router", "baseline", "playground", "keys")  # names of deployments that exist at most once
 
 
 class AtOnce(Section):
@@ -27,10 +28,19 @@ class RouterSettings(Section):
     max_held_mib: int = Field(512, ge=1, description="bodies that one router may hold at a time; beyond, 503")
     body_rate_kib_s: float = Field(16.0, gt=0, description="a body that arrives more slowly is refused with 408")
     request_timeout_s: float = Field(300.0, gt=0, description="how long a request without its own deadline may take")
+    keys_file: Path | None = Field(None, description="API keys, as scripts/keys writes them; null: none are asked for")
+    keys_uncounted: Literal["allow", "refuse"] = Field(
+        "allow", description="while the counter of keys is gone: each router counts alone, or refuses keys with limits"
+    )
     admin_key_file: Path | None = Field(None, description="a file with the key that load and unload require")
     open_model_control: bool = Field(
         False, description="load and unload without a key; only where the ports listen on this machine alone"
     )
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """For load and unload."""
+        return bool(self.keys_file or self.admin_key_file)
 
 
 class PlaygroundSettings(Section):
@@ -69,10 +79,11 @@ class Settings(Section):
     @model_validator(mode="after")
     def _check_control(self) -> "Settings":
         for triton in self.triton:
-            if triton.control_mode == "explicit" and not (self.router.admin_key_file or self.router.open_model_control):
+            if triton.control_mode == "explicit" and not (self.router.asks_for_keys or self.router.open_model_control):
                 raise ValueError(
-                    f"{triton.name}: control_mode explicit needs router.admin_key_file, the key that load and unload "
-                    "ask for; or router.open_model_control: true, where only this machine reaches the ports"
+                    f"{triton.name}: control_mode explicit needs router.keys_file or router.admin_key_file, the "
+                    "keys that load and unload ask for; or router.open_model_control: true, where only this machine "
+                    "reaches the ports"
                 )
             if triton.control_mode == "poll" and not triton.model_repository and self.detection.engine != "openvino":
                 raise ValueError(
@@ -85,7 +96,7 @@ class Settings(Section):
     def has_open_control(self) -> bool:
         """Whether whoever reaches the ports may load and unload."""
         explicit = any(triton.control_mode == "explicit" for triton in self.triton)
-        return explicit and self.router.admin_key_file is None
+        return explicit and not self.router.asks_for_keys
 
     @property
     def serves_detection(self) -> bool:

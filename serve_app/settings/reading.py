@@ -89,8 +89,8 @@ def require_closed(settings: Settings, host: str) -> None:
     """Whoever loads a model may run code, so without a key the ports must not be reachable from elsewhere."""
     if settings.has_open_control and host not in (LOOPBACK, "localhost", "::1"):
         raise ConfigurationError(
-            f"http_options.host is {host}, so load and unload need a key: set router.admin_key_file in place of "
-            f"router.open_model_control, or http_options.host: {LOOPBACK}"
+            f"http_options.host is {host}, so load and unload need a key: set router.keys_file or "
+            f"router.admin_key_file in place of router.open_model_control, or http_options.host: {LOOPBACK}"
         )
 
 

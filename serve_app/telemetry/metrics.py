@@ -41,6 +41,10 @@ class RequestMetrics:
         self._cancelled = Counter(
             "serve_app_cancelled", "Requests whose client disconnected before the end.", ("protocol", "model")
         )
+        self._of_keys = Counter("serve_app_key_requests", "Requests of each API key, by its name.", ("key", "status"))
+        self._tokens = Counter(
+            "serve_app_tokens", "Tokens of language models, prompts and answers, by the key's name.", ("model", "key")
+        )
         self._retries = Counter("serve_app_retries", "Requests retried because a replica died.", ("upstream",))
 
     @contextmanager
@@ -69,6 +73,11 @@ class RequestMetrics:
             self._rejected.inc(1, {**protocol, **model, "reason": seen.refused})
         if seen.status == CANCELLED:
             self._cancelled.inc(1, {**protocol, **model})
+        key = seen.caller.name if seen.caller else ""
+        if key:
+            self._of_keys.inc(1, {"key": key, "status": str(seen.status)})
+        if seen.tokens:
+            self._tokens.inc(seen.tokens, {**model, "key": key})
         if seen.retried:
             self._retries.inc(1, {"upstream": seen.retried})
         for times in seen.times:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 from serve_app.types import StageTimes
 
@@ -17,6 +18,8 @@ class Observation:
     protocol: str = ""
     track: str = ""
     model: str = ""
+    caller: Any = None  # whose key came with the request, where keys are asked for
+    tokens: int = 0  # of a language model, prompt and answer
     status: int = 200
     refused: str = ""  # the reason, if the request was refused
     retried: str = ""  # the deployment whose replica died, if the request was retried

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -56,6 +57,11 @@ def address(text: str) -> str:
     if not found or int(found[2]) not in PORTS:
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, as in localhost:8001")
     return text
+
+
+def api_key() -> str:
+    """From the environment, as an argument would be seen in the list of processes; "" where the service needs none."""
+    return os.environ.get("SERVE_APP_KEY", "")
 
 
 def end_with(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> NoReturn:

@@ -99,6 +99,7 @@ class InferAnswer:
     outputs: tuple[Tensor, ...] = ()
     parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
     final: bool = True
+    tokens: int = 0  # of a language model, prompt and answer; with the last answer
 
     @property
     def empty(self) -> bool:

@@ -11,6 +11,7 @@ import openai
 
 from serve_app.clients.errors import error_of, unreachable
 from serve_app.errors import ServeAppError
+from serve_app.keys.headers import key_headers
 from serve_app.ui.html import failure, figures, note
 from serve_app.ui.service import Service
 
@@ -101,17 +102,22 @@ class ChatTab:
         clear.click(lambda: ([], ""), None, [self._chatbot, self._speed], cancels=answering, **quiet)
         self.updated = self._model
 
-    async def update(self) -> gr.Dropdown:
+    async def update(self, visitor: gr.Request | None = None) -> gr.Dropdown:
         """The models that can be chosen."""
         try:
-            names = list(await self._service.language_models())
+            names = list(await self._service.seen_by(visitor).language_models())
         except ServeAppError:
             return gr.Dropdown(choices=[], value=None, info="The service doesn't answer; reload this page to try again")
         info = "" if names else "This service has no language models"
         return gr.Dropdown(choices=names, value=names[0] if names else None, info=info)
 
     async def answer(
-        self, messages: list[Message], model: str | None, temperature: float, max_tokens: float
+        self,
+        messages: list[Message],
+        model: str | None,
+        temperature: float,
+        max_tokens: float,
+        visitor: gr.Request | None = None,
     ) -> AsyncIterator[tuple[list[Message], str]]:
         """The conversation as the answer grows, and its speed."""
         if not messages or messages[-1]["role"] != "user":
@@ -121,10 +127,14 @@ class ChatTab:
             return
         speed = Speed(time.perf_counter())
         yield messages, speed.to_html()
-        request = {"model": model, "temperature": temperature, "max_tokens": int(max_tokens)}
+        request: Message = {"model": model, "temperature": temperature, "max_tokens": int(max_tokens)}
         text, updated_s = "", 0.0
         try:
-            async for piece in self._stream(request | {"messages": answered(messages)}, speed):
+            request |= {
+                "messages": answered(messages),
+                "extra_headers": key_headers(self._service.seen_by(visitor).key),
+            }
+            async for piece in self._stream(request, speed):
                 text += piece
                 if time.perf_counter() - updated_s >= UPDATE_INTERVAL_S:
                     updated_s = time.perf_counter()

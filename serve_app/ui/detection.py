@@ -84,10 +84,10 @@ class DetectionTab:
             result = gr.HTML(note(START), elem_id=f"result-{number}")
         return track, drawn, result
 
-    async def update(self) -> list[gr.Dropdown]:
+    async def update(self, visitor: gr.Request | None = None) -> list[gr.Dropdown]:
         """The tracks that can be chosen."""
         try:
-            tracks = await self._service.tracks()
+            tracks = await self._service.seen_by(visitor).tracks()
         except ServeAppError:
             return [
                 gr.Dropdown(choices=[], value=None, info="The service doesn't answer; reload this page to try again")
@@ -102,15 +102,24 @@ class DetectionTab:
         ]
 
     def detect(
-        self, picture: str | None, conf: float, iou: float, max_detections: float, *tracks: str | None
+        self,
+        picture: str | None,
+        conf: float,
+        iou: float,
+        max_detections: float,
+        first: str | None,
+        second: str | None = None,
+        visitor: gr.Request | None = None,
     ) -> Iterator[list[Any]]:
         """One track after the other, so that neither slows the other down."""
+        tracks = (first, second)
+        service = self._service.seen_by(visitor)
         results: list[TrackResult | ServeAppError | None] = [None] * len(tracks)
         content = Path(picture).read_bytes() if picture else b""
         for number, track in enumerate(tracks):
             if track:
                 thresholds = Thresholds(conf, iou, int(max_detections))
-                results[number] = run_track(self._service.url, track, content, thresholds, self._picture.GRADIO_CACHE)
+                results[number] = run_track(service, track, content, thresholds, self._picture.GRADIO_CACHE)
                 yield self._outputs(results, tracks)
         if not any(tracks):
             yield self._outputs(results, tracks)
@@ -136,13 +145,15 @@ def default_tracks(tracks: list[dict[str, Any]]) -> tuple[str, str]:
     return first, next(iter(others), "")
 
 
-def run_track(url: str, track: str, picture: bytes, thresholds: Thresholds, folder: str) -> TrackResult | ServeAppError:
+def run_track(
+    service: Service, track: str, picture: bytes, thresholds: Thresholds, folder: str
+) -> TrackResult | ServeAppError:
     """`folder` is Gradio's, for the picture with the detections drawn on it."""
     if not TRACK.fullmatch(track):  # else a visitor could send requests to any path of the service
         return NotFoundError(f"no track at {track!r}")
     if not picture:
         return InvalidRequestError("Upload a picture or choose a sample.")
-    with RestDetector(url, track) as detector:
+    with RestDetector(service.url, track, key=service.key) as detector:
         started_s = time.perf_counter()
         try:
             result = detector.detect(picture, thresholds)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import gradio as gr
 import httpx
 
 from serve_app.clients.errors import error_of, unreachable
@@ -15,6 +16,7 @@ from serve_app.errors import (
     UnavailableError,
     UnreadableImageError,
 )
+from serve_app.keys.headers import given_key, key_headers
 
 TIMEOUT_S = 10.0
 HEADLINES: dict[type[ServeAppError], str] = {
@@ -36,8 +38,12 @@ def headline_of(error: ServeAppError) -> str:
 class Service:
     """The service at `url`."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, key: str = "") -> None:
+        self.url, self.key = url, key
+
+    def seen_by(self, visitor: gr.Request | None) -> "Service":
+        """With the key that the visitor's browser sends, where the service asks for keys."""
+        return Service(self.url, given_key(visitor.headers)) if visitor else self
 
     async def tracks(self) -> list[dict[str, Any]]:
         return list((await self._request("GET", "/tracks"))["tracks"])
@@ -60,7 +66,7 @@ class Service:
 
     async def _request(self, method: str, path: str, accepted: int = 200) -> Any:
         try:
-            async with httpx.AsyncClient(base_url=self.url, timeout=TIMEOUT_S) as client:
+            async with httpx.AsyncClient(base_url=self.url, timeout=TIMEOUT_S, headers=key_headers(self.key)) as client:
                 answer = await client.request(method, path)
         except httpx.HTTPError as error:
             raise unreachable(self.url, error) from None

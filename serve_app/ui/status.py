@@ -23,23 +23,24 @@ class StatusTab:
         for event in (refresh.click, tab.select):
             event(self.show, None, shown, show_progress="hidden", api_visibility="private")
 
-    async def show(self) -> str:
+    async def show(self, visitor: gr.Request | None = None) -> str:
         """A table that can't be read is replaced by its error."""
-        parts: tuple[tuple[str, Callable[[], Awaitable[str]]], ...] = (
+        service = self._service.seen_by(visitor)
+        parts: tuple[tuple[str, Callable[[Service], Awaitable[str]]], ...] = (
             ("Deployments", self._deployments),
             ("Detection tracks", self._tracks),
             ("Language models", self._language_models),
             ("Models under KServe v2", self._models),
         )
-        contents = await asyncio.gather(*(_or_failure(make) for _, make in parts))
+        contents = await asyncio.gather(*(_or_failure(make(service)) for _, make in parts))
         sections = [section(title, content) for (title, _), content in zip(parts, contents, strict=True)]
         when = time.strftime("%H:%M:%S")
         return f'<div class="status">{"".join(sections)}</div>' + note(f"As of {when} on the server's clock.")
 
-    async def _deployments(self) -> str:
-        health = await self._service.health()
+    async def _deployments(self, service: Service) -> str:
+        health = await service.health()
         try:
-            warm = await self._service.warmup_status()
+            warm = await service.warmup_status()
         except ServeAppError:
             warm = {}  # not answered while a deployment starts
         rows = [
@@ -48,7 +49,7 @@ class StatusTab:
         ]
         return table(("deployment", "state", "replicas"), rows)
 
-    async def _tracks(self) -> str:
+    async def _tracks(self, service: Service) -> str:
         rows = [
             (
                 escape(track["track"]),
@@ -56,20 +57,20 @@ class StatusTab:
                 escape(" ".join(str(track["model"].get(key, "")) for key in ("backend", "device", "precision"))),
                 badge("ready" if track["ready"] else "not ready", bool(track["ready"])),
             )
-            for track in await self._service.tracks()
+            for track in await service.tracks()
         ]
         return table(("track", "path", "engine", "state"), rows) if rows else note("None configured.")
 
-    async def _language_models(self) -> str:
-        names, index = await asyncio.gather(self._service.language_models(), self._service.index())
+    async def _language_models(self, service: Service) -> str:
+        names, index = await asyncio.gather(service.language_models(), service.index())
         states = {row["name"]: row for row in index}
         rows = [(escape(name), _state(states.get(root, {}))) for name, root in names.items()]
         return table(("model", "state"), rows) if rows else note("None configured.")
 
-    async def _models(self) -> str:
-        index = await self._service.index()
+    async def _models(self, service: Service) -> str:
+        index = await service.index()
         try:
-            counts = {row["name"]: row["inference_count"] for row in await self._service.statistics()}
+            counts = {row["name"]: row["inference_count"] for row in await service.statistics()}
         except ServeAppError:
             counts = {}
         rows = [
@@ -79,9 +80,9 @@ class StatusTab:
         return table(("model", "version", "state", "inferences"), rows)
 
 
-async def _or_failure(make: Callable[[], Awaitable[str]]) -> str:
+async def _or_failure(made: Awaitable[str]) -> str:
     try:
-        return await make()
+        return await made
     except ServeAppError as error:
         return failure(error)
 

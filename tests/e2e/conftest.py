@@ -47,12 +47,12 @@ def pytest_collection_modifyitems(items):
     def place(item):
         last = LAST.index(item.path.name) if item.path.name in LAST else -1
         needs = item.fixturenames
-        return "start_service" not in needs, "service" in needs, "languages" in needs, last
+        return "module_start" not in needs, "service" in needs, "languages" in needs, last
 
     here = [item for item in items if item.path.is_relative_to(Path(__file__).parent)]
     items[:] = [item for item in items if item not in set(here)] + sorted(here, key=place)
     for item in here:
-        if {"service", "start_service"} & set(item.fixturenames):  # one of them waits for its start
+        if {"service", "module_start"} & set(item.fixturenames):  # one of them waits for its start
             item.add_marker(pytest.mark.timeout(START_PATIENCE_S + 180))
 
 
@@ -63,8 +63,14 @@ def starts():
 
 
 @pytest.fixture
-def start_service(starts, request):
+def start_service(module_start):
     """Start a service of a test's own."""
+    return module_start
+
+
+@pytest.fixture(scope="module")
+def module_start(starts, request):
+    """Start a service of a module's own."""
 
     def counted(*arguments, **environment):
         starts.count(tier_of(request.path))
@@ -188,6 +194,8 @@ def browse():
             page.set_default_timeout(60_000)
             page.goto(f"{url}/ui")
             page.wait_for_selector("#detect")
+            # Gradio's page loses the result of a click while the stream of its first events is being closed
+            page.wait_for_load_state("networkidle")
             return page
 
         yield open_page

@@ -41,7 +41,9 @@ def test_every_command_of_the_guide_has_the_options_that_it_is_given(monkeypatch
     commands = [shlex.split(line) for line in lines if line.startswith("scripts/")]
     assert len(commands) > 12
     for script, *words in commands:
-        help_text = help_of(script, words[:1] if script in ("scripts/deploy", "scripts/models") else [], monkeypatch)
+        help_text = help_of(
+            script, words[:1] if script in ("scripts/deploy", "scripts/models", "scripts/keys") else [], monkeypatch
+        )
         for word in words:
             if word.startswith("-"):
                 assert re.search(rf"(?<![\w-]){re.escape(word)}\b", help_text), f"{script} has no {word}"

@@ -135,8 +135,11 @@ def test_every_ray_process_starts_with_the_variables_of_ray_env(renderings):
             assert (found["RAY_SERVE_ENABLE_HA_PROXY"], found["RAY_SERVE_THROUGHPUT_OPTIMIZED"]) == ("1", "1")
 
 
-def test_the_local_scenario_serves_the_committed_configuration_unchanged():
+def test_the_local_scenario_serves_the_committed_configuration_and_asks_for_keys():
     *_, service = render(read_scenario("local-cpu"))
+    (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    assert application["args"]["router"]["keys_file"] == "/etc/serve_app/keys/keys.yaml"
+    *_, service = render(read_scenario("local-cpu", ["keys=null"]))
     path = PROJECT_ROOT / "configs" / "serve.yaml"
     assert service["spec"]["serveConfigV2"] == path.read_text()
     assert yaml.safe_load(service["spec"]["serveConfigV2"]) == read_config(path)

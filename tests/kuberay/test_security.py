@@ -47,7 +47,7 @@ def test_secrets_are_referred_to_by_name_and_never_included(renderings):
     for rendering in renderings:
         assert rendering.of_kind("Secret") == []
         text = yaml.safe_dump(rendering.manifests, default_flow_style=False)
-        volumes = re.findall(r"secretName: (\S+)", text)
+        volumes = re.findall(r"secret:\n(?:\s+items:\n(?:\s+-? *(?:key|path): \S+\n)+)?\s+name: (\S+)", text)
         variables = re.findall(r"secretKeyRef:\n\s+key: \S+\n\s+name: (\S+)", text)
         assert {*volumes, *variables} == {key.secret for key in rendering.scenario.secrets}
 
@@ -57,8 +57,10 @@ def test_secrets_reach_only_the_pods_that_need_them(renderings):
         scenario = rendering.scenario
         for name, pod in rendering.pods.items():
             routers = name == "routers" or (name == "head" and "routers" not in scenario.workers)
-            mounted = any("secret" in volume for volume in pod["volumes"])
-            assert mounted == (bool(scenario.admin_key) and routers)
+            sources = [one for volume in pod["volumes"] for one in volume.get("projected", {}).get("sources", ())]
+            mounted = {one["secret"]["name"] for one in sources}
+            keys = {key.secret for key in (scenario.keys, scenario.admin_key) if key}
+            assert mounted == (keys if routers else set())
             token = any(one["name"] == "HF_TOKEN" for one in pod["containers"][0]["env"])
             assert token == (bool(scenario.hub_token) and (name == "llm" or (name == "head" and scenario.head.works)))
 
@@ -80,3 +82,10 @@ def test_redis_is_reached_by_the_head_and_its_cleanup_job_alone(renderings):
             assert policy["podSelector"]["matchLabels"] == labels
             (rule,) = policy["egress"]
             assert [one["port"] for one in rule["ports"]] == [6380 if store.address else 6379]
+
+
+def test_every_scenario_asks_for_keys(renderings):
+    for rendering in renderings:
+        assert rendering.scenario.keys
+        (application,) = rendering.serve["applications"]
+        assert application["args"]["router"]["keys_file"] == "/etc/serve_app/keys/keys.yaml"

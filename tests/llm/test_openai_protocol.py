@@ -14,7 +14,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse as VllmErrorRes
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from serve_app.errors import DeadlineExceededError, InvalidRequestError, UnavailableError
-from serve_app.llm.openai_protocol import ENDPOINTS, parse_request, stream_answer
+from serve_app.llm.openai_protocol import ENDPOINTS, parse_request, stream_answer, wants_usage, with_usage
 from serve_app.llm.replica import LanguageModel
 
 GOOD = {
@@ -144,10 +144,33 @@ async def test_events_are_passed_on_and_other_replies_become_json():
     assert await pieces(*events) == [(200, "data: a\n\n"), (200, "data: b\n\n"), (200, "data: [DONE]\n\n")]
     usage = {"prompt_tokens": 1, "total_tokens": 2, "completion_tokens": 1}
     choice = {"index": 0, "text": "naïve 🦜", "finish_reason": "stop"}
-    ((status, text),) = await pieces(CompletionResponse(id="c", model="m", choices=[choice], usage=usage))
+    (status, text), tokens = await pieces(CompletionResponse(id="c", model="m", choices=[choice], usage=usage))
+    assert tokens == 2
     document = json.loads(text)
     assert (status, document["id"], document["choices"][0]["text"]) == (200, "c", "naïve 🦜")
     assert await pieces() == []
+
+
+async def test_the_usage_of_a_stream_is_counted_and_shown_to_those_who_asked_for_it():
+    text = 'data: {"choices":[{"text":"\\"choices\\":[] \\"usage\\":{}"}]}\n\n'
+    usage = 'data: {"id":"c","choices":[],"usage":{"prompt_tokens":5,"total_tokens":9}}\n\n'
+    end = "data: [DONE]\n\n"
+
+    async def shown(*replies, shows_usage):
+        return await collect(stream_answer(replying(*replies), shows_usage))
+
+    for shows_usage in (True, False):
+        left = [(200, usage)] if shows_usage else []
+        assert await shown(text, usage, end, shows_usage=shows_usage) == [(200, text), 9, *left, (200, end)]
+        joined = (usage if shows_usage else "") + end
+        assert await shown([text, usage + end], shows_usage=shows_usage) == [(200, text), 9, (200, joined)]
+    asked = {"stream": True, "stream_options": {"include_usage": True}}
+    assert wants_usage(asked)
+    assert not wants_usage({"stream": True})
+    assert with_usage({"stream": True}) == asked
+    assert with_usage({"stream": True, "stream_options": {"include_usage": False}}) == asked
+    for unchanged in ({}, {"stream": False}, {"stream": True, "stream_options": "x"}):
+        assert with_usage(unchanged) is unchanged
 
 
 async def test_an_error_has_its_own_status_in_every_form_until_the_first_event_is_sent():

@@ -16,6 +16,7 @@ from serve_app.clients.errors import GRPC_STATUS, error_of, unreachable
 from serve_app.detection.postprocess import keep_wanted, suppress, to_detections
 from serve_app.detection.preprocess import Letterbox, as_unit_planes, decode, letterbox
 from serve_app.errors import InvalidRequestError, UnreadableImageError
+from serve_app.keys.headers import key_headers
 from serve_app.types import MAX_PIXELS, PictureResult, StageTimes, Thresholds
 
 SIDE = 640  # pixels of the letterboxed square, unless the model's metadata gives another size
@@ -31,11 +32,13 @@ class KserveDetector(Detector):
         protocol: Literal["http", "grpc"] = "http",
         labels: Sequence[str] = (),
         timeout_s: float = 60.0,
+        key: str = "",
     ) -> None:
         self.model = model
         self._labels = labels
         self._url, self._timeout_s = url, timeout_s
         self._transport: Any = tritonclient.http if protocol == "http" else tritonclient.grpc
+        self._headers = key_headers(key)
         limits = {"network_timeout": timeout_s} if protocol == "http" else {}
         self._client = self._transport.InferenceServerClient(url, **limits)
         self._whole, self._side = self._read_metadata()
@@ -108,7 +111,7 @@ class KserveDetector(Detector):
         if self._transport is tritonclient.grpc:
             arguments["client_timeout"] = self._timeout_s
         try:
-            return getattr(self._client, method)(self.model, **arguments)
+            return getattr(self._client, method)(self.model, headers=self._headers, **arguments)
         except InferenceServerException as problem:
             status = str(problem.status() or "500").removeprefix("StatusCode.")
             number = GRPC_STATUS.get(status) or (int(status) if status.isdecimal() else 500)

@@ -6,6 +6,7 @@ import httpx
 
 from serve_app.clients.detection.detector import DEFAULTS, Detector
 from serve_app.clients.errors import error_of, unreachable
+from serve_app.keys.headers import key_headers
 from serve_app.types import Detection, PictureResult, StageTimes, Thresholds
 
 FIELDS = ("x1", "y1", "x2", "y2", "confidence", "class", "class_name")
@@ -14,10 +15,12 @@ FIELDS = ("x1", "y1", "x2", "y2", "confidence", "class", "class_name")
 class RestDetector(Detector):
     """`track` is the last part of /predict/{track}, such as `nano`, or a whole path, such as /pytorch/predict/nano."""
 
-    def __init__(self, url: str = "http://localhost:8000", track: str = "nano", timeout_s: float = 60.0) -> None:
+    def __init__(
+        self, url: str = "http://localhost:8000", track: str = "nano", timeout_s: float = 60.0, key: str = ""
+    ) -> None:
         self.model = ""  # known after the first answer
         self._path = track if track.startswith("/") else f"/predict/{track}"
-        self._client = httpx.Client(base_url=url, timeout=timeout_s)
+        self._client = httpx.Client(base_url=url, timeout=timeout_s, headers=key_headers(key))
 
     def detect(self, picture: bytes, thresholds: Thresholds = DEFAULTS) -> PictureResult:
         answer = self._request("POST", self._path, content=picture, params=_query(thresholds))

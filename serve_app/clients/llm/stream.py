@@ -16,7 +16,8 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from serve_app.clients.llm.answer import Answer
 from serve_app.clients.llm.tensors import Response, build_request, read_response
-from serve_app.errors import NotFoundError, UnavailableError
+from serve_app.errors import NotFoundError, UnauthorizedError, UnavailableError
+from serve_app.keys.headers import key_headers
 
 CHECK_TIMEOUT_S = 10.0
 STREAM_ENDED = "Internal error from Core"  # gRPC reports this, not the status, if a write meets the end of the stream
@@ -33,6 +34,7 @@ class StreamOptions:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     concurrency: int | None = None
     timeout_s: float | None = None
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class PromptStream:
         self.started_at_s: float | None = None
         self.ended_at_s: float | None = None
         self._options = options
+        self._metadata = tuple(key_headers(options.key).items())
         self._callbacks = callbacks or Callbacks()
         self._open = {str(answer.number): answer for answer in answers}
         self._in_flight: set[str] = set()
@@ -68,7 +71,7 @@ class PromptStream:
             stub = GRPCInferenceServiceStub(channel)
             await self._require_model(stub)
             self.started_at_s = time.perf_counter()
-            call = stub.ModelStreamInfer(timeout=self._options.timeout_s)
+            call = stub.ModelStreamInfer(timeout=self._options.timeout_s, metadata=self._metadata)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     sender = tasks.create_task(self._send(call))
@@ -83,7 +86,7 @@ class PromptStream:
         """Fail early and once, and connect before the first request's time is taken."""
         url, request = self._options.url, pb.ModelMetadataRequest(name=self._options.model)
         try:
-            await stub.ModelMetadata(request, timeout=CHECK_TIMEOUT_S, wait_for_ready=False)
+            await stub.ModelMetadata(request, timeout=CHECK_TIMEOUT_S, wait_for_ready=False, metadata=self._metadata)
         except grpc.aio.AioRpcError as problem:
             if problem.code() == grpc.StatusCode.NOT_FOUND:
                 raise NotFoundError(str(problem.details())) from None
@@ -91,6 +94,8 @@ class PromptStream:
                 raise UnavailableError(f"{url} did not answer within {CHECK_TIMEOUT_S:g} s") from None
             if problem.code() == grpc.StatusCode.UNAVAILABLE:
                 raise UnavailableError(f"{url} is unavailable: {problem.details()}") from None
+            if problem.code() == grpc.StatusCode.UNAUTHENTICATED:
+                raise UnauthorizedError(str(problem.details())) from None
             # Any other error will be reported by the requests themselves.
 
     async def _send(self, call: Any) -> None:
@@ -174,6 +179,7 @@ def ask(
     url: str = "localhost:8001",
     concurrency: int | None = None,
     timeout_s: float | None = None,
+    key: str = "",
     **sampling: Any,
 ) -> list[Answer]:
     """Send prompts over one stream and return their answers in the same order.
@@ -182,6 +188,6 @@ def ask(
     the `error` of a failed one says why. Starts an event loop: not for use inside a running one.
     """
     answers = [Answer(number, prompt) for number, prompt in enumerate(prompts)]
-    options = StreamOptions(url, model, True, sampling, concurrency, timeout_s)
+    options = StreamOptions(url, model, True, sampling, concurrency, timeout_s, key)
     asyncio.run(PromptStream(options, answers).run())
     return answers

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from google.protobuf.json_format import ParseDict
@@ -10,7 +11,7 @@ from grpc import StatusCode
 from serve_app.errors import InvalidRequestError, UnsupportedError
 from serve_app.router.admission import STREAMS, Admission
 from serve_app.router.errors import public_error
-from serve_app.router.keys import AdminKey
+from serve_app.router.gate import Caller, Gate, retry_metadata
 from serve_app.router.kserve.documents import require_text
 from serve_app.router.kserve.messages import parse_version, read_message, read_parameters, write_message
 from serve_app.router.kserve.models import FIXED_SETTINGS, NO_SHARED_MEMORY, require_load_parameter
@@ -22,6 +23,7 @@ from serve_app.router.plane import DataPlane
 from serve_app.router.requests import deadline_of
 from serve_app.settings import RouterSettings
 from serve_app.telemetry.metrics import RequestMetrics
+from serve_app.telemetry.observation import observed
 
 CODES = {
     400: StatusCode.INVALID_ARGUMENT,
@@ -42,10 +44,12 @@ def refuse(context: Any, problem: Exception) -> None:
     error = public_error(problem)
     context.set_code(CODES.get(error.status, StatusCode.INTERNAL))
     context.set_details(error.message)
+    if metadata := retry_metadata(problem):
+        context.set_trailing_metadata(metadata)
 
 
-def answering(empty: type[Any]) -> Callable[[Method], Method]:
-    """An exception of the method becomes the call's status."""
+def answering(empty: type[Any], keyless: bool = False) -> Callable[[Method], Method]:
+    """An exception of the method becomes the call's status. `keyless` are the methods of probes."""
 
     def decorate(method: Method) -> Method:
         @functools.wraps(method)
@@ -53,6 +57,8 @@ def answering(empty: type[Any]) -> Callable[[Method], Method]:
             with self._metrics.observe(GRPC) as observation:
                 observation.received_bytes = request.ByteSize()
                 try:
+                    if not keyless:
+                        observation.caller = self._gate.caller(_metadata(grpc_context))
                     answer = await method(self, request, grpc_context)
                     observation.sent_bytes = answer.ByteSize()
                     return answer
@@ -78,16 +84,16 @@ class KserveGrpc:
 
     _metrics: RequestMetrics
     _plane: DataPlane
-    _admin: AdminKey
+    _gate: Gate
     _offload: Offload
     _admission: Admission
     _router_settings: RouterSettings
 
-    @answering(pb.ServerLiveResponse)
+    @answering(pb.ServerLiveResponse, keyless=True)
     async def ServerLive(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802 - names of the service
         return pb.ServerLiveResponse(live=True)
 
-    @answering(pb.ServerReadyResponse)
+    @answering(pb.ServerReadyResponse, keyless=True)
     async def ServerReady(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
         return pb.ServerReadyResponse(ready=await self._plane.ready())
 
@@ -117,18 +123,28 @@ class KserveGrpc:
     @answering(pb.ModelInferResponse)
     async def ModelInfer(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
         deadline = deadline_of(_metadata(grpc_context), self._router_settings)
-        with self._admission.work(self._admission.kind_of_model(request.model_name)):
-            asked = await read_message(request, deadline, self._offload)
-            return write_message(await self._plane.infer(asked))
+        kind = self._admission.kind_of_model(request.model_name)
+        async with self._gate.work(observed().caller, kind):
+            with self._admission.work(kind):
+                asked = await read_message(request, deadline, self._offload)
+                return write_message(await self._plane.infer(asked))
 
     async def ModelStreamInfer(self, request: Any, grpc_context: Any) -> AsyncIterator[Any]:  # noqa: N802
         try:
-            deadline = deadline_of(_metadata(grpc_context), self._router_settings)
+            metadata = _metadata(grpc_context)
+            caller = self._gate.caller(metadata)
+            deadline = deadline_of(metadata, self._router_settings)
+            enter = functools.partial(self._enter, caller)
             with self._admission.work(STREAMS):
-                async for answer in answer_stream(self._plane, request, deadline, self._metrics, self._offload):
+                async for answer in answer_stream(self._plane, request, deadline, self._metrics, self._offload, enter):
                     yield answer
         except Exception as problem:
             refuse(grpc_context, problem)
+
+    def _enter(self, caller: Caller | None, model: str) -> AbstractAsyncContextManager[None]:
+        """Count one request of a stream."""
+        observed().caller = caller
+        return self._gate.work(caller, self._admission.kind_of_model(model))
 
     @answering(pb.RepositoryIndexResponse)
     async def RepositoryIndex(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
@@ -136,7 +152,7 @@ class KserveGrpc:
 
     @answering(pb.RepositoryModelLoadResponse)
     async def RepositoryModelLoad(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        self._admin.require(_metadata(grpc_context))
+        self._gate.require_control(_metadata(grpc_context))
         _require_no_repository(request)
         parameters = {}
         for name, parameter in request.parameters.items():
@@ -151,7 +167,7 @@ class KserveGrpc:
 
     @answering(pb.RepositoryModelUnloadResponse)
     async def RepositoryModelUnload(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        self._admin.require(_metadata(grpc_context))
+        self._gate.require_control(_metadata(grpc_context))
         _require_no_repository(request)
         model = require_text(request.model_name, "'model_name'")
         dependents = read_parameters(request.parameters).get("unload_dependents", False)

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from serve_app.errors import InvalidRequestError, NotFoundError, UnavailableError, UnsupportedError
-from serve_app.router.keys import AdminKey
+from serve_app.router.gate import Gate
 from serve_app.router.kserve.bodies import answer_body, json_bytes, raw_request, respond, split_body, write_json
 from serve_app.router.kserve.documents import flag_field, read_request, require_text
 from serve_app.router.kserve.generate import Generate
@@ -33,11 +33,11 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 class KserveHttp:
     """Every path of the protocol, with and without a version."""
 
-    def __init__(self, plane: DataPlane, settings: RouterSettings, admin: AdminKey, offload: Offload) -> None:
+    def __init__(self, plane: DataPlane, settings: RouterSettings, gate: Gate, offload: Offload) -> None:
         self._plane = plane
         self._offload = offload
         self._settings = settings
-        self._admin = admin
+        self._gate = gate
         self._max_bytes = settings.max_body_mib << 20
 
     def routes(self) -> list[Route]:
@@ -126,13 +126,13 @@ class KserveHttp:
         return _json(await self._plane.index(only_ready))
 
     async def load(self, request: Request) -> Response:
-        self._admin.require(request.headers)
+        self._gate.require_control(request.headers)
         parameters = load_parameters((await self._document(request)).get("parameters", {}))
         await self._plane.load(require_text(model_of(request)[0], "the model's name"), parameters)
         return Response(media_type="application/json")
 
     async def unload(self, request: Request) -> Response:
-        self._admin.require(request.headers)
+        self._gate.require_control(request.headers)
         parameters = (await self._document(request)).get("parameters", {})
         dependents = parameters.get("unload_dependents", False) if isinstance(parameters, Mapping) else None
         if not isinstance(dependents, bool):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
@@ -19,13 +20,19 @@ from serve_app.types.tensors import InferRequest
 FINAL = "triton_final_response"
 # Requests of one stream in progress at once; further ones wait in the client, held back by flow control.
 MAX_AT_ONCE = 256
+Enter = Callable[[str], AbstractAsyncContextManager[None]]  # counts a request for a model against limits of its caller
 
 
 async def answer_stream(
-    plane: DataPlane, requests: AsyncIterator[Any], deadline: float, metrics: RequestMetrics, offload: Offload
+    plane: DataPlane,
+    requests: AsyncIterator[Any],
+    deadline: float,
+    metrics: RequestMetrics,
+    offload: Offload,
+    enter: Enter,
 ) -> AsyncIterator[Any]:
     """Answers as they come; when the client leaves, requests in progress are cancelled."""
-    stream = _Stream(plane, deadline, metrics, offload)
+    stream = _Stream(plane, deadline, metrics, offload, enter)
     reader = asyncio.create_task(stream.read(requests))
     try:
         while (answer := await stream.next()) is not None:
@@ -39,11 +46,14 @@ async def answer_stream(
 class _Stream:
     """The requests in flight of one call."""
 
-    def __init__(self, plane: DataPlane, deadline: float, metrics: RequestMetrics, offload: Offload) -> None:
+    def __init__(
+        self, plane: DataPlane, deadline: float, metrics: RequestMetrics, offload: Offload, enter: Enter
+    ) -> None:
         self._plane = plane
         self._deadline = deadline
         self._metrics = metrics
         self._offload = offload
+        self._enter = enter
         self._tasks: set[asyncio.Task[None]] = set()
         self._sequences: dict[int | str, asyncio.Task[None]] = {}
         self._free = asyncio.Semaphore(MAX_AT_ONCE)
@@ -106,12 +116,13 @@ class _Stream:
         if before:
             await asyncio.wait((before,))
         try:
-            async for answer in self._plane.stream(asked):
-                if answer.empty and not wants_final:
-                    continue
-                response = write_message(answer)
-                response.parameters[FINAL].bool_param = answer.final
-                await self._put(pb.ModelStreamInferResponse(infer_response=response))
+            async with self._enter(asked.model):
+                async for answer in self._plane.stream(asked):
+                    if answer.empty and not wants_final:
+                        continue
+                    response = write_message(answer)
+                    response.parameters[FINAL].bool_param = answer.final
+                    await self._put(pb.ModelStreamInferResponse(infer_response=response))
         except Exception as problem:
             await self._fail(message, problem)
 

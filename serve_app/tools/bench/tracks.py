@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 from rich.console import Console
 
+from serve_app.keys.headers import key_headers
+from serve_app.tools.arguments import api_key
 from serve_app.tools.bench.connection import build_post
 from serve_app.tools.bench.load import Load, LoadResult, run_http_load
 from serve_app.tools.bench.report import chart, machine_line, percentiles, print_table
@@ -62,7 +64,7 @@ class Service:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._client = httpx.Client(base_url=url, timeout=60)
+        self._client = httpx.Client(base_url=url, timeout=60, headers=key_headers(api_key()))
 
     def tracks(self) -> list[Track]:
         rows = self._client.get("/tracks").raise_for_status().json()["tracks"]
@@ -80,7 +82,7 @@ class Service:
         return counts
 
     def measure(self, track: Track, pictures: Sequence[bytes], load: Load) -> TrackResult:
-        requests = [build_post(self.url, track.path, picture) for picture in pictures]
+        requests = [build_post(self.url, track.path, picture, **key_headers(api_key())) for picture in pictures]
         before = self.batches()
         result = run_http_load(self.url, requests, load)
         return TrackResult(track.name, track.path, track.model, load, result, self.batches() - before)

@@ -18,7 +18,7 @@ from serve_app.clients.detection.kserve import KserveDetector
 from serve_app.clients.detection.rest import RestDetector
 from serve_app.clients.pictures import picture_paths
 from serve_app.errors import InvalidRequestError, NotFoundError, ServeAppError, UnavailableError
-from serve_app.tools.arguments import FAILED, INTERRUPTED, Parser, end_with, number
+from serve_app.tools.arguments import FAILED, INTERRUPTED, Parser, api_key, end_with, number
 from serve_app.tools.detect.results import as_coco, as_json, format_summary, write_annotated
 from serve_app.types import PictureResult, Thresholds
 
@@ -61,10 +61,10 @@ def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
 def detector_factory(options: argparse.Namespace) -> Callable[[], Detector]:
     url = options.url or URLS[options.protocol]
     if options.protocol == "rest":
-        return partial(RestDetector, url, options.track, options.timeout)
+        return partial(RestDetector, url, options.track, options.timeout, api_key())
     labels = options.labels.read_text(encoding="utf-8").splitlines() if options.labels else ()
     protocol = options.protocol.removeprefix("kserve-")
-    return partial(KserveDetector, url, options.model, protocol, labels, options.timeout)
+    return partial(KserveDetector, url, options.model, protocol, labels, options.timeout, api_key())
 
 
 def detect_all(

@@ -11,7 +11,7 @@ from rich.console import Console
 from serve_app.clients.llm.answer import Answer
 from serve_app.clients.llm.stream import Callbacks, PromptStream, StreamOptions
 from serve_app.errors import InvalidRequestError
-from serve_app.tools.arguments import FAILED, INTERRUPTED, Parser, address, end_with, number
+from serve_app.tools.arguments import FAILED, INTERRUPTED, Parser, address, api_key, end_with, number
 from serve_app.tools.llm_client.report import Progress, format_results, format_summary, format_verdict
 
 
@@ -40,7 +40,7 @@ def stream_options(options: argparse.Namespace) -> StreamOptions:
     sampling = {name: f"{getattr(options, name):g}" for name in ("temperature", "top_p")}
     sampling["max_tokens"] = str(options.max_tokens)
     limits = (options.concurrency, options.stream_timeout)
-    return StreamOptions(options.url, options.model_name, options.streaming_mode, sampling, *limits)
+    return StreamOptions(options.url, options.model_name, options.streaming_mode, sampling, *limits, api_key())
 
 
 def read_prompts(source: str) -> list[str]:

@@ -17,6 +17,8 @@ from locust.exception import RescheduleTask
 
 from serve_app.clients.pictures import read_pictures
 from serve_app.errors import InvalidRequestError, UnavailableError
+from serve_app.keys.headers import key_headers
+from serve_app.tools.arguments import api_key
 from serve_app.tools.load.requests import Request, chat_request, kserve_request, require_choice
 
 KINDS = ("rest", "kserve", "chat")
@@ -91,7 +93,8 @@ class _Prepared:
     numbers = count()
 
     def next_request(self) -> tuple[str, Any, dict[str, str]]:
-        return self.requests[next(self.numbers) % len(self.requests)]
+        path, body, headers = self.requests[next(self.numbers) % len(self.requests)]
+        return path, body, headers | key_headers(api_key())
 
 
 class RestUser(_Prepared, FastHttpUser):

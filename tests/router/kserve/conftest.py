@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 from serve_app.errors import NotFoundError
 from serve_app.router.admission import Admission
 from serve_app.router.errors import HANDLERS
-from serve_app.router.keys import AdminKey
+from serve_app.router.gate import Gate
 from serve_app.router.kserve.grpc import KserveGrpc
 from serve_app.router.kserve.http import KserveHttp
 from serve_app.router.kserve.service import messages as pb
@@ -116,7 +116,9 @@ def serve(plane):
     """A client of the routes; an unexpected failure is a 500, as behind a real server."""
 
     def over(key_file=None, **settings):
-        routes = KserveHttp(plane, RouterSettings(**settings), AdminKey(key_file), Offload()).routes()
+        routes = KserveHttp(
+            plane, RouterSettings(**settings), Gate(RouterSettings(admin_key_file=key_file), None), Offload()
+        ).routes()
         middleware = [Middleware(BoundBody, settings=RouterSettings(**settings))]
         app = Starlette(routes=routes, middleware=middleware, exception_handlers=HANDLERS)
         app.router.redirect_slashes = False
@@ -141,7 +143,7 @@ class Context:
 
     def __init__(self, **metadata):
         self._metadata = tuple((name.replace("_", "-"), value) for name, value in metadata.items())
-        self.code, self.details = None, None
+        self.code, self.details, self.trailing = None, None, {}
 
     def invocation_metadata(self):
         return self._metadata
@@ -152,10 +154,14 @@ class Context:
     def set_details(self, details):
         self.details = details
 
+    def set_trailing_metadata(self, metadata):
+        self.trailing = dict(metadata)
+
 
 class Service(KserveGrpc):
     def __init__(self, plane, key_file=None):
-        self._plane, self._admin, self._router_settings = plane, AdminKey(key_file), RouterSettings()
+        settings = RouterSettings(admin_key_file=key_file)
+        self._plane, self._gate, self._router_settings = plane, Gate(settings, None), settings
         self._offload, self._admission = Offload(), Admission(RouterSettings(), ())
         self._metrics = RequestMetrics()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from contextlib import nullcontext
 
 import pytest
 from tritonclient.grpc import service_pb2 as pb
@@ -16,7 +17,7 @@ from serve_app.types.tensors import InferAnswer, Tensor
 
 
 def answer_stream(plane, requests, deadline):
-    return streams.answer_stream(plane, requests, deadline, RequestMetrics(), Offload())
+    return streams.answer_stream(plane, requests, deadline, RequestMetrics(), Offload(), lambda _model: nullcontext())
 
 
 def message(identifier, model="echo", sequence=0, finals=False, value=1):

@@ -9,6 +9,7 @@ from serve_app.tools.deploy.scenarios.scenario import Scenario
 
 GRAFANA = "grafana-admin"
 KEY_BYTES = 32
+NO_KEYS = "keys: []\n"  # who installs adds them by scripts/keys, which shows each once
 
 
 def check_hub_token(objects: ClusterObjects, scenario: Scenario, hub_token: str | None) -> None:
@@ -29,6 +30,8 @@ def create_secrets(objects: ClusterObjects, scenario: Scenario, hub_token: str |
         if key == scenario.hub_token:
             if hub_token and current != hub_token:
                 objects.set_secret(scenario.namespace, key.secret, {key.key: hub_token})
+        elif not current and key == scenario.keys:
+            objects.set_secret(scenario.namespace, key.secret, {key.key: NO_KEYS})
         elif not current:
             objects.set_secret(scenario.namespace, key.secret, {key.key: secrets.token_urlsafe(KEY_BYTES)})
     objects.create_namespace(scenario.monitoring_namespace)

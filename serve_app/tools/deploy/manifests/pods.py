@@ -6,7 +6,7 @@ from serve_app.settings import PROJECT_ROOT, read_environment_file
 from serve_app.tools.deploy import ports
 from serve_app.tools.deploy.api.objects import Manifest
 from serve_app.tools.deploy.api.target import labels_of
-from serve_app.tools.deploy.scenarios.scenario import Group, ModelStore, Scenario
+from serve_app.tools.deploy.scenarios.scenario import Group, ModelStore, Scenario, SecretKey
 from serve_app.tools.deploy.scenarios.serving import KEYS, MODELS, PLANS
 
 NOT_ROOT = {
@@ -148,11 +148,15 @@ def volumes(scenario: Scenario, role: str) -> list[Manifest]:
         if scenario.plans:
             plans = {"persistentVolumeClaim": {"claimName": scenario.plans.claim}}
         found.append({"name": "plans"} | plans)
-    if scenario.admin_key and has_routers(scenario, role):
-        items = [{"key": scenario.admin_key.key, "path": scenario.admin_key.key}]
-        secret = {"secretName": scenario.admin_key.secret, "defaultMode": 0o440, "items": items}
-        found.append({"name": "keys", "secret": secret})
+    if (keys := mounted_keys(scenario)) and has_routers(scenario, role):
+        sources = [{"secret": {"name": one.secret, "items": [{"key": one.key, "path": one.key}]}} for one in keys]
+        found.append({"name": "keys", "projected": {"defaultMode": 0o440, "sources": sources}})
     return found
+
+
+def mounted_keys(scenario: Scenario) -> list[SecretKey]:
+    """A folder, so that the kubelet renews the files when their Secrets change."""
+    return [key for key in (scenario.keys, scenario.admin_key) if key]
 
 
 def mounts(scenario: Scenario, role: str) -> list[Manifest]:
@@ -160,7 +164,7 @@ def mounts(scenario: Scenario, role: str) -> list[Manifest]:
     if scenario.models and reads_models(scenario, role):
         found.append({"name": "models", "mountPath": str(MODELS.parent), "readOnly": True})
         found.append({"name": "plans", "mountPath": str(PLANS)})
-    if scenario.admin_key and has_routers(scenario, role):
+    if mounted_keys(scenario) and has_routers(scenario, role):
         found.append({"name": "keys", "mountPath": str(KEYS), "readOnly": True})
     return found
 

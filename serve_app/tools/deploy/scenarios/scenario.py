@@ -152,6 +152,7 @@ class Scenario(Section):
     models: ModelStore | None = None
     plans: PlanStore | None = None
     hub_token: SecretKey | None = Field(None, description="Hugging Face token for gated models (HF_TOKEN)")
+    keys: SecretKey | None = Field(None, description="API keys, as scripts/keys writes them; null: none are asked for")
     admin_key: SecretKey | None = Field(None, description="key for loading and unloading models, mounted as a file")
     load_balancer: LoadBalancer | None = None
     head_store: HeadStore | None = None
@@ -166,7 +167,7 @@ class Scenario(Section):
     def secrets(self) -> tuple[SecretKey, ...]:
         """The Secrets that must exist before pods can start."""
         store = self.head_store.password if self.head_store else None
-        return tuple(key for key in (self.hub_token, self.admin_key, store) if key)
+        return tuple(key for key in (self.keys, self.hub_token, self.admin_key, store) if key)
 
     @property
     def autoscales(self) -> bool:

@@ -47,8 +47,9 @@ def located(scenario: Scenario) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if scenario.models:
         changes["detection"] = {"model_repository": str(MODELS), "plans": str(PLANS)}
-    if scenario.admin_key:
-        changes["router"] = {"admin_key_file": str(KEYS / scenario.admin_key.key)}
+    files = {"keys_file": scenario.keys, "admin_key_file": scenario.admin_key}
+    if router := {setting: str(KEYS / key.key) for setting, key in files.items() if key}:
+        changes["router"] = router
     return changes
 
 

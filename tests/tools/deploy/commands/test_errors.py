@@ -138,15 +138,16 @@ def test_missing_secrets_and_keys_are_refused(deploy, kubernetes, changed):
     ended = deploy("up", "yolo-gpu")
     assert_refused(
         ended,
-        "namespace serve-app lacks Secret serve-app-keys with key admin; nothing was changed",
+        "namespace serve-app lacks Secret serve-app-api-keys with key keys.yaml, Secret serve-app-keys with key admin; "
+        "nothing was changed",
         "`kubectl create namespace serve-app`, then ",
-        "`kubectl create secret generic serve-app-keys -n serve-app --from-file=admin=FILE`",
+        "`kubectl create secret generic serve-app-api-keys -n serve-app --from-file=keys.yaml=FILE`",
     )
     assert changed() == []
     kubernetes.create("/api/v1/namespaces", {"metadata": {"name": "serve-app"}})
     kubernetes.create(f"{NAMESPACE}/secrets", {"metadata": {"name": "serve-app-keys"}, "data": {"b": "eA=="}})
     ended = deploy("up", "yolo-gpu")
-    assert_refused(ended, "lacks key admin of Secret serve-app-keys")
+    assert_refused(ended, "key admin of Secret serve-app-keys")
     assert "eA==" not in ended.err + ended.out
 
 

@@ -31,6 +31,13 @@ class AdminKey:
         if not hmac.compare_digest(given[len(SCHEME) :].strip().encode("latin-1", "replace"), self._key):
             raise ForbiddenError("the given key is not the admin key")
 
+    def fits(self, given: str) -> bool:
+        """Beside a keys file, where it is one key among others; without an admin key file nothing fits."""
+        if self._path is None:
+            return False
+        self._refresh()
+        return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._key)
+
     def _refresh(self) -> None:
         """If the file is gone, or empty while it is being written, the last key stays in force."""
         assert self._path is not None

@@ -6,7 +6,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from serve_app.errors import ConfigurationError, ForbiddenError, UnauthorizedError
-from serve_app.router.keys import AdminKey
+from serve_app.keys.admin import AdminKey
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""`scripts/keys`: creates, lists and revokes API keys in a keys file."""
