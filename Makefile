@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Bytecode is written once: without it each of vLLM's processes compiles for ten seconds before it starts.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test unit e2e chaos check models monitor env lock images train clean
+.PHONY: help serve test unit e2e chaos check models monitor env lock images audit sbom licences train clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,15 +59,15 @@ models: env ## build what the model repository lacks, as CONFIG says; TARGET=gpu
 env: .venv/.installed ## create .venv with the pinned environment
 
 # uv brings itself and the virtual environment: Debian's Python comes without ensurepip.
-.uv/.installed:
+.uv/.installed: requirements/uv.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v != (3, 11) and f"error: Python 3.11 is needed, {sys.executable} is {v[0]}.{v[1]}; try make PYTHON=python3.11")'
-	$(PYTHON) -m pip install --quiet --upgrade --target .uv uv==$(UV_VERSION)
+	$(PYTHON) -m pip install --quiet --upgrade --target .uv --require-hashes --requirement requirements/uv.txt
 	@touch $@
 
 .venv/.installed: .uv/.installed requirements/pinned.txt pyproject.toml
 	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) .venv
-	VIRTUAL_ENV=.venv $(UV) pip sync --quiet requirements/pinned.txt
-	VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --editable .
+	VIRTUAL_ENV=.venv $(UV) pip sync --quiet --require-hashes requirements/pinned.txt
+	VIRTUAL_ENV=.venv $(UV) pip install --quiet --offline --no-deps --no-build-isolation --editable .
 	@touch $@
 
 monitor: env .prometheus/.installed ## watch the service that runs here: Prometheus, and Grafana where it is installed
@@ -93,16 +93,19 @@ monitor: env .prometheus/.installed ## watch the service that runs here: Prometh
 	@touch $@
 
 # What the images of kuberay/images install; they keep the versions that are tested here, and leave them where they must.
+# Every version has the hashes of its files, and nothing is installed that has another.
 SETS := kuberay/images/requirements
 PYTHON_311 := --python-version 3.11 --python-platform x86_64-manylinux_2_36
 PYTHON_312 := --python-version 3.12 --python-platform x86_64-manylinux_2_35 --override $(SETS)/overrides.txt
 NUMPY_1 := --override $(SETS)/overrides.numpy1.txt
 COMPILE = cp requirements/pinned.txt $(SETS)/$(1).txt && \
-	$(UV) pip compile --quiet --no-header --no-annotate $(2) $(SETS)/$(1).in --output-file $(SETS)/$(1).txt
+	$(UV) pip compile --quiet --no-header --no-annotate --generate-hashes $(2) $(SETS)/$(1).in --output-file $(SETS)/$(1).txt
 
 lock: .uv/.installed ## resolve requirements/*.in anew into requirements/pinned.txt, then the images' sets
-	$(UV) pip compile --quiet --upgrade --no-header $(PYTHON_311) \
+	$(UV) pip compile --quiet --upgrade --no-header --generate-hashes $(PYTHON_311) \
 		--override requirements/overrides.txt requirements/dev.in --output-file requirements/pinned.txt
+	echo uv==$(UV_VERSION) | \
+		$(UV) pip compile --quiet --no-header --no-annotate --generate-hashes - --output-file requirements/uv.txt
 	$(MAKE) images
 
 images: .uv/.installed ## resolve the images' requirement sets by requirements/pinned.txt
@@ -112,6 +115,26 @@ images: .uv/.installed ## resolve the images' requirement sets by requirements/p
 	@$(call COMPILE,llm-base,$(PYTHON_312))
 	@$(call COMPILE,llm,$(PYTHON_312) --constraint $(SETS)/llm-base.txt \
 		$$(sed -nE 's/^([a-z0-9._-]+)==.*/--no-emit-package \1/p' $(SETS)/llm-base.txt))
+
+# Strict: a package that the database can't be asked about is a failure, not a pass. One set at a time, since sets differ in
+# versions; all of them, also when one fails.
+AUDITED := requirements/pinned.txt requirements/uv.txt $(patsubst %,$(SETS)/%.txt,cpu head vision llm-base llm)
+audit: .uv/.installed ## look for known vulnerabilities of every pinned package; requirements/audit.txt has those accepted
+	@accepted=$$(sed -nE 's/^((CVE|GHSA|PYSEC)-[0-9A-Za-z-]+) .*/--ignore-vuln \1/p' requirements/audit.txt); failed=0; \
+	for file in $(AUDITED); do echo $$file; \
+		$(UV) tool run --quiet --from pip-audit==2.10.1 pip-audit --strict --require-hashes --disable-pip \
+			--progress-spinner off $$accepted --requirement $$file || failed=1; done; exit $$failed
+
+# The llm image has what its base brings too. The warning is about a root without a tree of dependencies.
+sbom: .uv/.installed ## list what each image installs, as CycloneDX, in build/sbom
+	@mkdir -p build/sbom
+	@for image in cpu head vision llm; do \
+		cat $(SETS)/$$image.txt $$(test $$image != llm || echo $(SETS)/llm-base.txt) | PYTHONWARNINGS=ignore \
+		$(UV) tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --pyproject pyproject.toml \
+			--output-reproducible --output-file build/sbom/$$image.json - && echo build/sbom/$$image.json || exit 1; done
+
+licences: env ## write the licences of the installed packages into docs/licences.md
+	$(BIN)/python -m serve_app.tools.licences
 
 train: env ## train the demo models anew and ship them (an hour)
 	$(BIN)/python scripts/train_demo_models

@@ -27,10 +27,10 @@ RUN --mount=type=bind,from=uv,source=/uv,target=/run/uv \
     --mount=type=cache,target=/root/.cache/uv \
     export UV_CACHE_DIR=/root/.cache/uv UV_LINK_MODE=copy UV_NO_PYTHON_DOWNLOADS=1 \
     && /run/uv venv --python 3.12 /opt/serve_app \
-    && VIRTUAL_ENV=/opt/serve_app /run/uv pip sync --compile-bytecode /run/requirements.txt
+    && VIRTUAL_ENV=/opt/serve_app /run/uv pip sync --require-hashes --compile-bytecode /run/requirements.txt
 
 WORKDIR /srv/serve_app
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY docs/shapes.jpg docs/
 COPY scripts scripts
 COPY configs configs

@@ -27,10 +27,10 @@ RUN --mount=type=bind,from=uv,source=/uv,target=/run/uv \
     --mount=type=bind,source=kuberay/images/requirements/llm.txt,target=/run/requirements.txt \
     --mount=type=cache,target=/root/.cache/uv \
     export UV_CACHE_DIR=/root/.cache/uv UV_LINK_MODE=copy UV_NO_PYTHON_DOWNLOADS=1 \
-    && /run/uv pip install --system --no-deps --compile-bytecode --requirements /run/requirements.txt
+    && /run/uv pip install --system --no-deps --require-hashes --compile-bytecode --requirements /run/requirements.txt
 
 WORKDIR /srv/serve_app
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY docs/shapes.jpg docs/
 COPY scripts scripts
 COPY configs configs
