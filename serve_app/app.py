@@ -30,6 +30,8 @@ from serve_app.ui.replica import PlaygroundReplica
 logger = logging.getLogger("ray.serve")
 BASELINE = "baseline"
 PLAYGROUND_DRAIN_S = 5  # its sessions end with it, so waiting longer gains nothing
+# A replica is replaced after three failed checks: after six seconds if it says so, after half a minute if it hangs.
+HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 2, 10
 CONSISTENT_HASHING = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 
 
@@ -58,7 +60,10 @@ def build(args: dict[str, Any]) -> serve.Application:
 def bind_triton(triton: TritonSettings, detection: DetectionSettings) -> serve.Application:
     # Serve waits for requests first, then for the engine, and kills at this limit
     deployment = serve.deployment(TritonReplica).options(
-        name=triton.name, graceful_shutdown_timeout_s=triton.drain_timeout_s + 10
+        name=triton.name,
+        graceful_shutdown_timeout_s=triton.drain_timeout_s + 10,
+        health_check_period_s=HEALTH_PERIOD_S,
+        health_check_timeout_s=HEALTH_TIMEOUT_S,
     )
     if triton.sequences:
         deployment = deployment.options(

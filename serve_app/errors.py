@@ -12,7 +12,9 @@ ServeAppError                     500  the root of all below
 ├── TooManyRequestsError          429  over the caller's rate limit
 ├── UnsupportedError              501  a feature of Triton that isn't supported here
 ├── UnavailableError              503  not ready, or gone; try again
-│   └── QueueFullError            503  the queue is full, or the request waited in it too long
+│   ├── QueueFullError            503  the queue is full, or the request waited in it too long
+│   ├── ReplicaKilledError        503  a part of the replica was killed while it was at work on the request
+│   └── ReplicaLostError          503  the replica had lost a part before; another may answer, and the router asks it
 ├── DeadlineExceededError         504  the request's deadline has passed
 ├── ConfigurationError            500  invalid settings; raised before anything starts
 └── EngineError                   500  the engine failed
@@ -82,6 +84,14 @@ class UnavailableError(ServeAppError):
 
 
 class QueueFullError(UnavailableError):
+    pass
+
+
+class ReplicaKilledError(UnavailableError):
+    pass
+
+
+class ReplicaLostError(UnavailableError):
     pass
 
 

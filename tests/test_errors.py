@@ -29,6 +29,8 @@ def test_the_tree_in_the_docstring_tells_every_class_and_its_status(kind):
 def test_only_errors_that_pass_by_themselves_ask_to_retry():
     assert {kind.__name__ for kind in CLASSES if kind.retry_after_s} == {
         "QueueFullError",
+        "ReplicaKilledError",
+        "ReplicaLostError",
         "TooManyRequestsError",
         "UnavailableError",
     }

@@ -1,5 +1,6 @@
 """ray.serve.llm's vLLM engine, extended with generation from a plain prompt, statistics and autoscaling figures."""
 
+import signal
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
@@ -117,12 +118,15 @@ class Engine(VLLMEngine):  # type: ignore[misc]
         super().__init__(config)
         self.statistics = GenerationStatistics()
         self.load = SchedulerLoad()
+        self._processes: list[Any] = []  # of vLLM's engine, where they are processes of this replica
 
     def _start_async_llm_engine(self, arguments: Any, config: Any, placement_group: Any) -> Any:
         client = super()._start_async_llm_engine(arguments, config, placement_group)
         if client.logger_manager:
             client.logger_manager.stat_loggers.append(self.load)
         client.generate = self._count(client.generate)  # OpenAI requests call the client directly
+        resources = getattr(getattr(client, "engine_core", None), "resources", None)
+        self._processes = list(getattr(getattr(resources, "engine_manager", None), "processes", ()))
         return client
 
     def _count(self, generate: Callable[..., AsyncGenerator[RequestOutput]]) -> Callable[..., Any]:
@@ -164,6 +168,11 @@ class Engine(VLLMEngine):  # type: ignore[misc]
     @property
     def dead(self) -> bool:
         return bool(self._engine_client.errored)
+
+    def was_killed(self) -> bool:
+        """Whether it is dead because a process was killed from outside, and not because of a request."""
+        codes = {process.exitcode for process in self._processes}
+        return -signal.SIGKILL in codes and codes <= {None, 0, -signal.SIGKILL, -signal.SIGTERM}
 
     async def shutdown(self) -> None:
         await super().shutdown()

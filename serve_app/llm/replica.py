@@ -5,8 +5,8 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from ray import serve
@@ -14,12 +14,16 @@ from ray.llm._internal.serve.core.protocol import RawRequestInfo
 from ray.serve._private.tracing_utils import is_tracing_enabled
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
+from vllm.v1.engine.exceptions import EngineDeadError
 
 from serve_app.errors import (
     InvalidRequestError,
     ModelLoadError,
     NotFoundError,
+    ReplicaKilledError,
+    ReplicaLostError,
     ServeAppError,
+    UnavailableError,
     UnsupportedError,
 )
 from serve_app.llm import contracts, openai_protocol
@@ -97,14 +101,34 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
     ) -> AsyncGenerator[tuple[int, str] | int]:
         """Yield status and text of each piece of the answer, and the tokens that it took with its prompt."""
         left_s(deadline)
+        self._require_alive()
         method, *_ = openai_protocol.ENDPOINTS[endpoint]
-        with translate_errors(self._name):
+        with self._translated():
             request = openai_protocol.parse_request(endpoint, with_usage(document), self._limits)
             passed_on = {"x-request-id": tracing.request_id()} | dict(headers) | tracing.headers()
             replies = await getattr(self, method)(request, RawRequestInfo(headers=passed_on))
             async with aclosing(openai_protocol.stream_answer(replies, wants_usage(document))) as pieces:
                 async for piece in pieces:
+                    if self.engine.dead and not isinstance(piece, int) and piece[0] >= ServeAppError.status:
+                        raise self._death()
                     yield piece
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        with translate_errors(self._name):
+            try:
+                yield
+            except EngineDeadError:
+                raise self._death() from None
+
+    def _death(self) -> UnavailableError:
+        """What a request was at work on is tried elsewhere if the engine was killed, and not if it may be the cause."""
+        kind = ReplicaKilledError if self.engine.was_killed() else UnavailableError
+        return kind(f"the engine of model '{self._name}' died; try again")
+
+    def _require_alive(self) -> None:
+        if self.engine.dead:
+            raise ReplicaLostError(f"the engine of model '{self._name}' has died; its replica will be replaced")
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Serve for the deployment's autoscaling policy."""
@@ -131,8 +155,9 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
             raise NotFoundError(f"adapter {generation.adapter!r} not found; available: {available}")
         builder = AnswerBuilder(request, generation, parameters.n)
         engine_id = f"{request.id or tracing.request_id()}-{uuid.uuid4()}"
+        self._require_alive()
         outputs = self.engine.generate(generation.prompt, parameters, engine_id, generation.adapter)
-        with translate_errors(self._name):
+        with self._translated():
             async with aclosing(outputs):
                 while not builder.finished:
                     passed = f"the deadline passed while model '{request.model}' was at work"

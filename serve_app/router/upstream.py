@@ -8,7 +8,13 @@ from typing import Any
 import grpc
 from ray.exceptions import RayActorError
 
-from serve_app.errors import DeadlineExceededError, ServeAppError, UnavailableError
+from serve_app.errors import (
+    DeadlineExceededError,
+    ReplicaKilledError,
+    ReplicaLostError,
+    ServeAppError,
+    UnavailableError,
+)
 from serve_app.router.errors import as_known_error
 from serve_app.telemetry.crashes import crashed
 from serve_app.telemetry.observation import observed
@@ -19,6 +25,8 @@ logger = logging.getLogger("ray.serve")
 # gRPC's codes for a lost connection. CANCELLED is not among them: the router itself may have cancelled the call.
 CONNECTION_LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
 END = object()
+MAX_DEATHS = 1  # of replicas under one call, after which it is tried again
+LOST_PAUSE_S = 0.5  # between tries while a replica that can't any more is replaced
 PRESENCE_TIMEOUT_S = 5.0
 EVERYWHERE_TIMEOUT_S = 600.0  # the slowest call is a load that builds an engine
 
@@ -52,11 +60,12 @@ class Upstream:
         """One replica's answer. With `retry` another replica answers if the first was killed meanwhile."""
         try:
             async with until(deadline, f"no answer from {self.name} before the deadline"):
-                try:
-                    return await self._start(method, session, arguments)
-                except Exception as problem:
-                    await self._require_retry(problem, method, retry)
-                return await self._start(method, session, arguments)
+                deaths = 0
+                while True:
+                    try:
+                        return await self._start(method, session, arguments)
+                    except Exception as problem:
+                        deaths += await self._require_retry(problem, method, retry, deaths)
         except Exception as problem:
             raise as_known_error(problem) or problem from None
 
@@ -73,7 +82,7 @@ class Upstream:
         left_s(deadline)
         options = {"session_id": session, "multiplexed_model_id": adapter}
         handle = self._handle.options(stream=True, **{name: value for name, value in options.items() if value})
-        begun = False
+        begun, deaths = False, 0
         while True:
             stream = getattr(handle, method).remote(*arguments)
             try:
@@ -87,25 +96,30 @@ class Upstream:
                     yield answer
             except Exception as problem:
                 try:
-                    await self._require_retry(problem, method, retry and not begun)
+                    deaths += await self._require_retry(problem, method, retry and not begun, deaths)
                 except Exception as final:
                     raise as_known_error(final) or final from None
-                retry = False
             finally:
                 stream.cancel()
 
-    async def _require_retry(self, problem: Exception, method: str, retry: bool) -> None:
-        """Return if the call may be made once more; else raise what failed.
+    async def _require_retry(self, problem: Exception, method: str, retry: bool, deaths: int) -> int:
+        """Return if the call may be made again, with whether that was one more death under it; else raise what failed.
 
         What a replica crashed over would crash the next one. A replica that was killed from outside is no such sign.
+        What it has not begun, as it had lost a part before, is tried until there is another.
         """
-        if not (retry and _replica_died(problem)):
+        if retry and isinstance(as_known_error(problem), ReplicaLostError):
+            observed().retried = self.name
+            await asyncio.sleep(LOST_PAUSE_S)
+            return 0
+        if not (retry and deaths < MAX_DEATHS and _replica_died(problem)):
             raise problem
         if await self._crashed(getattr(problem, "actor_id", None)):
             logger.error(f"a replica of {self.name} crashed during {method}; the requests it had are not tried again")
             raise problem
         observed().retried = self.name
         logger.warning(f"a replica of {self.name} died during {method}; trying another")
+        return 1
 
     async def _start(self, method: str, session: str, arguments: tuple[Any, ...]) -> Any:
         handle = self._handle.options(session_id=session) if session else self._handle
@@ -166,6 +180,9 @@ def required(upstreams: Iterable[Upstream]) -> list[Upstream]:
 
 def _replica_died(problem: BaseException) -> bool:
     """Whether the failure says nothing about the request, so that another replica may answer it."""
+    known = problem if isinstance(problem, ServeAppError) else as_known_error(problem)
+    if isinstance(known, ReplicaKilledError):
+        return True
     if isinstance(problem, ServeAppError):
         return False
     if isinstance(problem, grpc.aio.AioRpcError):

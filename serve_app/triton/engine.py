@@ -12,12 +12,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serve_app.errors import EngineError, ModelLoadError, QueueFullError, ServeAppError, UnavailableError
+from serve_app.errors import (
+    EngineError,
+    ModelLoadError,
+    QueueFullError,
+    ReplicaKilledError,
+    ReplicaLostError,
+    ServeAppError,
+    UnavailableError,
+)
 from serve_app.settings import TritonSettings
 from serve_app.telemetry.tracing import is_traced, request_id
 from serve_app.triton.binding import find_tritonserver, one_line, translated
 from serve_app.triton.overlay import Overlay, Preparation
 from serve_app.triton.repository import ModelRepository
+from serve_app.triton.stubs import was_killed
 from serve_app.triton.timing import Timing, record_spans
 
 logger = logging.getLogger(__name__)
@@ -67,7 +76,7 @@ class Engine:
         self._log_file = log_file
         self._preparation = preparation or Preparation(settings.instances)
         self._server: Any = None
-        self._dead_model: str | None = None
+        self._dead_models: dict[str, str] = {}  # whose Python-backend process has ended, with Triton's message
         self.rejected = 0  # requests that found a queue full, or waited in it too long
         self._loaded: dict[str, None] = {}  # by request, in order
         self._overlay: Overlay | None = None
@@ -168,8 +177,8 @@ class Engine:
 
     def require_health(self) -> None:
         """Raise what is wrong. Triton goes on calling a model ready whose process died; that is raised here too."""
-        if self._dead_model:
-            raise EngineError(self._dead_model)
+        for message in self._dead_models.values():
+            raise EngineError(message)
         with translated("the engine failed"):
             if not (self.server.live() and self.server.ready()):
                 raise UnavailableError("the Triton server isn't ready")
@@ -232,7 +241,13 @@ class Engine:
 
     @contextmanager
     def watching(self, name: str) -> Iterator[None]:
-        """Count refusals, and remember that a Python-backend process died: Triton doesn't start it again."""
+        """Count refusals, and remember that a Python-backend process died: Triton doesn't start it again.
+
+        What the process was at work on is tried elsewhere if it was killed from outside; if the request was the cause,
+        it would kill the next one too.
+        """
+        if name in self._dead_models:
+            raise ReplicaLostError(f"model {name!r} lost its Python-backend process; this replica will be replaced")
         try:
             yield
         except QueueFullError:
@@ -240,8 +255,10 @@ class Engine:
             raise
         except EngineError as problem:
             if "Stub process" in problem.message and "not healthy" in problem.message:
-                self._dead_model = problem.message
+                self._dead_models[name] = problem.message
                 logger.error(f"model {name!r} lost its Python-backend process; this replica will be replaced")
+                if was_killed():
+                    raise ReplicaKilledError(f"the process of model {name!r} was killed; try again") from None
             raise
 
     def metrics(self) -> str:

@@ -169,5 +169,5 @@ def test_a_limit_holds_over_routers_and_transports_and_survives_the_counter(guar
         client.completions.create(model="x", prompt="a")
     with pytest.raises(InferenceServerException, match="over its limit"):
         infer(guarded, "grpc", headers)
-    # alone each router counts by itself, so at the worst each passes what is left
-    assert RATE_OF_FEW - 1 <= codes.count(200) <= RATE_OF_FEW + RATE_OF_FEW // 3
+    # without the counter each router goes on by what it heard last, and passes what is left by that
+    assert RATE_OF_FEW - 1 <= codes.count(200) <= RATE_OF_FEW + RATE_OF_FEW // 2

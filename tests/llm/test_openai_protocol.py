@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 from ray.llm._internal.serve.core.configs.openai_api_models import EmbeddingChatRequest, EmbeddingCompletionRequest
@@ -13,7 +14,13 @@ from vllm.entrypoints.serve.engine.protocol import ErrorInfo
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse as VllmErrorResponse
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from serve_app.errors import DeadlineExceededError, InvalidRequestError, UnavailableError
+from serve_app.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    ReplicaKilledError,
+    ReplicaLostError,
+    UnavailableError,
+)
 from serve_app.llm.openai_protocol import ENDPOINTS, parse_request, stream_answer, wants_usage, with_usage
 from serve_app.llm.replica import LanguageModel
 
@@ -59,6 +66,7 @@ def replica(*replies, closed=None):
     """A replica over a stand-in for ray.serve.llm's server, which keeps its requests and sends or raises replies."""
     model = object.__new__(LanguageModel)
     model._name, model.requests = "m", []
+    model.engine = SimpleNamespace(dead=False, was_killed=lambda: False)
 
     async def serve(request, info):
         model.requests.append((request, info.headers))
@@ -203,6 +211,23 @@ async def test_a_replica_refuses_late_and_wrong_requests_and_translates_errors()
             await collect(model.openai(CHAT, document, {}, deadline))
         assert caught.value.message == message
         assert bool(model.requests) == (kind is UnavailableError)
+
+
+async def test_the_death_of_an_engine_says_whether_the_request_may_be_tried_again():
+    failed = ErrorResponse(error=ErrorInfo(message="x", type="InternalServerError", code=500).model_dump())
+    for death in (EngineDeadError(), failed):
+        for killed, kind in ((True, ReplicaKilledError), (False, UnavailableError)):
+            model = replica("data: a\n\n", death)
+            model.engine.was_killed = lambda killed=killed: killed
+            found = model.openai(CHAT, GOOD[CHAT], {})
+            assert await anext(found) == (200, "data: a\n\n")
+            model.engine.dead = True
+            with pytest.raises(UnavailableError, match="the engine of model 'm' died") as caught:
+                await anext(found)
+            assert type(caught.value) is kind
+    with pytest.raises(ReplicaLostError, match="will be replaced"):
+        await collect(model.openai(CHAT, GOOD[CHAT], {}))
+    assert len(model.requests) == 1
 
 
 async def test_a_reader_that_leaves_ends_the_servers_work():

@@ -14,9 +14,12 @@ from serve_app.errors import (
     NotFoundError,
     PayloadTooLargeError,
     QueueFullError,
+    ReplicaKilledError,
+    ReplicaLostError,
     ServeAppError,
     UnavailableError,
 )
+from serve_app.router import upstream as upstreams
 
 PASSED = "the deadline of the request has passed"
 BUSY = "the deployment is busy or not ready; try again later"
@@ -37,6 +40,7 @@ CANCELLED = grpc_error(grpc.StatusCode.CANCELLED)
 DEATHS = [(ActorDiedError(), BUSY), (CRASH, BUSY)]
 DEATHS += [(grpc_error(code), LOST) for code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN)]
 DEATHS += [(grpc_error(grpc.StatusCode.INTERNAL), LOST)]
+DEATHS += [(ReplicaKilledError("killed"), "killed"), (raised(ReplicaKilledError("killed")), "killed")]
 ERRORS = [
     (NotFoundError("no model"), NotFoundError, "no model"),
     (UnavailableError("queue full"), UnavailableError, "queue full"),
@@ -91,13 +95,31 @@ async def test_a_replica_that_died_is_replaced_once(upstream):
         assert await vision.call("infer", 1, session="s") == "answer"
         assert [(*call[:2], call[2]["session_id"]) for call in handle.calls] == [("infer", (1,), "s")] * 2
         vision, handle = upstream(death, death, "never")
-        assert await refusal_of(vision.call("infer")) == (UnavailableError, message)
+        assert (await refusal_of(vision.call("infer")))[1] == message
         assert len(handle.calls) == 2
         vision, handle = upstream([death], [1, 2])
         assert await collect(vision.stream("stream")) == ([1, 2], None)
         vision, handle = upstream([death], [death], ["never"])
-        assert await refusal_of(anext(vision.stream("stream"))) == (UnavailableError, message)
+        assert (await refusal_of(anext(vision.stream("stream"))))[1] == message
         assert [answer.cancelled for answer in handle.answers] == [True, True]
+
+
+async def test_what_a_broken_replica_has_not_begun_waits_for_another(upstream, monkeypatch):
+    monkeypatch.setattr(upstreams, "LOST_PAUSE_S", 0.01)
+    broken = ReplicaLostError("will be replaced")
+    for lost in (broken, raised(broken), ExceptionGroup("pictures", [broken, broken])):
+        vision, handle = upstream(*[lost] * 5, "answer")
+        assert await vision.call("infer", 1, deadline=time.time() + 60) == "answer"
+        assert len(handle.calls) == 6
+        vision, _ = upstream(*[[lost]] * 5, [1, 2])
+        assert await collect(vision.stream("stream", deadline=time.time() + 60)) == ([1, 2], None)
+        vision, _ = upstream(*[lost] * 100)
+        late = vision.call("infer", deadline=time.time() + 0.1)
+        assert await refusal_of(late) == (DeadlineExceededError, "no answer from vision before the deadline")
+        vision, handle = upstream(lost, "never")
+        assert await refusal_of(vision.call("infer", retry=False)) == (ReplicaLostError, "will be replaced")
+        vision, handle = upstream(ActorDiedError(), lost, lost, "answer")
+        assert await vision.call("infer") == "answer"
 
 
 async def test_a_stream_that_has_begun_is_never_begun_again(upstream):

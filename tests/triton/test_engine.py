@@ -12,6 +12,8 @@ from serve_app.errors import (
     InvalidRequestError,
     ModelLoadError,
     NotFoundError,
+    ReplicaKilledError,
+    ReplicaLostError,
     UnavailableError,
 )
 from serve_app.settings import TritonSettings
@@ -207,21 +209,30 @@ async def test_a_model_is_loaded_and_unloaded_with_another_config(repository, ru
         await engine.infer("two", number(1))
 
 
-async def test_a_stub_that_is_killed_fails_its_request_and_the_health_check(repository, running):
-    repository.add("dying", model_py="import os\n" + DYING)
+ENDS = {"os.kill(os.getpid(), 9)": ReplicaKilledError, "os.abort()": EngineError}
+
+
+@pytest.mark.parametrize(("end", "error"), ENDS.items(), ids=["killed", "own"])
+async def test_a_stub_that_ends_fails_its_request_and_the_health_check(repository, running, end, error):
+    """Only if it was killed the request is one that may be tried elsewhere; later ones always are."""
+    repository.add("dying", model_py=DYING + end)
     engine = running()
     engine.require_health()
-    with pytest.raises(EngineError, match=r"model 'dying' failed: .*Stub process"):
+    with pytest.raises(error, match=r"'dying'.*") as caught:
         await engine.infer("dying", number(1))
+    assert type(caught.value) is error
     with pytest.raises(EngineError, match="not healthy"):
         engine.require_health()
+    with pytest.raises(ReplicaLostError, match="will be replaced"):
+        await engine.infer("dying", number(1))
 
 
 DYING = """
+import os
+
 class TritonPythonModel:
     def execute(self, requests):
-        os.kill(os.getpid(), 9)
-"""
+        """
 
 
 async def test_a_stopped_engine_is_unavailable_and_can_be_stopped_again(repository, running):

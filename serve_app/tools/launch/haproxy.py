@@ -2,6 +2,9 @@
 
 Ray runs `serve-app-haproxy` in HAProxy's place (RAY_SERVE_HAPROXY_BINARY_PATH). It edits the file that Serve has just
 written, and becomes HAProxy, with the same arguments and process id.
+
+TLS ends in HAProxy where SERVE_APP_TLS_CERTIFICATE names a file of the chain in PEM; the key is in the same file, or
+beside it under the same name with `.key` in place of `.crt`, as in a Kubernetes Secret of type tls.
 """
 
 import os
@@ -18,23 +21,35 @@ EDITS = (
     (re.compile(r"(^frontend prometheus\n *bind) :", re.MULTILINE), r"\1 127.0.0.1:"),
     (re.compile(r"(^listen stats\n *bind) \*:", re.MULTILINE), r"\1 127.0.0.1:"),
 )
+CERTIFICATE = "SERVE_APP_TLS_CERTIFICATE"
+TLS_GLOBALS = "    ssl-default-bind-options ssl-min-ver TLSv1.2\n    ssl-load-extra-del-ext\n"
+HTTP_BIND = re.compile(r"(^frontend http_frontend\n *bind \S+)\n", re.MULTILINE)
+GRPC_BIND = re.compile(r"(^frontend grpc_frontend\n(?: *#.*\n)* *bind \S+) proto h2\n", re.MULTILINE)
 
 
 def main() -> None:
     arguments = sys.argv[1:]
     if "-f" in arguments:
-        limit(Path(arguments[arguments.index("-f") + 1]))
+        edit(Path(arguments[arguments.index("-f") + 1]), os.environ.get(CERTIFICATE, ""))
     os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)  # else it would find this command
     binary = get_haproxy_binary()
     os.execv(binary, [binary, *arguments])
 
 
-def limit(path: Path) -> None:
+def edit(path: Path, certificate: str = "") -> None:
     """In place, since Ray knows its HAProxy by the path of the file."""
     text = path.read_text()
     if "timeout http-request" in text:  # once is enough, whoever wrote it
         return
-    for pattern, replacement in EDITS:
+    edits = [*EDITS]
+    if certificate:
+        edits += [
+            (re.compile(r"^global\n", re.MULTILINE), r"\g<0>" + TLS_GLOBALS),
+            (HTTP_BIND, rf"\1 ssl crt {certificate} alpn h2,http/1.1\n"),
+        ]
+        if "frontend grpc_frontend" in text:
+            edits.append((GRPC_BIND, rf"\1 ssl crt {certificate} alpn h2\n"))
+    for pattern, replacement in edits:
         text, count = pattern.subn(replacement, text, count=1)
         if not count:
             print(

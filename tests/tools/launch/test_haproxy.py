@@ -1,11 +1,18 @@
 """Limits that Serve's configuration of HAProxy lacks; e2e looks at the file of a service that runs."""
 
 import os
+import socket
+import ssl
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from serve_app.tools.launch.haproxy import limit
+import httpx
+import pytest
+
+from serve_app.tools.bench.baselines.processes import free_port
+from serve_app.tools.launch.haproxy import edit
 
 WRITTEN = """global
     stats socket {folder}/admin.sock mode 666 level admin expose-fd listeners
@@ -19,6 +26,9 @@ frontend prometheus
     mode http
 frontend http_frontend
     bind *:{second}
+frontend grpc_frontend
+    # gRPC requires HTTP/2.
+    bind *:{fourth} proto h2
 backend app
     timeout client 60s
 listen stats
@@ -29,13 +39,13 @@ listen stats
 
 def write(folder):
     path = folder / "haproxy.cfg"
-    path.write_text(WRITTEN.format(folder=folder, first=41001, second=41002, third=41003))
+    path.write_text(WRITTEN.format(folder=folder, first=41001, second=41002, third=41003, fourth=41004))
     return path
 
 
 def test_headers_have_a_time_and_pages_about_haproxy_are_for_this_machine(tmp_path, capsys):
     path = write(tmp_path)
-    limit(path)
+    edit(path)
     text = path.read_text()
     assert "    timeout client 300s\n    timeout http-request 10s\n    timeout server 300s\n" in text
     assert text.count("timeout http-request") == 1
@@ -44,7 +54,7 @@ def test_headers_have_a_time_and_pages_about_haproxy_are_for_this_machine(tmp_pa
     assert "bind *:41002" in text, "the service's own port stays as it was configured"
     assert "bind 127.0.0.1:41003" in text
     before = path.stat().st_mtime_ns
-    limit(path)
+    edit(path)
     assert path.stat().st_mtime_ns == before
     assert capsys.readouterr().out == ""
 
@@ -52,7 +62,7 @@ def test_headers_have_a_time_and_pages_about_haproxy_are_for_this_machine(tmp_pa
 def test_a_template_that_has_changed_is_told(tmp_path, capsys):
     path = tmp_path / "haproxy.cfg"
     path.write_text("defaults\n    timeout client 1h\n")
-    limit(path)
+    edit(path)
     assert "timeout http-request 10s" in path.read_text()
     assert capsys.readouterr().out.count("Ray's template is another") == 3
 
@@ -65,3 +75,57 @@ def test_the_command_edits_the_file_and_becomes_haproxy(tmp_path):
     assert checked.returncode == 0, checked.stderr
     assert "timeout http-request 10s" in path.read_text()
     assert os.access(command, os.X_OK)
+
+
+def certificate(folder):
+    """A chain and its key in two files, as a Secret of type tls is mounted."""
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", folder / "tls.key", "-out", folder / "tls.crt"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return folder / "tls.crt"
+
+
+def test_tls_ends_in_haproxy_where_there_is_a_certificate(tmp_path):
+    crt, http, grpc = certificate(tmp_path), free_port(), free_port()
+    path = tmp_path / "haproxy.cfg"
+    text = WRITTEN.format(folder=tmp_path, first=free_port(), second=http, third=free_port(), fourth=grpc)
+    answer = "    http-request return status 200 content-type text/plain string plain\n"
+    text = text.replace(f"bind *:{http}\n", f"bind 127.0.0.1:{http}\n{answer}")
+    path.write_text(
+        text.replace(f"bind *:{grpc} proto h2\n", f"bind 127.0.0.1:{grpc} proto h2\n    mode http\n{answer}")
+    )
+    command = Path(sys.executable).with_name("serve-app-haproxy")
+    environment = os.environ | {"SERVE_APP_TLS_CERTIFICATE": str(crt)}
+    with subprocess.Popen([command, "-f", path], env=environment) as proxy:
+        try:
+            context = ssl.create_default_context(cafile=crt)
+            wait_for_port(http)
+            assert httpx.get(f"https://localhost:{http}", verify=context).text == "plain"
+            for port, protocol in ((http, "h2"), (grpc, "h2"), (http, "http/1.1")):
+                context.set_alpn_protocols([protocol])
+                plain = socket.create_connection(("localhost", port))
+                with context.wrap_socket(plain, server_hostname="localhost") as secured:
+                    assert secured.selected_alpn_protocol() == protocol
+                    assert secured.version() in ("TLSv1.2", "TLSv1.3")
+            with pytest.raises(httpx.HTTPError):
+                httpx.get(f"http://localhost:{http}")
+        finally:
+            proxy.terminate()
+
+
+def test_a_certificate_that_is_missing_is_named(tmp_path):
+    path = write(tmp_path)
+    command = Path(sys.executable).with_name("serve-app-haproxy")
+    environment = os.environ | {"SERVE_APP_TLS_CERTIFICATE": str(tmp_path / "nowhere.pem")}
+    checked = subprocess.run([command, "-c", "-f", path], capture_output=True, text=True, timeout=30, env=environment)
+    assert checked.returncode == 1
+    assert "nowhere.pem" in checked.stderr
+
+
+def wait_for_port(port):
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    pytest.fail(f"nothing listens on {port}")

@@ -1,0 +1,209 @@
+"""Faults under constant load: what fails meanwhile, and how soon all is right again; a table comes at the end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from serve_app.settings import PROJECT_ROOT
+from tests.e2e.service import SHAPES, language_model, wait_until, write_config
+
+RATE = 4  # pictures a second
+CHATS = 2  # conversations at a time
+BACK_WITHIN_S = 240
+SLOW_S = 3
+QUIET_S = 5  # of load before a fault, and after the recovery
+PICTURE = SHAPES.read_bytes()
+QUESTION = {"model": "demo-llm", "messages": [{"role": "user", "content": "What is vLLM?"}], "max_tokens": 24}
+HEADER = "| fault | requests | failed | allowed | slowest | recovered after |\n|---|---|---|---|---|---|"
+
+
+@dataclass
+class Load:
+    """Pictures at a rate, whether or not earlier ones are answered, and chats one after the other."""
+
+    url: str
+    outcomes: list = field(default_factory=list)  # kind, seconds, status or the error, and when it ended
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def running(self):
+        threads = [
+            threading.Thread(target=self._pictures),
+            *(threading.Thread(target=self._chats) for _ in "x" * CHATS),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            self.ended.set()
+            for thread in threads:
+                thread.join()
+
+    def _pictures(self):
+        waiting = []
+        while not self.ended.wait(1 / RATE):
+            waiting.append(threading.Thread(target=self._ask, args=["picture", "/predict/nano_end2end"]))
+            waiting[-1].start()
+        for thread in waiting:
+            thread.join()
+
+    def _chats(self):
+        while not self.ended.is_set():
+            self._ask("chat", "/v1/chat/completions")
+
+    def _ask(self, kind, path):
+        began = time.monotonic()
+        body = {"content": PICTURE} if kind == "picture" else {"json": QUESTION}
+        try:
+            answer = httpx.post(f"{self.url}{path}", timeout=BACK_WITHIN_S, **body)
+            right = answer.status_code == 200 and (kind == "chat" or answer.json()["num_detections"] == 6)
+            outcome = 200 if right else f"{answer.status_code} {answer.text[:120]}"
+        except httpx.HTTPError as problem:
+            outcome = repr(problem)
+        self.outcomes.append((kind, time.monotonic() - began, outcome, time.monotonic()))
+
+    @property
+    def failed(self):
+        return [(kind, outcome) for kind, _, outcome, _ in self.outcomes if outcome != 200]
+
+    def disturbed_until(self, since):
+        """How long after that the last request ended that failed or was slow."""
+        ends = [at for _, seconds, outcome, at in self.outcomes if outcome != 200 or seconds > SLOW_S]
+        return max((at - since for at in ends), default=0)
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory, module_start):
+    """Two routers, two replicas for pictures, a language model."""
+
+    def change(config):
+        (application,) = config["applications"]
+        arguments, deployments = application["args"], application["deployments"]
+        arguments["baseline"], arguments["llms"] = None, [language_model("demo-llm", 1)]
+        router = {"name": "router", "num_replicas": 2, "max_ongoing_requests": 1024}
+        vision = {"name": "vision", "num_replicas": 2, "max_ongoing_requests": 256}
+        for one, share in ((router, 0.1), (vision, 0.3)):
+            one["ray_actor_options"] = {"num_cpus": share}
+        deployments[:] = [router, vision]
+
+    folder = tmp_path_factory.mktemp("faults")
+    with module_start(write_config(folder, change), folder / "serve.log").up() as run:
+        run.wait_until_ready(r"ready in .*: .*demo-llm")
+        yield run
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Its rows are printed once all faults are through."""
+    rows = []
+    yield rows
+    text = "\n".join([HEADER, *rows])
+    print(f"\n{text}")
+    (PROJECT_ROOT / "build").mkdir(exist_ok=True)
+    (PROJECT_ROOT / "build" / "faults.md").write_text(text + "\n")
+
+
+def all_healthy(service):
+    """Also through HAProxy."""
+    try:
+        health = httpx.get(f"{service.url}/health", timeout=5)
+    except httpx.HTTPError:
+        return False
+    return health.is_success and all(service.is_healthy(name) for name in ("router", "vision", "demo-llm"))
+
+
+def redeploy(service, change):
+    """Serve takes the changed configuration, as `serve deploy` gives it."""
+    config = yaml.safe_load(service.config.read_text())
+    change({one["name"]: one for one in config["applications"][0]["deployments"]})
+    service.config.write_text(yaml.safe_dump(config))
+    environment = psutil.Process(service.serve_run()).environ() | {"RAY_AUTH_MODE": "token"}
+    command = [Path(sys.executable).with_name("serve"), "deploy", service.config]
+    subprocess.run(command, check=True, timeout=120, env=environment)
+
+
+def set_replicas(count, deployments):
+    deployments["vision"]["num_replicas"] = count
+
+
+def restart_vision(deployments):
+    deployments["vision"]["ray_actor_options"]["num_cpus"] = 0.31
+
+
+def kill(pids):
+    os.kill(pids[0], signal.SIGKILL)
+
+
+def stop(pids):
+    os.kill(pids[0], signal.SIGSTOP)
+
+
+def children(pid, part):
+    return [child.pid for child in psutil.Process(pid).children(recursive=True) if part in " ".join(child.cmdline())]
+
+
+def processes_named(service, part):
+    found = []
+    for pid in service.processes():
+        try:
+            if part in " ".join(psutil.Process(pid).cmdline()):
+                found.append(pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+FAULTS = {
+    "a replica of vision is killed": lambda s: kill(s.replicas("vision")),
+    "a Python-backend process is killed": lambda s: kill(children(s.replicas("vision")[0], "yolo_nano_end2end/")),
+    "vLLM's engine is killed": lambda s: kill(children(s.replicas("demo-llm")[0], "EngineCore")),
+    "a router is killed": lambda s: kill(s.replicas("router")),
+    "Serve's controller is killed": lambda s: kill(processes_named(s, "ray::ServeController")),
+    "HAProxy is killed": lambda s: kill(processes_named(s, "haproxy -")),
+    "a replica of vision is stopped (SIGSTOP)": lambda s: stop(s.replicas("vision")),
+    "a replica of vision gets SIGTERM": lambda s: os.kill(s.replicas("vision")[0], signal.SIGTERM),
+    "vision is deployed anew": lambda s: redeploy(s, restart_vision),
+    "vision goes from 2 replicas to 3": lambda s: redeploy(s, partial(set_replicas, 3)),
+    "vision goes from 3 replicas to 1": lambda s: redeploy(s, partial(set_replicas, 1)),
+    "vision goes from 1 replica to 2": lambda s: redeploy(s, partial(set_replicas, 2)),
+}
+# Only a client can repeat what was cut between it and HAProxy; a chat that is refused is followed by the next at once.
+ALLOWED = {"a router is killed": RATE + CHATS + 2, "HAProxy is killed": 600}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_under_load(faulty, table, fault):
+    """What may be tried again is answered; what was in flight in what was killed may wait for its successor."""
+    wait_until(lambda: all_healthy(faulty), BACK_WITHIN_S, "healthy before the fault")
+    before = {name: set(faulty.replicas(name)) for name in ("router", "vision", "demo-llm")}
+    with Load(faulty.url).running() as load:
+        time.sleep(QUIET_S)
+        began = time.monotonic()
+        FAULTS[fault](faulty)
+        time.sleep(3)  # until it is noticed
+        wait_until(lambda: all_healthy(faulty), BACK_WITHIN_S, "healthy after the fault")
+        healthy_s = time.monotonic() - began
+        time.sleep(QUIET_S)
+    slowest_s = max(seconds for _, seconds, _, _ in load.outcomes)
+    recovered_s = max(healthy_s, load.disturbed_until(began))
+    allowed = ALLOWED.get(fault, 0)
+    table.append(
+        f"| {fault} | {len(load.outcomes)} | {len(load.failed)} | {allowed} | {slowest_s:.1f} s | {recovered_s:.0f} s |"
+    )
+    print(f"\n{table[-1]}\n{json.dumps(load.failed[:5])}")
+    assert len(load.outcomes) > RATE * QUIET_S, before
+    assert len(load.failed) <= allowed, load.failed[:10]
