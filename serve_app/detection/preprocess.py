@@ -2,6 +2,7 @@
 
 import io
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +24,10 @@ SIGNATURES = {
     "WEBP": re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
     "BMP": re.compile(rb"BM"),
 }
-# Pillow reads a JPEG's markers one by one; crafted bytes could keep it busy for minutes.
-JPEG_HEADER_BYTES = 2 << 20
+# Pillow reads a JPEG's markers and a PNG's chunks one by one; crafted bytes could keep it busy for minutes.
+HEADER_BYTES = 2 << 20
+PNG_SIGNATURE_BYTES, CHUNK, CHECKSUM_BYTES = 8, struct.Struct(">I4s"), 4  # a chunk's length and kind, before its data
+MAX_CHUNKS = 1 << 16
 START_OF_SCAN, END_OF_PICTURE = 0xDA, b"\xff\xd9"
 # Decoders pass over all pixels once a scan. Progressive JPEGs have about ten, crafted ones have thousands.
 USUAL_SCANS, MAX_SCANS, MAX_PASSES = 4, 64, 12
@@ -88,7 +91,7 @@ def read_header(data: bytes | memoryview, max_pixels: int) -> PictureHeader:
         formats = ", ".join(SIGNATURES)
         raise NotAnImageError(f"the {len(data)} bytes are not a picture in a supported format ({formats})")
     try:
-        with Image.open(io.BytesIO(data[:JPEG_HEADER_BYTES] if kind == "JPEG" else data), formats=(kind,)) as image:
+        with Image.open(io.BytesIO(data[:HEADER_BYTES] if kind in ("JPEG", "PNG") else data), formats=(kind,)) as image:
             # OpenCV rotates the other formats, for which Pillow would have to decode pixels.
             orientation = image.getexif().get(ORIENTATION_TAG, 1) if kind == "JPEG" else 1
             header = PictureHeader(kind, image.width, image.height, image.mode, orientation)
@@ -102,7 +105,24 @@ def read_header(data: bytes | memoryview, max_pixels: int) -> PictureHeader:
         raise UnreadableImageError("the picture has no pixels")
     if kind == "JPEG":
         _require_few_scans(bytes(data), header.pixels, max_pixels)
+    if kind == "PNG":
+        _require_whole_chunks(data)
     return header
+
+
+def _require_whole_chunks(png: bytes | memoryview) -> None:
+    """OpenCV allocates the bytes that a chunk announces, up to two gigabytes, before it looks for them."""
+    place = PNG_SIGNATURE_BYTES
+    for _ in range(MAX_CHUNKS):
+        if place + CHUNK.size > len(png):
+            return
+        length, kind = CHUNK.unpack_from(png, place)
+        place += CHUNK.size + length + CHECKSUM_BYTES
+        if place > len(png):
+            raise UnreadableImageError("the PNG picture is cut off")
+        if kind == b"IEND":
+            return
+    raise UnreadableImageError(f"the PNG picture has more than {MAX_CHUNKS} chunks")
 
 
 def _require_few_scans(jpeg: bytes, pixels: int, max_pixels: int) -> None:

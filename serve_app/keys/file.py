@@ -18,6 +18,7 @@ logger = logging.getLogger("ray.serve")
 Scope = Literal["infer", "llm", "admin", "metrics"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 REREAD_S = 1.0
+MAX_DEPTH = 16
 # The loader in C, where PyYAML has it: a thousand keys take the other a third of a second.
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -61,10 +62,10 @@ def digest_of(key: str) -> str:
 
 def read_keys(path: Path) -> Keys:
     try:
-        content: Any = yaml.load(path.read_bytes(), Loader=Loader)
+        content = _load(path.read_bytes())
     except OSError as problem:
         raise ConfigurationError(f"{path}: {problem.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+    except Exception as problem:  # PyYAML raises nearly anything for a date, a number or a tag that is none
         mark = getattr(problem, "problem_mark", None)
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         raise ConfigurationError(f"{place}: not valid YAML") from None  # without the text, which holds hashes
@@ -72,6 +73,16 @@ def read_keys(path: Path) -> Keys:
         return Keys.model_validate(content)
     except ValidationError as problem:
         raise ConfigurationError(f"{path}: {mistakes(problem.errors(include_input=False), 'the file')}") from None
+
+
+def _load(text: bytes) -> Any:
+    """Refuses deep nesting first, at which the loader in C would end the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ValueError("nested too deeply")
+    return yaml.load(text, Loader=Loader)
 
 
 class KeyFile:

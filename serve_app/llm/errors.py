@@ -36,7 +36,7 @@ def translate_errors(model: str) -> Iterator[None]:
         raise
     except EngineDeadError:
         raise UnavailableError(f"the engine of model '{model}' died; try again") from None
-    except (VLLMClientError, ValueError) as problem:
+    except (VLLMClientError, ValueError, OverflowError) as problem:  # the last for numbers that no message can hold
         raise InvalidRequestError(str(problem)) from None
     except GracefulHTTPError as problem:
         raise UnavailableError(f"model '{model}' is busy: {problem}") from None

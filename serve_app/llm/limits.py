@@ -22,6 +22,7 @@ EXTENSIONS = frozenset({
 })  # fmt: skip
 LIMITS = "serve_app_limits"  # in the configuration that a replica is given
 MAX_SEQUENCES = 64
+MAX_COUNTED = 10**9  # answers; Python can't write a product of thousands of digits into the error's message
 MAX_INPUTS = 2048  # of an embedding request, as in OpenAI's API
 MAX_GRAMMAR_CHARACTERS = 64 << 10  # of a schema, a grammar, or all choices together
 MAX_DEPTH = 32  # of a schema; a level of nested objects has two
@@ -57,7 +58,7 @@ def require_few_sequences(document: Mapping[str, Any], most: int) -> None:
     """Prompts times answers; what is no list of prompts or no number the model refuses."""
     prompt, n, inputs = document.get("prompt"), document.get("n"), document.get("input")
     prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
-    asked = prompts * (n if isinstance(n, int) else 1)
+    asked = prompts * (min(n, MAX_COUNTED) if isinstance(n, int) else 1)
     if asked > most:
         raise InvalidRequestError(f"prompts times n must be at most {most}, got {asked}")
     if isinstance(inputs, list) and inputs and not isinstance(inputs[0], int) and len(inputs) > MAX_INPUTS:

@@ -1,6 +1,7 @@
 """Pictures of every kind are decoded and letterboxed as by ultralytics."""
 
 import io
+import zlib
 
 import cv2
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 from ultralytics.data.augment import LetterBox
 
-from serve_app.detection.preprocess import JPEG_HEADER_BYTES, as_unit_planes, decode, letterbox, read_header
+from serve_app.detection.preprocess import HEADER_BYTES, MAX_CHUNKS, as_unit_planes, decode, letterbox, read_header
 from serve_app.errors import NotAnImageError, UnreadableImageError
 
 LIMIT = 64_000_000
@@ -105,10 +106,25 @@ def test_a_truncated_picture_is_refused_and_bytes_after_its_end_are_ignored():
 def test_a_header_must_be_within_the_first_two_mebibytes_of_a_jpeg():
     data = encoded(Image.fromarray(GRADIENT), "JPEG")
     comments = b"\xff\xfe\xff\xff" + bytes(0xFFFD)
-    few, many = (data[:2] + comments * count + data[2:] for count in (8, JPEG_HEADER_BYTES // len(comments) + 2))
+    few, many = (data[:2] + comments * count + data[2:] for count in (8, HEADER_BYTES // len(comments) + 2))
     assert read_header(few, LIMIT).width == 60
     with pytest.raises(UnreadableImageError, match="header can't be read"):
         read_header(many, LIMIT)
+
+
+def test_a_png_whose_chunks_would_take_memory_or_time_is_refused():
+    data = encoded(Image.fromarray(GRADIENT), "PNG")
+    place = data.index(b"IDAT") - 4
+    empty = bytes(4) + b"teSt" + zlib.crc32(b"teSt").to_bytes(4)
+    assert np.array_equal(decode(data[:place] + empty * 100 + data[place:] + b"more", LIMIT), decode(data, LIMIT))
+    for crafted, reason in (
+        (data[:place] + b"\x7f\xff\xff\xff" + data[place + 4 :], "is cut off"),
+        (data[:-12] + b"\x40\0\0\0IDAT", "is cut off"),
+        (data[:place] + empty * MAX_CHUNKS + data[place:], f"more than {MAX_CHUNKS} chunks"),
+        (data[:place] + empty * (HEADER_BYTES // 12) + data[place:], "header can't be read"),
+    ):
+        with pytest.raises(UnreadableImageError, match=reason):
+            read_header(crafted, LIMIT)
 
 
 def test_too_many_pixels_are_refused_by_the_header_alone():

@@ -40,6 +40,9 @@ def test_a_key_is_found_by_what_it_is_and_never_by_its_hash(write):
 def test_what_a_file_must_not_say(write):
     for content, message in {
         "keys: [": "not valid YAML",
+        "keys: [{name: 2001-99-99}]": "not valid YAML",
+        "keys: [{name: !!int ''}]": "not valid YAML",
+        "keys: " + "[" * 100_000 + "]" * 100_000: "not valid YAML",
         "keys: [{name: a}]": "keys.0.sha256: Field required",
         "keys: [{name: a, sha256: abc}]": "keys.0.sha256: String should match",
         "- a": "valid dictionary",

@@ -22,6 +22,7 @@ def test_errors_of_vllm_become_ours_without_internals():
         (VLLMValidationError("too long", parameter="prompt"), InvalidRequestError, "too long (parameter=prompt)"),
         (VLLMNotFoundError("no such thing"), InvalidRequestError, "no such thing"),
         (ValueError("can't be"), InvalidRequestError, "can't be"),
+        (OverflowError("can't serialize ints > 2**64 - 1"), InvalidRequestError, "can't serialize ints"),
         (TimeoutError("internals"), ModelError, "model 'm' failed: TimeoutError; see the replica's log"),
         (EngineGenerateError("internals"), ModelError, "model 'm' failed: EngineGenerateError; see the replica's log"),
         (QueueOverflowError(), UnavailableError, "model 'm' is busy: "),

@@ -35,6 +35,7 @@ def test_prompts_times_answers_are_few():
         {"prompt": ["a"] * 17},
         {"prompt": [[1]] * 3, "n": 6},
         {"prompt": ["a"] * 999, "n": 9},
+        {"prompt": ["a"] * 11, "n": 10**4299},
     ):
         with pytest.raises(InvalidRequestError, match="prompts times n must be at most 16, got"):
             require_few_sequences(document, 16)

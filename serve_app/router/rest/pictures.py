@@ -24,8 +24,11 @@ class PictureRequest:
 async def read_pictures(request: Request) -> PictureRequest:
     """A multipart form with `image`, `file` or several `images`, or the bytes of one picture."""
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        async with request.form(max_files=1000) as form:
-            return await _from_form(form)
+        try:
+            async with request.form(max_files=1000) as form:
+                return await _from_form(form)
+        except UnicodeError:  # charset=idna and the like, which Starlette's parser doesn't expect
+            raise InvalidRequestError("the form can't be read in the charset of its content type") from None
     body = await request.body()
     if not body:
         raise InvalidRequestError(

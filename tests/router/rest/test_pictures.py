@@ -1,10 +1,11 @@
-"""The thresholds in a detection request's query."""
+"""The thresholds in a detection request's query, and the charset of its form."""
 
 import pytest
 from starlette.datastructures import QueryParams
+from starlette.requests import Request
 
 from serve_app.errors import InvalidRequestError
-from serve_app.router.rest.pictures import read_thresholds
+from serve_app.router.rest.pictures import read_pictures, read_thresholds
 from serve_app.settings import DetectionSettings
 from serve_app.types import Thresholds
 
@@ -35,3 +36,14 @@ def test_a_wrong_threshold_is_named(query, message):
     with pytest.raises(InvalidRequestError) as caught:
         read_thresholds(QueryParams(query), DEFAULTS)
     assert message in caught.value.message
+
+
+async def test_a_form_in_a_charset_that_cannot_decode_it_is_a_callers_mistake():
+    async def receive():
+        part = b'Content-Disposition: form-data; name="xn--a"\r\n\r\nx\r\n'
+        return {"type": "http.request", "body": b"--b\r\n" + part + b"--b--\r\n"}
+
+    for charset in (b"idna", b"undefined"):
+        headers = [(b"content-type", b"multipart/form-data; boundary=b; charset=" + charset)]
+        with pytest.raises(InvalidRequestError, match="can't be read in the charset"):
+            await read_pictures(Request({"type": "http", "headers": headers}, receive))
