@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Bytecode is written once: without it each of vLLM's processes compiles for ten seconds before it starts.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test unit e2e chaos fuzz check models monitor env lock images audit sbom licences train clean
+.PHONY: help serve test unit e2e chaos soak fuzz check models monitor env lock images audit sbom licences train clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ e2e: models .prometheus/.installed .chromium/.installed ## run the tests on a re
 chaos: models .prometheus/.installed ## run what is too heavy for `make test`: random kills, autoscaling, benchmarks
 	$(BIN)/python -m pytest -m chaos $(or $(ARGS),tests)
 	$(if $(ARGS),,$(BIN)/python -m pytest --hypothesis-profile chaos -o timeout=1800 tests/e2e/test_malformed.py)
+
+soak: models ## use the service for half an hour, and see that what it holds levels off; draws build/soak.png
+	$(BIN)/python -m pytest -m soak tests/e2e/soak --capture no
 
 FUZZ_RUNS ?= 100000
 fuzz: env build/fuzz/.installed ## look for inputs that break what reads requests, pictures and keys: FUZZ_RUNS of each kind

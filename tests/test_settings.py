@@ -188,7 +188,7 @@ def test_the_default_configuration_says_the_defaults():
     assert parse_settings(args) == parse_settings({"llms": args["llms"], "playground": {}})
     (model,) = parse_settings(args).llms
     plain = LanguageModelSettings(name="plain")
-    chosen = {"name", "source", "accelerator", "num_cpus", "engine", "deployment"}
+    chosen = {"name", "source", "accelerator", "num_cpus", "engine", "deployment", "priority"}
     assert {key for key in type(model).model_fields if getattr(model, key) != getattr(plain, key)} == chosen
 
 

@@ -17,12 +17,13 @@ class Budget:
     starts: int
 
 
-BUDGETS = {"unit": Budget(3400, 0), "e2e": Budget(262, 8), "chaos": Budget(44, 11)}
+BUDGETS = {"unit": Budget(3400, 0), "e2e": Budget(262, 8), "chaos": Budget(44, 11), "soak": Budget(3, 0)}
 
 
 def tier_of(path):
-    if path.is_relative_to(TESTS / "e2e" / "chaos"):
-        return "chaos"
+    for tier in ("chaos", "soak"):
+        if path.is_relative_to(TESTS / "e2e" / tier):
+            return tier
     return "e2e" if path.is_relative_to(TESTS / "e2e") else "unit"
 
 

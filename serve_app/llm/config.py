@@ -16,6 +16,7 @@ from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 
 from serve_app.errors import near_miss
 from serve_app.llm.limits import LIMITS, Limits
+from serve_app.llm.priority import PRIORITY
 from serve_app.settings import LanguageModelSettings, from_project_root
 from serve_app.telemetry.autoscaling import require_policy
 
@@ -79,6 +80,7 @@ def build_llm_config(settings: LanguageModelSettings) -> LLMConfig:
         experimental_configs={
             "stream_batching_interval_ms": 0,
             LIMITS: Limits(settings.max_sequences, settings.extra_fields),
+            PRIORITY: settings.priority,
         },
     )
     config.get_engine_config()

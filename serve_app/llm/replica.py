@@ -33,6 +33,7 @@ from serve_app.llm.errors import startup_reason, stderr_size, translate_errors
 from serve_app.llm.limits import LIMITS, NO_MORE
 from serve_app.llm.openai_protocol import wants_usage, with_usage
 from serve_app.llm.outputs import AnswerBuilder
+from serve_app.llm.priority import PRIORITY, give_way
 from serve_app.llm.sampling import build_sampling_params
 from serve_app.settings import traces_endpoint
 from serve_app.telemetry import tracing
@@ -56,6 +57,7 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
     async def __init__(self, llm_config: LLMConfig, *, engine_cls: type[Any] = Engine) -> None:  # type: ignore[misc]
         self._name = llm_config.model_id
         self._limits = llm_config.experimental_configs.get(LIMITS, NO_MORE)
+        give_way(llm_config.experimental_configs.get(PRIORITY, "normal"))
         hide_request_contents()
         record_crashes()
         started, log_start = time.monotonic(), stderr_size()

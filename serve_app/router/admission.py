@@ -1,8 +1,9 @@
 """How much work of each kind a router takes at a time; health, metadata, metrics and control are always answered."""
 
+import time
 from collections import Counter
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Literal
 
 from starlette.requests import Request
@@ -10,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve_app.errors import QueueFullError
 from serve_app.router.errors import answer_error
+from serve_app.router.pace import Pace
 from serve_app.router.requests import path_of
 from serve_app.settings import RouterSettings
 
@@ -23,27 +25,30 @@ ENDINGS = ("/infer", "/generate", "/generate_stream")
 class Admission:
     """What is beyond the most of its kind is refused at once, before anything of it is read."""
 
-    def __init__(self, settings: RouterSettings, languages: Collection[str]) -> None:
+    def __init__(
+        self, settings: RouterSettings, languages: Collection[str], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """`languages` are the names of language models."""
         self._most = settings.at_once.model_dump()
         self._languages = frozenset(languages)
         self._running: Counter[Kind] = Counter()
-
-    def begin(self, kind: Kind) -> None:
-        if self._running[kind] >= self._most[kind]:
-            raise QueueFullError(f"this router is at work on {self._most[kind]} requests ({kind}), its most; try again")
-        self._running[kind] += 1
-
-    def end(self, kind: Kind) -> None:
-        self._running[kind] -= 1
+        self._clock = clock
+        self._pace = Pace(settings.max_wait_s)
 
     @contextmanager
     def work(self, kind: Kind) -> Iterator[None]:
-        self.begin(kind)
+        if self._running[kind] >= self._most[kind]:
+            raise QueueFullError(f"this router is at work on {self._most[kind]} requests ({kind}), its most; try again")
+        began = self._clock()
+        if kind == DETECTION:
+            self._pace.begin(began)
+        self._running[kind] += 1
         try:
             yield
         finally:
-            self.end(kind)
+            self._running[kind] -= 1
+            if kind == DETECTION:
+                self._pace.end(began, self._clock())
 
     def kind_of_model(self, model: str) -> Kind:
         return LANGUAGES if model in self._languages else DETECTION
@@ -71,12 +76,10 @@ class Admit:
         if kind is None:
             await self._app(scope, receive, send)
             return
-        try:
-            self._admission.begin(kind)
-        except QueueFullError as full:
-            await (await answer_error(Request(scope), full))(scope, receive, send)
-            return
-        try:
+        with ExitStack() as work:
+            try:
+                work.enter_context(self._admission.work(kind))
+            except QueueFullError as full:
+                await (await answer_error(Request(scope), full))(scope, receive, send)
+                return
             await self._app(scope, receive, send)
-        finally:
-            self._admission.end(kind)

@@ -36,6 +36,9 @@ class LanguageModelSettings(Section):
     adapters: AdapterSettings | None = Field(None, description="LoRA adapters by request")
     token_file: Path | None = Field(None, description="the hub's token, mounted; null: the variable HF_TOKEN, if set")
     environment: dict[str, str] = Field({}, description="environment variables of its processes; no secrets")
+    priority: Literal["normal", "low", "idle"] = Field(
+        "normal", description="of processors shared with others: low gets less than they, idle what they leave"
+    )
     max_sequences: int = Field(64, ge=1, description="the most answers of a request: its prompts times n")
     extra_fields: tuple[str, ...] = Field((), description="fields of vLLM's that requests may have besides the usual")
     wake_timeout_s: float = Field(120.0, gt=0, description="how long a request waits for a model with no replica yet")

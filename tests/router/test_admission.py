@@ -34,8 +34,9 @@ def test_what_each_path_is(admission):
 
 def test_a_kind_that_is_full_is_refused_and_leaves_the_others(admission):
     with admission.work("languages"):
-        with pytest.raises(QueueFullError, match=r"at work on 1 requests \(languages\), its most"):
-            admission.begin("languages")
+        full = pytest.raises(QueueFullError, match=r"at work on 1 requests \(languages\), its most")
+        with full, admission.work("languages"):
+            pass
         with admission.work("detection"), admission.work("streams"), admission.work("detection"):
             pass
     with admission.work("languages"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 import time
 
 import grpc
@@ -57,14 +58,24 @@ def test_a_body_that_trickles_is_refused(service):
     assert took_s < 15
 
 
+CHECK = """
+import sys, time, httpx
+with httpx.Client(timeout=30) as client:
+    for url in sys.argv[1:] * 5:
+        began = time.monotonic()
+        print(client.get(f"{url}/v2/health/live").status_code, time.monotonic() - began)
+"""
+
+
 async def require_health(service):
-    """Through HAProxy and of each router."""
-    async with httpx.AsyncClient(timeout=30) as client:
-        for url in (service.url, *service.router_urls()):
-            for _ in range(5):
-                began = time.monotonic()
-                assert (await client.get(f"{url}/v2/health/live")).status_code == 200
-                assert time.monotonic() - began < PATIENCE_S
+    """Through HAProxy and of each router, from a process of its own: this one is busy with being many clients."""
+    command = [sys.executable, "-c", CHECK, service.url, *service.router_urls()]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    checks = [line.split() for line in output.decode().splitlines()]
+    assert len(checks) == 5 * len(command[3:])
+    assert {status for status, _ in checks} == {"200"}
+    assert max(float(seconds) for _, seconds in checks) < PATIENCE_S
 
 
 async def require_others_are_answered(service):

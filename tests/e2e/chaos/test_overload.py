@@ -1,0 +1,83 @@
+"""Five times what is possible, for a minute: refused at once or answered soon, and good again when it is over."""
+
+import json
+import subprocess
+import sys
+import time
+
+import httpx
+import psutil
+import pytest
+
+from tests.e2e.service import SHAPES, wait_until, write_config
+
+PATH = "/predict/nano"
+MAX_WAIT_S = 3
+TIMES, MINUTE_S = 5, 60
+REFUSED_MS = 50  # at the 99th percentile
+
+
+def load(service, rate, seconds):
+    """Status, beginning and end of each request."""
+    command = [sys.executable, "-m", "tests.e2e.open_loop", service.url, PATH, SHAPES, str(rate), str(seconds)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
+    return json.loads(ended.stdout)
+
+
+def percentile(values, share):
+    ordered = sorted(values)
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
+
+
+def resident(service):
+    pids = [*service.replicas("router"), *service.replicas("vision")]
+    return sum(psutil.Process(pid).memory_info().rss for pid in pids)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory, module_start):
+    """Two routers, one replica for pictures."""
+
+    def change(config):
+        (application,) = config["applications"]
+        application["args"] |= {"baseline": None}
+        application["args"]["router"] |= {"max_wait_s": MAX_WAIT_S}
+        router = {"name": "router", "num_replicas": 2, "max_ongoing_requests": 1024}
+        application["deployments"][:] = [
+            router | {"ray_actor_options": {"num_cpus": 0.1}},
+            {"name": "vision", "num_replicas": 1, "max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0.5}},
+        ]
+
+    folder = tmp_path_factory.mktemp("overload")
+    with module_start(write_config(folder, change), folder / "serve.log").up() as run:
+        yield run
+
+
+@pytest.mark.timeout(600)
+def test_five_times_what_is_possible(single):
+    answered = [end for status, _, end in load(single, 60, 10) if status == 200]
+    capacity = len(answered) / (max(answered) - min(answered))
+    time.sleep(3)
+    before = resident(single)
+    outcomes = load(single, TIMES * capacity, MINUTE_S)
+    ended = time.monotonic()
+    with httpx.Client(base_url=single.url, timeout=60) as client:
+        while True:
+            began = time.monotonic()
+            answer = client.post(PATH, content=SHAPES.read_bytes())
+            if answer.status_code == 200 and answer.json()["num_detections"] == 6 and time.monotonic() - began < 1:
+                break
+        good_again_s = time.monotonic() - ended
+    refused = [(end - begin) * 1e3 for status, begin, end in outcomes if status == 503]
+    taken = [end - begin for status, begin, end in outcomes if status == 200]
+    print(
+        f"\ncapacity {capacity:.1f}/s, {len(outcomes)} requests at {TIMES * capacity:.0f}/s: {len(taken)} answered, "
+        f"p99 {percentile(taken, 0.99):.1f} s; {len(refused)} refused, p50 {percentile(refused, 0.5):.0f} ms, p99 "
+        f"{percentile(refused, 0.99):.0f} ms; good again after {good_again_s:.1f} s"
+    )
+    assert len(refused) + len(taken) == len(outcomes)
+    assert len(taken) > 0.8 * capacity * MINUTE_S
+    assert percentile(taken, 0.99) < 2 * MAX_WAIT_S
+    assert good_again_s < 5
+    assert percentile(refused, 0.99) < REFUSED_MS
+    wait_until(lambda: resident(single) < 1.1 * before, 60, "memory is back")
