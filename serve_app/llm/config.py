@@ -40,6 +40,8 @@ DEPLOYMENT_OPTIONS = {
     if name not in ("_func_or_class", "name", "version") and not name.startswith("placement_group")
 }
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+# vLLM fetches what a prompt names from any host, if none is named: from a replica that would reach the cluster's own.
+NO_HOSTS = ["none.invalid"]
 
 
 class EngineCallback(CallbackBase):  # type: ignore[misc]
@@ -96,6 +98,7 @@ def resolve_source(source: str) -> str:
 def build_engine_arguments(settings: LanguageModelSettings) -> dict[str, Any]:
     require_known("vLLM argument", settings.engine, ENGINE_ARGUMENTS)
     arguments = ({"enable_lora": True} if settings.adapters or settings.fixed_adapters else {}) | settings.engine
+    arguments.setdefault("allowed_media_domains", NO_HOSTS)
     if modules := arguments.get("lora_modules"):
         arguments["lora_modules"] = [build_lora_module(module) for module in modules]
     return arguments

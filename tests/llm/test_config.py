@@ -57,7 +57,7 @@ def test_the_environment_overrides_the_engine_of_the_llama2_configuration(build_
     deployment, config = build_file("serve.llama2.yaml")["llama2"]
     defaults = {"tensor_parallel_size": 1, "gpu_memory_utilization": 0.9, "dtype": "auto", "max_model_len": 4096}
     assert config.model_loading_config.model_source == "meta-llama/Llama-2-7b-chat-hf"
-    assert config.engine_kwargs == defaults
+    assert config.engine_kwargs == defaults | {"allowed_media_domains": ["none.invalid"]}
     assert len(deployment._replica_config.placement_group_bundles) == 1
     changed = {"tensor_parallel_size": 4, "gpu_memory_utilization": 0.85, "dtype": "float16"}
     for name, value in ({"model_name": "meta-llama/Llama-2-13b-chat-hf"} | changed).items():
@@ -99,6 +99,12 @@ def test_limits_have_useful_defaults_and_tokens_are_not_held_back():
     options = build_config(deployment={"max_ongoing_requests": 8, "max_queued_requests": 9}).deployment_config
     assert (options["max_queued_requests"], options["autoscaling_config"]["target_ongoing_requests"]) == (9, 6)
     assert "autoscaling_config" not in build_config(deployment={"num_replicas": 2}).deployment_config
+
+
+def test_urls_in_prompts_are_fetched_from_no_host_that_the_configuration_does_not_name():
+    assert build_config().engine_kwargs["allowed_media_domains"] == ["none.invalid"]
+    named = build_config(engine={"allowed_media_domains": ["pictures.example"]})
+    assert named.engine_kwargs["allowed_media_domains"] == ["pictures.example"]
 
 
 def test_a_token_is_in_nothing_that_is_shown(monkeypatch, tmp_path):

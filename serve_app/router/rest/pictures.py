@@ -11,6 +11,7 @@ from serve_app.types import Thresholds
 
 FIELDS = ("image", "file", "images")
 MAX_CLASS_DIGITS = 6
+MAX_FILES, MAX_TEXTS = 1000, 16  # of a form; texts have no meaning here
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ async def read_pictures(request: Request) -> PictureRequest:
     """A multipart form with `image`, `file` or several `images`, or the bytes of one picture."""
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         try:
-            async with request.form(max_files=1000) as form:
+            async with request.form(max_files=MAX_FILES, max_fields=MAX_TEXTS) as form:
                 return await _from_form(form)
         except UnicodeError:  # charset=idna and the like, which Starlette's parser doesn't expect
             raise InvalidRequestError("the form can't be read in the charset of its content type") from None

@@ -3,17 +3,20 @@
 import json
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 
 import httpx
 import psutil
 import pytest
 
-from tests.e2e.service import SHAPES, wait_until, write_config
+from tests.e2e.service import SHAPES, language_model, wait_until, write_config
 
 PATH = "/predict/nano"
 MAX_WAIT_S = 3
 TIMES, MINUTE_S = 5, 60
+STREAMS, SHARE = 40, 0.6
 REFUSED_MS = 50  # at the 99th percentile
 
 
@@ -36,11 +39,11 @@ def resident(service):
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory, module_start):
-    """Two routers, one replica for pictures."""
+    """Two routers, one replica for pictures, and a language model that gives way to them."""
 
     def change(config):
         (application,) = config["applications"]
-        application["args"] |= {"baseline": None}
+        application["args"] |= {"baseline": None, "llms": [language_model("demo-llm", 1, priority="low")]}
         application["args"]["router"] |= {"max_wait_s": MAX_WAIT_S}
         router = {"name": "router", "num_replicas": 2, "max_ongoing_requests": 1024}
         application["deployments"][:] = [
@@ -50,13 +53,61 @@ def single(tmp_path_factory, module_start):
 
     folder = tmp_path_factory.mktemp("overload")
     with module_start(write_config(folder, change), folder / "serve.log").up() as run:
+        run.wait_until_ready(r"ready in .*: .*demo-llm")
         yield run
+
+
+def rate_of(service, seconds):
+    """Pictures a second, at more than is possible."""
+    answered = [end for status, _, end in load(service, 60, seconds) if status == 200]
+    return len(answered) / (max(answered) - min(answered))
+
+
+@contextmanager
+def streams(service, count):
+    """So many conversations at a time, each followed by the next; yields the list that counts their tokens."""
+    ended, tokens = threading.Event(), []
+    question = {"model": "demo-llm", "prompt": "a", "max_tokens": 400, "stream": True, "ignore_eos": True}
+
+    def talk():
+        with httpx.Client(timeout=120) as client:
+            while not ended.is_set():
+                with client.stream("POST", f"{service.url}/v1/completions", json=question) as answer:
+                    for line in answer.iter_lines():
+                        if line.startswith("data: {"):
+                            tokens.append(1)
+                        if ended.is_set():
+                            break
+
+    threads = [threading.Thread(target=talk) for _ in range(count)]
+    for one in threads:
+        one.start()
+    try:
+        yield tokens
+    finally:
+        ended.set()
+        for one in threads:
+            one.join()
+
+
+def test_forty_conversations_leave_pictures_their_share(single):
+    """The model has the priority `low`: it gets less of the processors than pictures, and still some."""
+    alone = rate_of(single, 10)
+    with streams(single, STREAMS) as tokens:
+        time.sleep(5)
+        before, began = len(tokens), time.monotonic()
+        beside = rate_of(single, 10)
+        tokens_s = (len(tokens) - before) / (time.monotonic() - began)
+    print(
+        f"\n{alone:.1f} pictures a second alone, {beside:.1f} beside {STREAMS} streams of {tokens_s:.0f} tokens a second"
+    )
+    assert tokens_s > 1
+    assert beside > SHARE * alone
 
 
 @pytest.mark.timeout(600)
 def test_five_times_what_is_possible(single):
-    answered = [end for status, _, end in load(single, 60, 10) if status == 200]
-    capacity = len(answered) / (max(answered) - min(answered))
+    capacity = rate_of(single, 10)
     time.sleep(3)
     before = resident(single)
     outcomes = load(single, TIMES * capacity, MINUTE_S)
