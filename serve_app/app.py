@@ -29,6 +29,7 @@ from serve_app.ui.replica import PlaygroundReplica
 
 logger = logging.getLogger("ray.serve")
 BASELINE = "baseline"
+ROUTER_DRAIN_S = 10  # beyond what a request may take: a router that is replaced finishes its streams
 PLAYGROUND_DRAIN_S = 5  # its sessions end with it, so waiting longer gains nothing
 # A replica is replaced after three failed checks: after six seconds if it says so, after half a minute if it hangs.
 HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 2, 10
@@ -52,7 +53,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     keys = bind_keys() if settings.router.keys_file else None
     return (
         serve.deployment(serve.ingress()(Router))
-        .options(name="router")
+        .options(name="router", graceful_shutdown_timeout_s=settings.router.request_timeout_s + ROUTER_DRAIN_S)
         .bind(settings, tracks, deployments, playground=playground, keys=keys)
     )
 

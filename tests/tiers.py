@@ -17,7 +17,7 @@ class Budget:
     starts: int
 
 
-BUDGETS = {"unit": Budget(3400, 0), "e2e": Budget(262, 8), "chaos": Budget(48, 12), "soak": Budget(3, 0)}
+BUDGETS = {"unit": Budget(3400, 0), "e2e": Budget(262, 8), "chaos": Budget(50, 12), "soak": Budget(3, 0)}
 
 
 def tier_of(path):

@@ -15,8 +15,7 @@ from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 
 from serve_app.errors import near_miss
-from serve_app.llm.limits import LIMITS, Limits
-from serve_app.llm.priority import PRIORITY
+from serve_app.llm.limits import LIMITS, PRIORITY, Limits
 from serve_app.settings import LanguageModelSettings, from_project_root
 from serve_app.telemetry.autoscaling import require_policy
 

@@ -30,12 +30,12 @@ from serve_app.llm import contracts, openai_protocol
 from serve_app.llm.contracts import GenerationRequest
 from serve_app.llm.engine import Engine
 from serve_app.llm.errors import startup_reason, stderr_size, translate_errors
-from serve_app.llm.limits import LIMITS, NO_MORE
+from serve_app.llm.limits import LIMITS, NO_MORE, PRIORITY
 from serve_app.llm.openai_protocol import wants_usage, with_usage
 from serve_app.llm.outputs import AnswerBuilder
-from serve_app.llm.priority import PRIORITY, give_way
 from serve_app.llm.sampling import build_sampling_params
 from serve_app.settings import traces_endpoint
+from serve_app.settings.priority import give_way
 from serve_app.telemetry import tracing
 from serve_app.telemetry.crashes import record_crashes
 from serve_app.telemetry.logging import hide_request_contents

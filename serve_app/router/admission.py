@@ -9,11 +9,12 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve_app.errors import QueueFullError
+from serve_app.errors import QueueFullError, UnavailableError
 from serve_app.router.errors import answer_error
 from serve_app.router.pace import Pace
 from serve_app.router.requests import path_of
 from serve_app.settings import RouterSettings
+from serve_app.telemetry.observation import observed
 
 Kind = Literal["detection", "languages", "streams"]
 DETECTION: Kind = "detection"  # and every other inference that is no language model's
@@ -43,12 +44,14 @@ class Admission:
         if kind == DETECTION:
             self._pace.begin(began)
         self._running[kind] += 1
+        failed = True
         try:
             yield
+            failed = observed().status >= UnavailableError.status
         finally:
             self._running[kind] -= 1
             if kind == DETECTION:
-                self._pace.end(began, self._clock())
+                self._pace.end(began, self._clock(), answered=not failed)
 
     def kind_of_model(self, model: str) -> Kind:
         return LANGUAGES if model in self._languages else DETECTION

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from serve_app.settings.priority import Priority
 from serve_app.settings.section import Section
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -36,7 +37,7 @@ class LanguageModelSettings(Section):
     adapters: AdapterSettings | None = Field(None, description="LoRA adapters by request")
     token_file: Path | None = Field(None, description="the hub's token, mounted; null: the variable HF_TOKEN, if set")
     environment: dict[str, str] = Field({}, description="environment variables of its processes; no secrets")
-    priority: Literal["normal", "low", "idle"] = Field(
+    priority: Priority = Field(
         "normal", description="of processors shared with others: low gets less than they, idle what they leave"
     )
     max_sequences: int = Field(64, ge=1, description="the most answers of a request: its prompts times n")

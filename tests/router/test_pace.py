@@ -5,7 +5,7 @@ import random
 import pytest
 
 from serve_app.errors import QueueFullError
-from serve_app.router.pace import ALWAYS, Pace
+from serve_app.router.pace import Pace
 
 
 class Server:
@@ -53,20 +53,51 @@ def test_below_what_is_possible_nothing_is_refused():
 def test_a_pause_as_when_a_replica_is_replaced_refuses_nothing():
     server = Server()
     server.run(20, arriving=6, answering=18)
-    server.run(20, arriving=6, answering=0)
+    server.run(8, arriving=6, answering=0)
     server.run(40, arriving=6, answering=18)
     assert server.refused == 0
 
 
-def test_what_is_stuck_keeps_nobody_out():
+def test_what_is_stuck_keeps_nobody_out_while_others_are_answered_quickly():
+    pace, now = Pace(5), 1000.0
+    for number in range(2000):
+        now = 1000 + number / 10
+        pace.begin(now)
+        if number % 2:
+            pace.end(now, now + 0.05)
+
+
+def test_what_waits_for_a_replica_keeps_nobody_out():
     pace = Pace(5)
     for number in range(500):
-        pace.begin(1000 + number / 6)
+        pace.begin(1000 + number / 10)
 
 
-def test_a_queue_that_never_moves_still_has_an_end_within_the_wait():
+def test_quick_refusals_further_on_are_no_answers():
     pace = Pace(5)
-    for _ in range(ALWAYS):
-        pace.begin(1000.5)
-    with pytest.raises(QueueFullError, match=f"{ALWAYS} requests wait, and one more would for over 5 s"):
-        pace.begin(1000.9)
+    for number in range(100):
+        pace.begin(1000 + number / 10)
+    for number in range(10):
+        pace.end(1000, 1009 + number / 10)
+    for _ in range(20):
+        pace.end(1009.9, 1009.91, answered=False)
+    with pytest.raises(QueueFullError):
+        pace.begin(1010)
+
+
+def test_a_sudden_crowd_is_seen_before_its_first_answers():
+    pace = Pace(5)
+    for _ in range(30):
+        pace.begin(1000)
+    with pytest.raises(QueueFullError):
+        pace.begin(1000)
+
+
+def test_a_refusal_says_how_many_are_before():
+    pace = Pace(5)
+    for number in range(100):
+        pace.begin(1000 + number / 10)
+    for number in range(10):
+        pace.end(1000, 1009 + number / 10)
+    with pytest.raises(QueueFullError, match="90 requests are before this one: it would wait over 5 s"):
+        pace.begin(1010)

@@ -18,12 +18,13 @@ import pytest
 import yaml
 
 from serve_app.settings import PROJECT_ROOT
-from tests.e2e.service import SHAPES, language_model, wait_until, write_config
+from tests.e2e.service import LABORATORY, SHAPES, language_model, wait_until, write_config
 
 RATE = 4  # pictures a second
 CHATS = 2  # conversations at a time
 BACK_WITHIN_S = 240
 SLOW_S = 3
+LONG_S, STREAMS = 180, 4
 QUIET_S = 5  # of load before a fault, and after the recovery
 PICTURE = SHAPES.read_bytes()
 QUESTION = {"model": "demo-llm", "messages": [{"role": "user", "content": "What is vLLM?"}], "max_tokens": 24}
@@ -98,7 +99,10 @@ def faulty(tmp_path_factory, module_start):
         vision = {"name": "vision", "num_replicas": 2, "max_ongoing_requests": 256}
         for one, share in ((router, 0.1), (vision, 0.3)):
             one["ray_actor_options"] = {"num_cpus": share}
-        deployments[:] = [router, vision]
+        counting = {"name": "numbers", "model_repository": str(LABORATORY), "models": ["decoupled"]}
+        arguments["triton"].append(counting | {"instances": {"decoupled": STREAMS}})
+        numbers = {"name": "numbers", "num_replicas": 1, "ray_actor_options": {"num_cpus": 0.1}}
+        deployments[:] = [router, vision, numbers]
 
     folder = tmp_path_factory.mktemp("faults")
     with module_start(write_config(folder, change), folder / "serve.log").up() as run:
@@ -207,3 +211,34 @@ def test_under_load(faulty, table, fault):
     print(f"\n{table[-1]}\n{json.dumps(load.failed[:5])}")
     assert len(load.outcomes) > RATE * QUIET_S, before
     assert len(load.failed) <= allowed, load.failed[:10]
+
+
+def set_routers(count, deployments):
+    deployments["router"]["num_replicas"] = count
+
+
+def read_numbers(service, found):
+    """A stream of server-sent events, a number a second."""
+    document = {"COUNT": [LONG_S, 1.0]}
+    with httpx.stream(
+        "POST", f"{service.url}/v2/models/decoupled/generate_stream", json=document, timeout=2 * LONG_S
+    ) as answer:
+        found += [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: ")]
+
+
+@pytest.mark.timeout(600)
+def test_streams_of_minutes_outlive_changes_of_the_routers(faulty):
+    """Serve's HAProxy of before a change ends after two minutes, unless it is told to let streams end."""
+    wait_until(lambda: all_healthy(faulty), BACK_WITHIN_S, "healthy before")
+    found = [[] for _ in range(STREAMS)]  # some through either router
+    readers = [threading.Thread(target=read_numbers, args=[faulty, numbers]) for numbers in found]
+    for reader in readers:
+        reader.start()
+    for count in (3, 1, 2):
+        time.sleep(5)
+        redeploy(faulty, partial(set_routers, count))
+        wait_until(lambda: all_healthy(faulty), BACK_WITHIN_S, "the routers have changed")
+    for reader in readers:
+        reader.join()
+    assert [len(numbers) for numbers in found] == [LONG_S] * len(found)
+    assert not any("error" in number for numbers in found for number in numbers)

@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import os, subprocess, sys, threading, time
-from serve_app.llm.priority import give_way
+from serve_app.settings.priority import give_way
 threading.Thread(target=time.sleep, args=[5], daemon=True).start()
 give_way(sys.argv[1])
 threads = {int(one) for one in os.listdir("/proc/self/task")}
@@ -17,9 +17,9 @@ print(subprocess.run([sys.executable, "-c", child], capture_output=True, text=Tr
 """
 
 
-@pytest.mark.parametrize(("priority", "nice", "scheduler"), [("normal", 15, 0), ("low", 19, 0), ("idle", 15, 5)])
+@pytest.mark.parametrize(("priority", "nice", "scheduler"), [("normal", 14, 0), ("low", 19, 0), ("idle", 10, 5)])
 def test_threads_and_later_processes_have_the_priority(priority, nice, scheduler):
-    command = ["nice", "-n", "15", sys.executable, "-c", PROGRAM, priority]
+    command = ["nice", "-n", "10", sys.executable, "-c", PROGRAM, priority]
     own, child = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split("\n")[:2]
     assert own == str({(nice, scheduler)})
     assert child == str((nice, scheduler))

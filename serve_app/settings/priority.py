@@ -1,0 +1,28 @@
+"""How processes share processors: routers come first, then engines, then those whose `priority` is lower."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Literal
+
+logger = logging.getLogger("ray.serve")
+Priority = Literal["normal", "low", "idle"]
+# Ray starts its workers, routers among them, with RAY_worker_niceness of configs/ray.env, which is 10.
+NICE = {"normal": 14, "low": 19}
+THREADS = Path("/proc/self/task")
+
+
+def give_way(priority: Priority = "normal") -> None:
+    """Of an engine: for every thread of this process, and for the processes that it starts from now on.
+
+    Where processors are short, an engine gets less than half of what a router gets that wants as much, a `low` one a
+    third of what another engine gets, and an `idle` one what all others leave.
+    """
+    try:
+        for thread in (int(one.name) for one in THREADS.iterdir()):
+            if priority == "idle":
+                os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+            else:
+                os.setpriority(os.PRIO_PROCESS, thread, max(NICE[priority], os.getpriority(os.PRIO_PROCESS, thread)))
+    except OSError as problem:  # a sandbox may forbid it, or a thread has just ended
+        logger.warning(f"the priority could not be set to {priority}: {problem}")
