@@ -19,7 +19,7 @@ from serve_app.keys.leases import Leases
 from serve_app.router.admission import LANGUAGES, Admission, Kind
 from serve_app.router.errors import answer_error
 from serve_app.router.requests import path_of
-from serve_app.settings import RouterSettings
+from serve_app.settings import RouterSettings, from_project_root
 from serve_app.telemetry.observation import observed
 
 OPEN = ("/health", "/v2/health/live", "/v2/health/ready")  # probes bring no key
@@ -62,7 +62,7 @@ class Gate:
 
     def __init__(self, settings: RouterSettings, leases: Leases) -> None:
         self._admin = AdminKey(settings.admin_key_file)
-        self._file = KeyFile(settings.keys_file) if settings.keys_file else None
+        self._file = KeyFile(from_project_root(settings.keys_file)) if settings.keys_file else None
         self._leases = leases
 
     def caller(self, headers: Mapping[str, str]) -> Caller | None:
