@@ -16,9 +16,9 @@ from serve_app.detection.samples import require_answer, sample_picture
 from serve_app.detection.weights import find_weights
 from serve_app.errors import ModelLoadError, NotFoundError, ServeAppError
 from serve_app.settings import BaselineSettings, DetectionSettings
-from serve_app.settings.priority import give_way
 from serve_app.telemetry.crashes import record_crashes
 from serve_app.telemetry.logging import hide_request_contents
+from serve_app.telemetry.priority import give_way
 from serve_app.telemetry.warmup import WarmUp
 from serve_app.types import Detection, ModelCard, PictureResult, Pixels, StageTimes, Thresholds, TrackAnswer
 from serve_app.types.deadlines import left_s

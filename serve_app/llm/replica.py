@@ -35,10 +35,10 @@ from serve_app.llm.openai_protocol import wants_usage, with_usage
 from serve_app.llm.outputs import AnswerBuilder
 from serve_app.llm.sampling import build_sampling_params
 from serve_app.settings import traces_endpoint
-from serve_app.settings.priority import give_way
 from serve_app.telemetry import tracing
 from serve_app.telemetry.crashes import record_crashes
 from serve_app.telemetry.logging import hide_request_contents
+from serve_app.telemetry.priority import give_way
 from serve_app.telemetry.warmup import WarmUp
 from serve_app.types.deadlines import left_s, until
 from serve_app.types.tensors import InferAnswer, InferRequest

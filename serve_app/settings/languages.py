@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from serve_app.settings.priority import Priority
 from serve_app.settings.section import Section
 
+Priority = Literal["normal", "low", "idle"]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 VLLM_TAKES = 0.92  # of a GPU's memory, unless engine.gpu_memory_utilization says otherwise
 

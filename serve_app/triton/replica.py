@@ -17,9 +17,9 @@ from serve_app.detection.samples import require_answer, sample_picture
 from serve_app.detection.tracks import Track, tracks_of
 from serve_app.errors import NotFoundError, ServeAppError
 from serve_app.settings import DetectionSettings, TritonSettings
-from serve_app.settings.priority import give_way
 from serve_app.telemetry.crashes import record_crashes
 from serve_app.telemetry.logging import hide_request_contents
+from serve_app.telemetry.priority import give_way
 from serve_app.telemetry.warmup import WarmUp
 from serve_app.triton.control import ClusterStore, ModelControl
 from serve_app.triton.detector import Detector

@@ -3,17 +3,25 @@
 import logging
 import os
 from pathlib import Path
-from typing import Literal
+
+import ray
+
+from serve_app.settings.languages import Priority
 
 logger = logging.getLogger("ray.serve")
-Priority = Literal["normal", "low", "idle"]
 # Ray starts its workers, routers among them, with RAY_worker_niceness of configs/ray.env, which is 10.
 NICE = {"normal": 14, "low": 19}
 THREADS = Path("/proc/self/task")
 
 
 def give_way(priority: Priority = "normal") -> None:
-    """Of an engine: for every thread of this process, and for the processes that it starts from now on.
+    """Of an engine's replica; a process that is none, such as a test, stays as it is."""
+    if ray.is_initialized():
+        set_priority(priority)
+
+
+def set_priority(priority: Priority) -> None:
+    """For every thread of this process, and for the processes that it starts from now on.
 
     Where processors are short, an engine gets less than half of what a router gets that wants as much, a `low` one a
     third of what another engine gets, and an `idle` one what all others leave.
