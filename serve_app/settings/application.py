@@ -26,7 +26,7 @@ class RouterSettings(Section):
     max_body_mib: int = Field(64, ge=1, le=4096, description="larger HTTP bodies are refused with 413")
     at_once: AtOnce = Field(AtOnce(), description="how much work of each kind it takes at a time; beyond, 503")
     max_wait_s: float = Field(
-        10.0, gt=0, description="pictures that would wait longer, by the rate at which they were answered, are refused"
+        60.0, gt=0, description="pictures that would wait longer, by the rate at which they were answered, are refused"
     )
     max_held_mib: int = Field(512, ge=1, description="bodies that one router may hold at a time; beyond, 503")
     body_rate_kib_s: float = Field(16.0, gt=0, description="a body that arrives more slowly is refused with 408")
