@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from serve_app.errors import ConfigurationError, ForbiddenError, UnauthorizedError
+from serve_app.keys.headers import given_key
 
 HEADER = "authorization"
 SCHEME = "bearer "
@@ -24,11 +25,9 @@ class AdminKey:
         """Refuse a caller without the key; without a key file everyone is allowed."""
         if self._path is None:
             return
-        self._refresh()
-        given = headers.get(HEADER, "")
-        if not given.lower().startswith(SCHEME):
+        if not headers.get(HEADER, "").lower().startswith(SCHEME):
             raise UnauthorizedError("this needs the admin key: send it as 'Authorization: Bearer <key>'")
-        if not hmac.compare_digest(given[len(SCHEME) :].strip().encode("latin-1", "replace"), self._key):
+        if not self.fits(given_key(headers)):
             raise ForbiddenError("the given key is not the admin key")
 
     def fits(self, given: str) -> bool:

@@ -122,7 +122,7 @@ class RequireKey:
                     response.headers["WWW-Authenticate"] = challenge(Headers(scope=scope))
                 await response(scope, receive, _with_limits(send, caller))
                 return
-            await self._app(scope, receive, _with_limits(send, caller) if caller and kind else send)
+            await self._app(scope, receive, _with_limits(send, caller) if kind else send)
 
 
 def challenge(headers: Mapping[str, str]) -> str:

@@ -33,6 +33,16 @@ class Server:
             self.now += step
 
 
+def with_a_queue():
+    """Ninety of a hundred requests still wait, and the ten that were answered took nine seconds."""
+    pace = Pace(5)
+    for number in range(100):
+        pace.begin(1000 + number / 10)
+    for number in range(10):
+        pace.end(1000, 1009 + number / 10)
+    return pace
+
+
 def test_at_five_times_what_is_possible_those_that_are_taken_wait_no_longer_than_configured():
     server = Server()
     server.run(60, arriving=90, answering=18)
@@ -74,11 +84,7 @@ def test_what_waits_for_a_replica_keeps_nobody_out():
 
 
 def test_quick_refusals_further_on_are_no_answers():
-    pace = Pace(5)
-    for number in range(100):
-        pace.begin(1000 + number / 10)
-    for number in range(10):
-        pace.end(1000, 1009 + number / 10)
+    pace = with_a_queue()
     for _ in range(20):
         pace.end(1009.9, 1009.91, answered=False)
     with pytest.raises(QueueFullError):
@@ -94,10 +100,6 @@ def test_a_sudden_crowd_is_seen_before_its_first_answers():
 
 
 def test_a_refusal_says_how_many_are_before():
-    pace = Pace(5)
-    for number in range(100):
-        pace.begin(1000 + number / 10)
-    for number in range(10):
-        pace.end(1000, 1009 + number / 10)
+    pace = with_a_queue()
     with pytest.raises(QueueFullError, match="90 requests are before this one: it would wait over 5 s"):
         pace.begin(1010)
