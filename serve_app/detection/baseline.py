@@ -16,9 +16,7 @@ from serve_app.detection.samples import require_answer, sample_picture
 from serve_app.detection.weights import find_weights
 from serve_app.errors import ModelLoadError, NotFoundError, ServeAppError
 from serve_app.settings import BaselineSettings, DetectionSettings
-from serve_app.telemetry.crashes import record_crashes
-from serve_app.telemetry.logging import hide_request_contents
-from serve_app.telemetry.priority import give_way
+from serve_app.telemetry.replica import begin_replica
 from serve_app.telemetry.warmup import WarmUp
 from serve_app.types import Detection, ModelCard, PictureResult, Pixels, StageTimes, Thresholds, TrackAnswer
 from serve_app.types.deadlines import left_s
@@ -83,9 +81,7 @@ class TorchBaseline:
     """Serves track A, one picture at a time, because the predictor is not thread-safe."""
 
     async def __init__(self, settings: BaselineSettings, detection: DetectionSettings) -> None:  # type: ignore[misc]
-        give_way()
-        hide_request_contents()
-        record_crashes()
+        begin_replica(engine="normal")
         self._max_pixels = detection.max_pixels
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="torch")
         self._predictors: dict[str, TorchPredictor] = {}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from serve_app.keys.window import Window
+from serve_app.telemetry.replica import begin_replica
 
 PRESENT_S = 10.0  # a router that is silent for longer holds no places any more
 
@@ -82,6 +83,7 @@ class KeyCounter:
     """A deployment of one replica. It keeps nothing on disk: a new one learns from the routers what was granted."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        begin_replica()
         self._clock = clock
         self._incarnation = uuid.uuid4().hex
         self._ledgers: dict[str, Ledger] = defaultdict(Ledger)

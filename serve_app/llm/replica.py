@@ -36,9 +36,7 @@ from serve_app.llm.outputs import AnswerBuilder
 from serve_app.llm.sampling import build_sampling_params
 from serve_app.settings import traces_endpoint
 from serve_app.telemetry import tracing
-from serve_app.telemetry.crashes import record_crashes
-from serve_app.telemetry.logging import hide_request_contents
-from serve_app.telemetry.priority import give_way
+from serve_app.telemetry.replica import begin_replica
 from serve_app.telemetry.warmup import WarmUp
 from serve_app.types.deadlines import left_s, until
 from serve_app.types.tensors import InferAnswer, InferRequest
@@ -57,9 +55,7 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
     async def __init__(self, llm_config: LLMConfig, *, engine_cls: type[Any] = Engine) -> None:  # type: ignore[misc]
         self._name = llm_config.model_id
         self._limits = llm_config.experimental_configs.get(LIMITS, NO_MORE)
-        give_way(llm_config.experimental_configs.get(PRIORITY, "normal"))
-        hide_request_contents()
-        record_crashes()
+        begin_replica(engine=llm_config.experimental_configs.get(PRIORITY, "normal"))
         started, log_start = time.monotonic(), stderr_size()
         if is_tracing_enabled():
             llm_config.get_engine_config().engine_kwargs.setdefault("otlp_traces_endpoint", traces_endpoint())

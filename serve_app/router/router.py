@@ -30,8 +30,8 @@ from serve_app.router.rest.operations import Operations
 from serve_app.router.rest.playground import Playground
 from serve_app.router.upstream import Upstream
 from serve_app.settings import LanguageModelSettings, Settings
-from serve_app.telemetry.logging import hide_request_contents
 from serve_app.telemetry.metrics import RequestMetrics
+from serve_app.telemetry.replica import begin_replica
 
 COUNTER_TIMEOUT_S = 0.5  # a request waits for it only when a lease has ended
 PLAYGROUND_TIMEOUT_S = 5.0  # how long a visitor waits while the playground has no replica
@@ -48,7 +48,7 @@ class Router(KserveGrpc):
         playground: Any = None,
         keys: Any = None,
     ) -> None:
-        hide_request_contents()
+        begin_replica()
         self._settings, self._router_settings = settings, settings.router
         self._metrics = RequestMetrics()
         self._offload = Offload()

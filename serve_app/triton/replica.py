@@ -17,9 +17,7 @@ from serve_app.detection.samples import require_answer, sample_picture
 from serve_app.detection.tracks import Track, tracks_of
 from serve_app.errors import NotFoundError, ServeAppError
 from serve_app.settings import DetectionSettings, TritonSettings
-from serve_app.telemetry.crashes import record_crashes
-from serve_app.telemetry.logging import hide_request_contents
-from serve_app.telemetry.priority import give_way
+from serve_app.telemetry.replica import begin_replica
 from serve_app.telemetry.warmup import WarmUp
 from serve_app.triton.control import ClusterStore, ModelControl
 from serve_app.triton.detector import Detector
@@ -43,9 +41,7 @@ class TritonReplica:
     """Loads and warms its models before it is ready; raises if one of them can't be served."""
 
     async def __init__(self, settings: TritonSettings, detection: DetectionSettings) -> None:  # type: ignore[misc]
-        give_way()
-        hide_request_contents()
-        record_crashes()
+        begin_replica(engine="normal")
         started = time.monotonic()
         self._settings = settings
         self._defaults = Thresholds(detection.confidence, detection.iou)

@@ -12,7 +12,7 @@ from starlette.types import Message, Scope
 
 from serve_app.errors import UnavailableError
 from serve_app.settings import PlaygroundSettings
-from serve_app.telemetry.logging import hide_request_contents
+from serve_app.telemetry.replica import begin_replica
 from serve_app.ui.asgi import stream_response
 
 logger = logging.getLogger("ray.serve")
@@ -24,7 +24,7 @@ class PlaygroundReplica:
     """Builds the page, which takes five seconds of a processor, when the service is ready or on the first request."""
 
     async def __init__(self, settings: PlaygroundSettings) -> None:  # type: ignore[misc]
-        hide_request_contents()
+        begin_replica()
         self._url = settings.service_url
         self._requested = asyncio.Event()
         self._lifetime = AsyncExitStack()

@@ -1,5 +1,6 @@
 """The service under test: its configuration, a run of `scripts/serve`, and what tests read of its processes."""
 
+import ipaddress
 import os
 import re
 import signal
@@ -150,6 +151,14 @@ class Service:
             listening = psutil.Process(pid).net_connections("tcp")
             ports += [one.laddr.port for one in listening if one.status == "LISTEN" and one.laddr.port in ROUTER_PORTS]
         return [f"http://127.0.0.1:{port}" for port in sorted(ports)]
+
+    def open_ports(self):
+        """Those that other machines reach, of every process of this run."""
+        connections = [one for pid in self.processes() for one in psutil.Process(pid).net_connections("inet")]
+        listening = [one for one in connections if one.status == psutil.CONN_LISTEN]
+        assert len(listening) > 10, "Ray's own and the routers' ports"
+        addresses = {one.laddr.port: one.laddr.ip.removeprefix("::ffff:") for one in listening}
+        return {port for port, address in addresses.items() if not ipaddress.ip_address(address).is_loopback}
 
     def status_of(self, deployment):
         """What Ray's dashboard says of a deployment."""

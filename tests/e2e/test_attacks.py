@@ -103,3 +103,7 @@ def test_what_would_cost_an_engine_too_much_is_refused_and_a_good_question_answe
     question = CHAT | {"messages": [{"role": "user", "content": pairs[0].question}]}
     answer = client.post("/v1/chat/completions", json=question)
     assert answer.json()["choices"][0]["message"]["content"] == pairs[0].answer
+
+
+def test_a_service_for_this_machine_alone_has_no_port_open_to_others(service, languages):
+    assert service.open_ports() == set()

@@ -121,6 +121,10 @@ def test_probes_need_no_key_and_everything_else_does(guarded):
                     assert answer.status_code == 401, (method, path)
 
 
+def test_only_http_and_grpc_listen_beyond_this_machine(guarded):
+    assert guarded.open_ports() == {guarded.port, int(guarded.grpc_host.partition(":")[2])}
+
+
 def test_admin_paths_are_closed_to_a_key_of_inference(guarded):
     with httpx.Client(base_url=guarded.url) as client:
         for path in ("/v2/repository/models/yolo_nano/load", "/v2/repository/models/yolo_nano/unload", "/warmup"):

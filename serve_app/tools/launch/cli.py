@@ -8,6 +8,13 @@ from pathlib import Path
 
 from serve_app.errors import ServeAppError
 
+# A new Ray takes loopback for its node's address, on Linux too, and Serve's proxy listens there as replicas do, so that
+# HAProxy alone listens to other machines.
+ONE_MACHINE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.telemetry.listeners:listen_where_ray_does",
+}
+
 
 def serve(description: str, arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=description)
@@ -47,6 +54,7 @@ def run_service(path: Path, environment_path: Path) -> int:
     environment.setdefault("RAY_ADDRESS", "local")
     if environment["RAY_ADDRESS"] == "local":
         require_gpus(config, settings, find_gpu())
+        environment = ONE_MACHINE | environment
     bin_folder = os.path.dirname(sys.executable)
     environment["PATH"] = f"{bin_folder}:{environment.get('PATH', '')}"
     environment.setdefault("RAY_SERVE_HAPROXY_BINARY_PATH", os.path.join(bin_folder, "serve-app-haproxy"))

@@ -1,0 +1,16 @@
+"""What the process of every replica begins with."""
+
+from serve_app.settings.languages import Priority
+from serve_app.telemetry.crashes import record_crashes
+from serve_app.telemetry.listeners import listen_where_ray_does
+from serve_app.telemetry.logging import hide_request_contents
+from serve_app.telemetry.priority import give_way
+
+
+def begin_replica(engine: Priority | None = None) -> None:
+    """`engine` is the priority of the engine that this process holds; None: it has none, and comes before those."""
+    if engine:
+        give_way(engine)
+    hide_request_contents()
+    record_crashes()
+    listen_where_ray_does()
