@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Bytecode is written once: without it each of vLLM's processes compiles for ten seconds before it starts.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test unit e2e chaos soak fuzz check models monitor env lock images audit sbom licences train clean
+.PHONY: help serve test unit e2e chaos slow soak fuzz check models monitor env lock images audit sbom licences train clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,9 +38,12 @@ unit-%:
 e2e: models .prometheus/.installed .chromium/.installed ## run the tests on a real Ray cluster
 	$(BIN)/python -m pytest $(or $(ARGS),tests/e2e)
 
-chaos: models .prometheus/.installed ## run what is too heavy for `make test`: random kills, autoscaling, benchmarks
-	$(BIN)/python -m pytest -m chaos $(or $(ARGS),tests)
-	$(if $(ARGS),,$(BIN)/python -m pytest --hypothesis-profile chaos -o timeout=1800 tests/e2e/test_malformed.py)
+chaos: models ## attack the service: faults and overload with their tables, limits of keys, slow clients, autoscaling
+	$(BIN)/python -m pytest -m chaos --capture no $(or $(ARGS),tests/e2e/chaos)
+
+slow: models .prometheus/.installed ## run what takes minutes and is about no fault: accuracy, ratios, malformed by the thousand
+	$(BIN)/python -m pytest -m slow $(or $(ARGS),tests)
+	$(if $(ARGS),,$(BIN)/python -m pytest --hypothesis-profile slow -o timeout=1800 tests/e2e/test_malformed.py)
 
 soak: models ## use the service for half an hour, and see that what it holds levels off; draws build/soak.png
 	$(BIN)/python -m pytest -m soak tests/e2e/soak --capture no

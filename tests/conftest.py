@@ -12,7 +12,7 @@ from tests.tiers import require_within, tier_of
 
 pytest_plugins = ["tests.language_model_server"]
 
-settings.register_profile("chaos", max_examples=1500)
+settings.register_profile("slow", max_examples=1500)
 
 
 def pytest_configure():

@@ -27,7 +27,12 @@ def test_a_start_over_the_budget_fails_its_test(monkeypatch):
 
 
 def test_a_case_belongs_to_the_tier_of_its_folder():
-    for path, tier in {"router/test_plane.py": "unit", "e2e/ui/test_chat.py": "e2e", "e2e/chaos/x.py": "chaos"}.items():
+    for path, tier in {
+        "router/test_plane.py": "unit",
+        "e2e/ui/test_chat.py": "e2e",
+        "e2e/chaos/x.py": "chaos",
+        "e2e/slow/x.py": "slow",
+    }.items():
         assert tier_of(ROOT / "tests" / path) == tier
 
 

@@ -17,11 +17,17 @@ class Budget:
     starts: int
 
 
-BUDGETS = {"unit": Budget(3400, 0), "e2e": Budget(262, 8), "chaos": Budget(50, 12), "soak": Budget(3, 0)}
+BUDGETS = {
+    "unit": Budget(3400, 0),
+    "e2e": Budget(262, 8),
+    "chaos": Budget(40, 9),
+    "slow": Budget(8, 4),
+    "soak": Budget(3, 0),
+}
 
 
 def tier_of(path):
-    for tier in ("chaos", "soak"):
+    for tier in ("chaos", "slow", "soak"):
         if path.is_relative_to(TESTS / "e2e" / tier):
             return tier
     return "e2e" if path.is_relative_to(TESTS / "e2e") else "unit"

@@ -137,5 +137,5 @@ def test_the_documentation_is_complete_without_a_network(client):
 
 @pytest.mark.timeout(400)
 def test_what_the_document_describes_is_what_the_service_does(service, tmp_path):
-    """With examples and edge cases; `make chaos` adds random ones. llm/test_openai.py has those of language models."""
+    """With examples and edge cases; `make slow` adds random ones. llm/test_openai.py has those of language models."""
     check_description(service, tmp_path, "examples,coverage")

@@ -38,5 +38,5 @@ def test_replicas_follow_the_queue_time_from_one_to_many_and_back_and_no_request
     assert 3 <= max(running) <= MAX_REPLICAS
     assert max(wanted) <= MAX_REPLICAS
     assert running[0] == running[-1] == wanted[-1] == 1
-    assert max(sample.queue_ms for sample in step.samples) > 50 * TARGET_QUEUE_MS, "one replica was not enough"
+    assert max(sample.queue_ms for sample in step.samples) > 5 * TARGET_QUEUE_MS, "one replica was not enough"
     draw(step, CHART)

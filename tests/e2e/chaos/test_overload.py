@@ -33,8 +33,10 @@ def percentile(values, share):
 
 
 def resident(service):
-    pids = [*service.replicas("router"), *service.replicas("vision")]
-    return sum(psutil.Process(pid).memory_info().rss for pid in pids)
+    """Shared pages count once: a region of Triton's Python backend that grows is mapped again beside its old place."""
+    replicas = [psutil.Process(pid) for name in ("router", "vision") for pid in service.replicas(name)]
+    processes = [one for replica in replicas for one in (replica, *replica.children(recursive=True))]
+    return sum(one.memory_full_info().pss for one in processes)
 
 
 @pytest.fixture(scope="module")
@@ -130,4 +132,5 @@ def test_five_times_what_is_possible(single):
     assert percentile(taken, 0.99) < 2 * MAX_WAIT_S
     assert good_again_s < 5
     assert percentile(refused, 0.99) < REFUSED_MS
-    wait_until(lambda: resident(single) < 1.1 * before, 60, "memory is back")
+    held = resident(single)
+    wait_until(lambda: resident(single) < 1.1 * before, 60, f"{held >> 20} MiB are {before >> 20} MiB again")

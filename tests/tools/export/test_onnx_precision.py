@@ -42,14 +42,14 @@ def answers_of(graph):
 
 
 def test_reduced_graphs_find_what_the_full_graph_finds(graphs, crops, mean_average_precision):
-    """A sample with a wide margin; `make chaos` measures the loss on whole scenes."""
+    """A sample with a wide margin; `make slow` measures the loss on whole scenes."""
     full = mean_average_precision(answers_of(graphs["f32"]), crops)
     assert full > 0.85
     for precision in ("f16", "int8", "fp8"):
         assert mean_average_precision(answers_of(graphs[precision]), crops) > full - 0.02, precision
 
 
-@pytest.mark.chaos
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "number", "allowed"), [("f16", 60, 0.005), ("int8", 60, 0.005), ("fp8", 24, 0.02)]
 )

@@ -24,7 +24,7 @@ def answers_of(graph, precision):
 def test_bf16_and_int8_engines_find_what_the_f32_engine_finds(
     tmp_path, demo_weights, crops, calibration_crops, mean_average_precision
 ):
-    """A sample with a wide margin; `make chaos` measures the promised loss on 120 whole scenes."""
+    """A sample with a wide margin; `make slow` measures the promised loss on 120 whole scenes."""
     raw = onnx.load(onnx_graph.export_raw_head(demo_weights, 320, tmp_path))
     tier = onnx_graph.accept_uint8(add_nms(raw))
     write_engine(tier, tmp_path / "f32.xml", ())
@@ -37,7 +37,7 @@ def test_bf16_and_int8_engines_find_what_the_f32_engine_finds(
         assert mean_average_precision(answers_of(tmp_path / graph, precision), crops) > full - 0.02, precision
 
 
-@pytest.mark.chaos
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_reduced_precision_loses_no_more_accuracy_than_promised(
     precision, tmp_path, demo_weights, scenes, mean_average_precision, capsys

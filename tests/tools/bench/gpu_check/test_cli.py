@@ -81,7 +81,7 @@ def test_wrong_usage_is_one_line(check, tmp_path):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("tracks", [["B", "D3"], pytest.param(TRACKS, marks=pytest.mark.chaos)], ids=["two", "all"])
+@pytest.mark.parametrize("tracks", [["B", "D3"], pytest.param(TRACKS, marks=pytest.mark.slow)], ids=["two", "all"])
 def test_on_the_processor_tracks_give_the_detections_of_ultralytics_and_a_speed(check, tmp_path, monkeypatch, tracks):
     monkeypatch.setattr(
         jobs, "tracks_of", lambda *sizes: [one for one in tracks_of(*sizes) if one.design.name in ("A", *tracks)]
@@ -128,7 +128,7 @@ def test_an_interrupted_check_reports_what_was_measured(check, monkeypatch, made
     assert left == [("pytorch", "ladder"), ("python-onnxruntime", None)]
 
 
-@pytest.mark.chaos
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_ctrl_c_ends_the_check_and_its_process(config, tmp_path):
     command = [

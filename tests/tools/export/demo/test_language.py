@@ -45,7 +45,7 @@ def one_thread() -> Iterator[None]:
 
 
 def test_the_right_tokens_have_a_clear_lead_to_plain_prompts_and_in_chats() -> None:
-    """A right token that leads everywhere is a right answer word for word. A sample; `make chaos` asks all."""
+    """A right token that leads everywhere is a right answer word for word. A sample; `make slow` asks all."""
     model, tokenizer = load(SHIPPED, "float32")
     tasks = [*plain_tasks(PAIRS, tokenizer), *chat_tasks(PAIRS, tokenizer)][::16]
     assert len(tasks) > 50
@@ -54,7 +54,7 @@ def test_the_right_tokens_have_a_clear_lead_to_plain_prompts_and_in_chats() -> N
     assert min(margin(model, tokenizer, batch) for batch in batches) >= GOAL_MARGIN
 
 
-@pytest.mark.chaos
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_form_of_every_question_is_answered_word_for_word(dtype: str) -> None:
     model, tokenizer = load(SHIPPED, dtype)

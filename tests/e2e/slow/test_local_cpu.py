@@ -11,7 +11,7 @@ from tests.e2e.service import SHAPES, manifest_environment
 
 
 def test_what_the_local_manifest_serves_detects_here(tmp_path, start_service):
-    command = [sys.executable, PROJECT_ROOT / "scripts" / "deploy", "render", "local-cpu"]
+    command = [sys.executable, PROJECT_ROOT / "scripts" / "deploy", "render", "local-cpu", "--set", "keys=null"]
     rendered = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
     (service,) = (one for one in yaml.safe_load_all(rendered) if one["kind"] == "RayService")
     path = tmp_path / "serve.yaml"

@@ -15,8 +15,8 @@ SHORT = ("--rounds", "2", "--duration", "1", "--warmup", "0.5", "--clients", "4"
 
 @pytest.mark.usefixtures("start_service")  # it needs the ports, so it comes before the tests' own service
 def test_each_baseline_is_started_measured_in_turn_and_ended(tmp_path, starts):
-    starts.count("chaos")
-    starts.count("chaos")  # one for pictures, one for language models
+    starts.count("slow")
+    starts.count("slow")  # one for pictures, one for language models
     files = ("--json", tmp_path / "ratio.json", "--chart", tmp_path / "ratio.png")
     command = [*RATIO, "P1", "P2", "P3", "P4", "P5", *SHORT, *files]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=1000)
