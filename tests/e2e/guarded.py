@@ -11,6 +11,7 @@ KEYS = {
     "chat": {"scopes": ["llm"]},
     "few": {"scopes": ["infer", "llm"], "requests_per_minute": 12},
     "many": {"scopes": ["infer"], "requests_per_minute": 300},
+    "many-too": {"scopes": ["infer"], "requests_per_minute": 300},
     "tokens": {"scopes": ["llm"], "tokens_per_minute": 3000},
     "leaving": {"scopes": ["infer"]},
 }

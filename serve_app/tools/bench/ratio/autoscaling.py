@@ -50,6 +50,7 @@ def serve_paced_model(config: Config) -> None:
     remove_deployments(config, "baseline", "playground")
     (application,) = config["applications"]
     application["args"]["llms"] = []
+    application["args"]["router"]["max_wait_s"] = TIMEOUT_S  # by the rate of one replica: others are about to start
     add_model(config, DEPLOYMENT)
 
 
