@@ -14,7 +14,8 @@ from serve_app.detection.baseline import TorchBaseline
 from serve_app.detection.tracks import Track, tracks_of
 from serve_app.errors import ConfigurationError
 from serve_app.keys.counter import KeyCounter
-from serve_app.router.router import Router
+from serve_app.router.hosted import Hosted
+from serve_app.router.router import HostingRouter, Router
 from serve_app.settings import (
     DetectionSettings,
     LanguageModelSettings,
@@ -30,6 +31,7 @@ from serve_app.ui.replica import PlaygroundReplica
 logger = logging.getLogger("ray.serve")
 BASELINE = "baseline"
 ROUTER_DRAIN_S = 10  # beyond what a request may take: a router that is replaced finishes its streams
+ENGINE_STOP_S = 10
 PLAYGROUND_DRAIN_S = 5  # its sessions end with it, so waiting longer gains nothing
 # A replica is replaced after three failed checks: after six seconds if it says so, after half a minute if it hangs.
 HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 2, 10
@@ -44,33 +46,41 @@ def build(args: dict[str, Any]) -> serve.Application:
         require_closed(settings, client.http_config.host)
     tracks = route_tracks(settings)
     warn_without_haproxy()
-    deployments = {triton.name: bind_triton(triton, settings.detection) for triton in settings.triton}
+    separate = [triton for triton in settings.triton if triton is not settings.hosted]
+    deployments = {triton.name: bind_triton(triton, settings.detection) for triton in separate}
     deployments |= {model.name: build_language_model(model) for model in settings.llms}
     if settings.baseline:
         baseline = serve.deployment(TorchBaseline).options(name=BASELINE)
         deployments[BASELINE] = baseline.bind(settings.baseline, settings.detection)
     playground = bind_playground(settings.playground) if settings.playground else None
     keys = bind_keys() if settings.router.keys_file else None
-    return (
-        serve.deployment(serve.ingress()(Router))
-        .options(name="router", graceful_shutdown_timeout_s=settings.router.request_timeout_s + ROUTER_DRAIN_S)
-        .bind(settings, tracks, deployments, playground=playground, keys=keys)
+    arguments = settings, tracks, deployments
+    drain_s = settings.router.request_timeout_s + ROUTER_DRAIN_S
+    if settings.hosted is None:
+        router = serve.deployment(serve.ingress()(Router)).options(name="router", graceful_shutdown_timeout_s=drain_s)
+        return router.bind(*arguments, playground=playground, keys=keys)
+    limit = settings.hosted.max_ongoing_requests
+    hosted = Hosted(settings.hosted.name, TritonReplica, (settings.hosted, settings.detection), limit)
+    router = serve.deployment(serve.ingress()(HostingRouter)).options(
+        name="router", **options_of(settings.hosted, drain_s)
     )
+    return router.bind(hosted, *arguments, playground=playground, keys=keys)
 
 
 def bind_triton(triton: TritonSettings, detection: DetectionSettings) -> serve.Application:
-    # Serve waits for requests first, then for the engine, and kills at this limit
-    deployment = serve.deployment(TritonReplica).options(
-        name=triton.name,
-        graceful_shutdown_timeout_s=triton.drain_timeout_s + 10,
-        health_check_period_s=HEALTH_PERIOD_S,
-        health_check_timeout_s=HEALTH_TIMEOUT_S,
-    )
+    return serve.deployment(TritonReplica).options(name=triton.name, **options_of(triton)).bind(triton, detection)
+
+
+def options_of(triton: TritonSettings, drain_s: float = 0) -> dict[str, Any]:
+    """Serve waits for requests first, `drain_s` at least, then for the engine, and kills at this limit."""
+    options: dict[str, Any] = {
+        "graceful_shutdown_timeout_s": max(triton.drain_timeout_s, drain_s) + ENGINE_STOP_S,
+        "health_check_period_s": HEALTH_PERIOD_S,
+        "health_check_timeout_s": HEALTH_TIMEOUT_S,
+    }
     if triton.sequences:
-        deployment = deployment.options(
-            request_router_config=RequestRouterConfig(request_router_class=CONSISTENT_HASHING)
-        )
-    return deployment.bind(triton, detection)
+        options["request_router_config"] = RequestRouterConfig(request_router_class=CONSISTENT_HASHING)
+    return options
 
 
 def bind_playground(playground: PlaygroundSettings) -> serve.Application:

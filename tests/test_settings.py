@@ -117,6 +117,12 @@ def test_model_control_needs_a_key_unless_only_this_machine_reaches_the_ports():
             settings_of({"applications": [application], "http_options": {"host": host}})
 
 
+def test_the_router_hosts_one_of_the_deployments_there_are():
+    assert parse_settings({"router": {"hosts": "vision"}}).hosted.name == "vision"
+    assert parse_settings({}).hosted is None
+    assert "router.hosts must be one of triton's names, vision; got visoin" in refusal({"router": {"hosts": "visoin"}})
+
+
 def test_instances_cannot_be_overridden_in_a_polled_repository():
     args = {"triton": [{"name": "vision", "control_mode": "poll", "instances": {"yolo": 2}}]}
     assert "instances can't be overridden with control_mode poll" in refusal(args)
@@ -185,7 +191,8 @@ def test_the_default_configuration_documents_every_key():
 
 def test_the_default_configuration_says_the_defaults():
     args = yaml.safe_load((PROJECT_ROOT / "configs" / "serve.yaml").read_text())["applications"][0]["args"]
-    assert parse_settings(args) == parse_settings({"llms": args["llms"], "playground": {}})
+    hosts = {"hosts": args["router"]["hosts"]}  # what is already configured keeps a deployment for pictures
+    assert parse_settings(args) == parse_settings({"llms": args["llms"], "playground": {}, "router": hosts})
     (model,) = parse_settings(args).llms
     plain = LanguageModelSettings(name="plain")
     chosen = {"name", "source", "accelerator", "num_cpus", "engine", "deployment", "priority"}

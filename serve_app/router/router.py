@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from ray import serve
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
@@ -16,6 +17,7 @@ from serve_app.router.catalog import Catalog
 from serve_app.router.deployments import Deployments
 from serve_app.router.errors import HANDLERS
 from serve_app.router.gate import Gate, RequireKey
+from serve_app.router.hosted import Hosted, HostedUpstream
 from serve_app.router.kserve.grpc import KserveGrpc
 from serve_app.router.kserve.http import KserveHttp
 from serve_app.router.observe import ObserveRequests
@@ -47,6 +49,7 @@ class Router(KserveGrpc):
         deployments: Mapping[str, Any],
         playground: Any = None,
         keys: Any = None,
+        hosted: Upstream | None = None,
     ) -> None:
         begin_replica()
         self._settings, self._router_settings = settings, settings.router
@@ -56,6 +59,8 @@ class Router(KserveGrpc):
         self._gate = Gate(settings.router, Leases(counter_call(keys), uuid.uuid4().hex, settings.router.keys_uncounted))
         models = {model.name: model for model in settings.llms}
         upstreams = {name: build_upstream(name, handle, models.get(name)) for name, handle in deployments.items()}
+        if hosted:
+            upstreams = {hosted.name: hosted} | upstreams
         self._playground = Upstream("playground", playground, PLAYGROUND_TIMEOUT_S) if playground else None
         self._plane = build_plane(settings, tracks, upstreams, self._playground)
 
@@ -82,6 +87,36 @@ class Router(KserveGrpc):
         )
         application.router.redirect_slashes = False  # a path with a slash more is another path, as in Triton
         return application
+
+
+class HostingRouter(Router):
+    """Holds a deployment as well: `POST /predict/nano` is answered in the process that took it."""
+
+    async def __init__(  # type: ignore[misc]
+        self,
+        hosted: Hosted,
+        settings: Settings,
+        tracks: Mapping[Track, str],
+        deployments: Mapping[str, Any],
+        playground: Any = None,
+        keys: Any = None,
+    ) -> None:
+        self._hosted = await hosted.start()
+        own = serve.get_replica_context()
+        handle = serve.get_deployment_handle(own.deployment, own.app_name)
+        upstream = HostedUpstream(hosted, self._hosted, handle)
+        super().__init__(settings, tracks, deployments, playground, keys, upstream)
+
+    def __getattr__(self, name: str) -> Any:
+        """The other routers call what it holds by this deployment's handle, and so does Serve (health, autoscaling)."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._hosted, name)
+
+    async def __del__(self) -> None:
+        """Serve calls this once no request is in flight any more."""
+        if "_hosted" in vars(self):
+            await self._hosted.close()
 
 
 def counter_call(keys: Any) -> Call:

@@ -60,12 +60,13 @@ class Upstream:
         """One replica's answer. With `retry` another replica answers if the first was killed meanwhile."""
         try:
             async with until(deadline, f"no answer from {self.name} before the deadline"):
-                deaths = 0
+                deaths, again = 0, False
                 while True:
                     try:
-                        return await self._start(method, session, arguments)
+                        return await self._start(method, session, arguments, again)
                     except Exception as problem:
                         deaths += await self._require_retry(problem, method, retry, deaths)
+                        again = True
         except Exception as problem:
             raise as_known_error(problem) or problem from None
 
@@ -121,7 +122,8 @@ class Upstream:
         logger.warning(f"a replica of {self.name} died during {method}; trying another")
         return 1
 
-    async def _start(self, method: str, session: str, arguments: tuple[Any, ...]) -> Any:
+    async def _start(self, method: str, session: str, arguments: tuple[Any, ...], again: bool) -> Any:
+        """`again`: an attempt has failed, with a replica that is gone or broken."""
         handle = self._handle.options(session_id=session) if session else self._handle
         return await self._awake(getattr(handle, method).remote(*arguments))
 

@@ -23,6 +23,9 @@ class AtOnce(Section):
 class RouterSettings(Section):
     """The ingress."""
 
+    hosts: str | None = Field(
+        None, description="the deployment of `triton` that runs in the routers' own processes; null: none does"
+    )
     max_body_mib: int = Field(64, ge=1, le=4096, description="larger HTTP bodies are refused with 413")
     at_once: AtOnce = Field(AtOnce(), description="how much work of each kind it takes at a time; beyond, 503")
     max_wait_s: float = Field(
@@ -80,6 +83,13 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_hosted(self) -> "Settings":
+        names = [triton.name for triton in self.triton]
+        if self.router.hosts is not None and self.router.hosts not in names:
+            raise ValueError(f"router.hosts must be one of triton's names, {', '.join(names)}; got {self.router.hosts}")
+        return self
+
+    @model_validator(mode="after")
     def _check_control(self) -> "Settings":
         for triton in self.triton:
             if triton.control_mode == "explicit" and not (self.router.asks_for_keys or self.router.open_model_control):
@@ -94,6 +104,11 @@ class Settings(Section):
                     f"{self.detection.engine} needs other configs than are there: use control_mode explicit"
                 )
         return self
+
+    @property
+    def hosted(self) -> TritonSettings | None:
+        """What the routers hold."""
+        return next((triton for triton in self.triton if triton.name == self.router.hosts), None)
 
     @property
     def has_open_control(self) -> bool:

@@ -92,6 +92,11 @@ class TritonSettings(Section):
         {}, description="instances of a model, in place of what its config.pbtxt says"
     )
     drain_timeout_s: float = Field(30.0, ge=0, description="how long work in flight may finish when a replica stops")
+    max_ongoing_requests: int = Field(
+        256,
+        ge=1,
+        description="where the router hosts it, what it works on at a time; a deployment has Serve's own option",
+    )
     picture_threads: int = Field(2, ge=1, le=64, description="threads that decode and draw boxes for tracks B and C")
     max_pictures_in_flight: int = Field(32, ge=1, description="pictures of one request that are worked on at once")
     shared_memory_mib: int = Field(16, ge=1, description="/dev/shm that each Python-backend instance starts with")

@@ -1,7 +1,10 @@
 """How processes share processors: routers come first, then engines, then those whose `priority` is lower."""
 
+import asyncio
 import logging
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ray
@@ -18,6 +21,18 @@ def give_way(priority: Priority = "normal") -> None:
     """Of an engine's replica; a process that is none, such as a test, stays as it is."""
     if ray.is_initialized():
         set_priority(priority)
+
+
+def let_thread_give_way() -> None:
+    """The calling thread, and what it starts, as the engine's does beside a router in one process."""
+    if ray.is_initialized():
+        os.setpriority(os.PRIO_PROCESS, 0, max(NICE["normal"], os.getpriority(os.PRIO_PROCESS, 0)))
+
+
+async def in_a_thread_that_gives_way(function: Callable[[], None]) -> None:
+    """The thread ends with it: none can take back its place among the others."""
+    with ThreadPoolExecutor(1, initializer=let_thread_give_way) as thread:
+        await asyncio.get_running_loop().run_in_executor(thread, function)
 
 
 def set_priority(priority: Priority) -> None:

@@ -23,6 +23,7 @@ from serve_app.detection.preprocess import (
 )
 from serve_app.detection.tracks import Track
 from serve_app.errors import EngineError, InvalidRequestError, NotAnImageError, UnreadableImageError
+from serve_app.telemetry.priority import let_thread_give_way
 from serve_app.triton.engine import Answer, Engine
 from serve_app.types import Detection, ModelCard, PictureResult, StageTimes, Thresholds
 
@@ -40,7 +41,7 @@ class Detector:
         self._engine = engine
         self._cards = cards
         self._max_pixels = max_pixels
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
+        self._pool = ThreadPoolExecutor(threads, "pictures", initializer=let_thread_give_way)
         self._large = asyncio.Semaphore(max(threads - 1, 1))
 
     def model_for(self, track: Track, thresholds: Thresholds) -> str:

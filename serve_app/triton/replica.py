@@ -17,6 +17,7 @@ from serve_app.detection.samples import require_answer, sample_picture
 from serve_app.detection.tracks import Track, tracks_of
 from serve_app.errors import NotFoundError, ServeAppError
 from serve_app.settings import DetectionSettings, TritonSettings
+from serve_app.telemetry.priority import in_a_thread_that_gives_way
 from serve_app.telemetry.replica import begin_replica
 from serve_app.telemetry.warmup import WarmUp
 from serve_app.triton.control import ClusterStore, ModelControl
@@ -41,7 +42,7 @@ class TritonReplica:
     """Loads and warms its models before it is ready; raises if one of them can't be served."""
 
     async def __init__(self, settings: TritonSettings, detection: DetectionSettings) -> None:  # type: ignore[misc]
-        begin_replica(engine="normal")
+        begin_replica()
         started = time.monotonic()
         self._settings = settings
         self._defaults = Thresholds(detection.confidence, detection.iou)
@@ -60,12 +61,12 @@ class TritonReplica:
         self._detector = Detector(self._engine, self._cards, detection.max_pixels, settings.picture_threads)
         self._warm_up = WarmUp({track.model: partial(self._probe, track) for track in self._tracks.values()})
         try:
-            await asyncio.to_thread(self._engine.start)
+            await in_a_thread_that_gives_way(self._engine.start)
             await self._control.catch_up()
             await self._warm_up.run()
             self._metrics = TritonMetrics(self._engine, self._protocol)
         except BaseException:
-            await self._close()
+            await self.close()
             raise
         self._tasks += [asyncio.create_task(self._follow()), asyncio.create_task(self._publish())]
         count = len(repository.selected)
@@ -173,9 +174,9 @@ class TritonReplica:
     async def __del__(self) -> None:
         """Serve calls this once no request is in flight any more; stubs and shared memory go with the server."""
         if hasattr(self, "_warm_up"):  # else there is nothing that could be closed
-            await self._close()
+            await self.close()
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
         """Safe to call again."""
         for task in self._tasks:
             task.cancel()

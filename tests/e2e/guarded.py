@@ -1,4 +1,4 @@
-"""A service that asks for API keys, on a start of its own, as the others have none."""
+"""A service that asks for API keys and whose routers host pictures, on a start of its own: others do neither."""
 
 import yaml
 
@@ -23,7 +23,7 @@ def write_keys(path, names=KEYS):
 
 
 def write_guarded_config(folder, language_models=()):
-    """Two routers, pictures under model control, and the keys file in the folder."""
+    """Two routers with pictures under model control, and the keys file in the folder."""
     write_keys(folder / "keys.yaml")
 
     def change(config):
@@ -33,7 +33,7 @@ def write_guarded_config(folder, language_models=()):
         arguments["baseline"] = None
         arguments["triton"][0]["control_mode"] = "explicit"
         arguments["llms"] = list(language_models)
-        router = {"name": "router", "num_replicas": 2, "ray_actor_options": {"num_cpus": 0.1}}
-        deployments[:] = [router | {"max_ongoing_requests": 1024}, *(o for o in deployments if o["name"] == "vision")]
+        router = {"name": "router", "num_replicas": 2, "ray_actor_options": {"num_cpus": 0.4}}
+        deployments[:] = [router | {"max_ongoing_requests": 1024}]
 
     return write_config(folder, change)

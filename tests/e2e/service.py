@@ -52,6 +52,13 @@ def write_config(folder, change=None, **detection):
     return path
 
 
+def give_pictures_a_deployment(application):
+    """Where the committed configuration has the router host them: a request for pictures goes from it to a replica."""
+    application["args"]["router"]["hosts"] = None
+    vision = {"name": "vision", "num_replicas": 1, "max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0.3}}
+    application["deployments"].append(vision)
+
+
 def language_model(name, min_replicas, engine=None, **keys):
     """The demo's weights under a name, as one kind of model."""
     common = {"dtype": "float32", "enforce_eager": True, "max_num_seqs": 32, "kv_cache_memory_bytes": 128 << 20}
@@ -81,6 +88,7 @@ def everything(adapter):
 
     def change(config):
         (application,) = config["applications"]
+        give_pictures_a_deployment(application)
         arguments, deployments = application["args"], application["deployments"]
         arguments["playground"] = {"service_url": f"http://127.0.0.1:{config['http_options']['port']}"}
         arguments["llms"] = language_models(adapter)

@@ -70,7 +70,7 @@ def test_ray_serve_accepts_the_configuration_and_the_application_builds_from_it(
         (application,) = ServeDeploySchema.model_validate(rendering.serve).applications
         assert application.import_path == "serve_app.app:build"
         bound = build(application.args)._bound_deployment
-        _settings, tracks, deployments = bound.init_args
+        *_, tracks, deployments = bound.init_args
         playground = {"playground"} if bound.init_kwargs.get("playground") else set()
         assert set(rendering.options) <= {bound.name, *deployments} | playground
         settings = settings_of(rendering.serve)

@@ -30,7 +30,7 @@ def build_file(monkeypatch):
     def built(name):
         (application,) = read_config(PROJECT_ROOT / "configs" / name)["applications"]
         ingress = build(application["args"])
-        _settings, _tracks, deployments = ingress._bound_deployment.init_args
+        *_, deployments = ingress._bound_deployment.init_args
         bound = {name: one._bound_deployment for name, one in deployments.items()}
         assert {one["name"] for one in application["deployments"]} <= {"router", "playground", *bound}
         configs = {name: one.init_kwargs.get("llm_config") for name, one in bound.items()}

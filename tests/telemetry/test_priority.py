@@ -32,3 +32,21 @@ def test_threads_and_later_processes_have_the_priority(priority, nice, scheduler
     own, child = ended.stdout.split("\n")[:2]
     assert own == str({(nice, scheduler)})
     assert child == str((nice, scheduler))
+
+
+IN_A_THREAD = """
+import asyncio, os, subprocess, sys, ray
+from serve_app.telemetry.priority import in_a_thread_that_gives_way
+ray.is_initialized = lambda: True
+child = "import os; print(os.getpriority(os.PRIO_PROCESS, 0), flush=True)"
+asyncio.run(in_a_thread_that_gives_way(lambda: subprocess.run([sys.executable, "-c", child], check=True)))
+print(os.getpriority(os.PRIO_PROCESS, 0))
+"""
+
+
+def test_what_a_thread_that_gives_way_starts_gives_way_too_and_the_process_does_not():
+    ended = subprocess.run(
+        [sys.executable, "-c", IN_A_THREAD], capture_output=True, text=True, timeout=60, check=True,
+        preexec_fn=lambda: os.setpriority(os.PRIO_PROCESS, 0, WORKER),
+    )  # fmt: skip
+    assert ended.stdout.split() == [str(max(14, WORKER)), str(WORKER)]

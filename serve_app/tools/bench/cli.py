@@ -22,7 +22,7 @@ ALIASES = {"D_streaming": "D1", "D_balanced": "D2", "D_batch": "D3"}  # names of
 
 
 def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
-    epilog = "`bench ratio --help` describes comparisons with other servers"
+    epilog = "`bench ratio --help` compares with other servers, `bench cpu --help` gives the processor time of requests"
     parser = Parser(description=description, epilog=epilog, formatter_class=Defaults)
     add = parser.add_argument
     add("--track", default="all", help="A, B, C, D1, D2, D3, several with commas, or all; also D_batch and the like")
@@ -104,5 +104,9 @@ def main(description: str, arguments: list[str] | None = None) -> None:
         from serve_app.tools.bench.ratio.cli import main as ratio  # its imports take a second
 
         ratio(given[1:])
+    elif given[:1] == ["cpu"]:
+        from serve_app.tools.bench.cpu import main as cpu
+
+        cpu(given[1:])
     else:
         end_with(run, parse(description, given))

@@ -5,8 +5,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from serve_app.errors import ConfigurationError
-from serve_app.settings import Settings, TritonSettings, read_config, settings_of
+from serve_app.errors import ConfigurationError, near_miss
+from serve_app.settings import Settings, TritonSettings, application_of, read_config, settings_of
 from serve_app.telemetry.autoscaling import require_policy
 from serve_app.tools.launch.status import DASHBOARD_PORT
 from serve_app.triton.plans import Gpu
@@ -26,6 +26,7 @@ def check_config(path: Path) -> tuple[dict[str, Any], Settings]:
         check_models(deployment, settings)
     for policy in policies_of(config):
         require_policy(policy)
+    require_known_deployments(config, settings)
     require_one_playground(config)
     require_free(DASHBOARD_PORT, "Ray's dashboard")
     return config, settings
@@ -69,6 +70,22 @@ def optional_deployments(settings: Settings) -> frozenset[str]:
 
 def deployments_of(config: dict[str, Any]) -> list[dict[str, Any]]:
     return [one for application in config["applications"] for one in application.get("deployments") or ()]
+
+
+def require_known_deployments(config: dict[str, Any], settings: Settings) -> None:
+    """Serve refuses others too, but only after everything has been imported."""
+    deployments = {one.name for one in settings.triton if one is not settings.hosted}
+    deployments |= {model.name for model in settings.llms}
+    optional = {"baseline": settings.baseline, "playground": settings.playground, "keys": settings.router.keys_file}
+    known = sorted(deployments | {"router"} | {name for name, present in optional.items() if present})
+    for name in (one.get("name") for one in application_of(config).get("deployments") or ()):
+        if name == settings.router.hosts:
+            raise ConfigurationError(
+                f"deployments: {name} runs in the router (router.hosts), whose options count: remove it here"
+            )
+        if name not in known:
+            hint = near_miss(str(name), known, f"there is: {', '.join(known)}")
+            raise ConfigurationError(f"deployments: no deployment {name!r} is served{hint}")
 
 
 def require_one_playground(config: dict[str, Any]) -> None:

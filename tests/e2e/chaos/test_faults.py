@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from serve_app.settings import PROJECT_ROOT
-from tests.e2e.service import LABORATORY, SHAPES, language_model, wait_until, write_config
+from tests.e2e.service import LABORATORY, SHAPES, give_pictures_a_deployment, language_model, wait_until, write_config
 
 RATE = 4  # pictures a second
 CHATS = 2  # conversations at a time
@@ -93,6 +93,7 @@ def faulty(tmp_path_factory, module_start):
 
     def change(config):
         (application,) = config["applications"]
+        give_pictures_a_deployment(application)
         arguments, deployments = application["args"], application["deployments"]
         arguments["baseline"], arguments["llms"] = None, [language_model("demo-llm", 1)]
         router = {"name": "router", "num_replicas": 2, "max_ongoing_requests": 1024}

@@ -13,6 +13,7 @@ from serve_app.tools.launch.preflight import (
     ports_of,
     require_free,
     require_gpus,
+    require_known_deployments,
     require_one_playground,
 )
 from serve_app.triton.plans import Gpu
@@ -64,6 +65,21 @@ def test_policies_of_the_configuration_are_found_and_can_be_created():
     for scaling in (None, "many", {"max_replicas": 2}, {"policy": "default"}):
         deployments = [{"name": "vision", "autoscaling_config": scaling}]
         assert policies_of({"applications": [{"deployments": deployments}, {}]}) == []
+
+
+def test_options_of_a_deployment_that_is_not_served_or_that_the_router_hosts_are_refused():
+    def check(name, **arguments):
+        application = {"import_path": "serve_app.app:build", "deployments": [{"name": "router"}, {"name": name}]}
+        require_known_deployments({"applications": [application]}, Settings(**arguments))
+
+    for name in ("vision", "baseline", "llama"):
+        check(name, llms=[{"name": "llama"}])
+    with pytest.raises(ConfigurationError, match=r"no deployment 'visoin' is served; did you mean 'vision'\?"):
+        check("visoin")
+    with pytest.raises(ConfigurationError, match="no deployment 'playground' is served; there is: baseline, router"):
+        check("playground")
+    with pytest.raises(ConfigurationError, match=r"vision runs in the router \(router.hosts\), whose options count"):
+        check("vision", router={"hosts": "vision"})
 
 
 def test_a_second_replica_of_the_playground_is_refused():

@@ -14,6 +14,7 @@ from serve_app.tools.bench.baselines.processes import LOGS, free_port, log_of, r
 
 MODELS = PROJECT_ROOT / "model_repository" / "bench"
 Config = dict[str, Any]
+IDENTITY: Config = {"name": "identity", "max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0.1}}
 Change = Callable[[Config], None]
 
 
@@ -28,13 +29,32 @@ def serve_detection(config: Config) -> None:
     remove_deployments(config, "playground")
     (application,) = config["applications"]
     application["args"]["llms"] = []
-    add_model(config, {"name": "identity", "max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0.1}})
+    add_model(config, IDENTITY)
 
 
 def serve_language_models(config: Config) -> None:
-    remove_deployments(config, "playground", "baseline", "vision")
+    serve_no_pictures(config)
     (application,) = config["applications"]
     application["args"]["triton"] = []
+
+
+def serve_identity(config: Config) -> None:
+    """The identity model alone, hosted by the router where the committed configuration hosts pictures there."""
+    (application,) = config["applications"]
+    hosted = application["args"]["router"].get("hosts")
+    serve_no_pictures(config)
+    application["args"] |= {"llms": [], "triton": []}
+    add_model(config, IDENTITY)
+    if hosted:
+        application["args"]["router"]["hosts"] = application["deployments"].pop()["name"]
+
+
+def serve_no_pictures(config: Config) -> None:
+    remove_deployments(config, "playground", "baseline", "vision")
+    (application,) = config["applications"]
+    application["args"]["router"]["hosts"] = None
+    (router,) = [one for one in application["deployments"] if one["name"] == "router"]
+    router["autoscaling_config"] = {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 128}
 
 
 def remove_deployments(config: Config, *names: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from serve_app.tools.bench.baselines.service import Change, serve_detection, serve_language_models
+from serve_app.tools.bench.baselines.service import Change, serve_detection, serve_identity, serve_language_models
 from serve_app.tools.bench.ratio import sides
 from serve_app.tools.bench.ratio.autoscaling import LOOK_BACK_S, load_step, serve_paced_model
 from serve_app.tools.bench.ratio.rounds import Goal, Side
@@ -42,6 +42,7 @@ COMPARISONS = {
         "identity model, 60 KB ÷ tritonserver's own HTTP front end",
         (Goal("requests/s", 0.3),),
         sides.identity_and_tritonserver,
+        serves=serve_identity,
     ),
     "P5": Comparison(
         f"streams of {TOKENS} tokens ÷ vllm serve with the same arguments",

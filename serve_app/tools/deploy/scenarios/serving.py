@@ -88,10 +88,10 @@ def merged_list(present: list[Any], changes: dict[str, Any], place: str) -> list
 
 def roles_of(settings: Settings) -> dict[str, Role]:
     """The role of pods that each deployment runs on."""
-    roles: dict[str, Role] = {"router": "routers"}
+    roles: dict[str, Role] = {"router": "vision" if settings.hosted else "routers"}
     if settings.playground:
         roles["playground"] = "routers"
-    roles |= {triton.name: "vision" for triton in settings.triton}
+    roles |= {triton.name: "vision" for triton in settings.triton if triton is not settings.hosted}
     if settings.baseline:
         roles["baseline"] = "vision"
     return roles | {model.name: "llm" for model in settings.llms}

@@ -1,4 +1,4 @@
-"""A service that asks for API keys, as stock clients meet it; its own start, as all others have none."""
+"""Two routers that host pictures and ask for API keys, as stock clients meet them: their own start, as others don't."""
 
 import asyncio
 import os
@@ -8,6 +8,7 @@ import time
 import httpx
 import numpy as np
 import openai
+import psutil
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.grpc.aio as triton_grpc_aio
@@ -21,6 +22,9 @@ from serve_app.errors import ForbiddenError, TooManyRequestsError, UnauthorizedE
 from serve_app.keys.headers import key_headers
 from tests.e2e.guarded import KEYS, write_guarded_config, write_keys
 from tests.e2e.service import SHAPES, wait_until
+from tests.e2e.test_tracks import TRACKS, pictures, reference  # noqa: F401
+from tests.e2e.test_tracks import test_a_track_is_as_good_as_ultralytics as require_fidelity
+from tests.e2e.test_tracks import test_many_pictures_are_answered_each_and_a_bad_one_fails_alone as require_answers
 
 MODEL = "yolo_nano_gpu_e2e"
 RATE_OF_FEW = KEYS["few"]["requests_per_minute"]
@@ -32,6 +36,18 @@ def guarded(tmp_path_factory, module_start):
     with module_start(write_guarded_config(folder), folder / "serve.log").up() as run:
         run.keys = folder / "keys.yaml"
         yield run
+
+
+@pytest.fixture
+def client(guarded):
+    with httpx.Client(base_url=guarded.url, headers=key_headers("sa-all"), timeout=60) as one:
+        yield one
+
+
+@pytest.mark.parametrize("track", [track for track in TRACKS if track != "A"])
+def test_pictures_that_take_one_hop_are_answered_as_all_others(track, client, pictures, reference, compare, capsys):  # noqa: F811
+    require_fidelity(track, client, pictures, reference, compare, capsys)
+    require_answers(track, client, pictures, compare)
 
 
 def tensor(module):
@@ -175,3 +191,56 @@ def test_a_limit_holds_over_routers_and_transports_and_survives_the_counter(guar
         infer(guarded, "grpc", headers)
     # without the counter each router goes on by what it heard last, and passes what is left by that
     assert RATE_OF_FEW - 1 <= codes.count(200) <= RATE_OF_FEW + RATE_OF_FEW // 2
+
+
+def ready_on_each_router(service, model):
+    answers = [
+        httpx.get(f"{url}/v2/models/{model}/ready", headers=key_headers("sa-all")) for url in service.router_urls()
+    ]
+    return [answer.status_code == 200 for answer in answers]
+
+
+def test_a_load_or_unload_reaches_every_router(guarded, client):
+    for action, ready in (("unload", False), ("load", True)):
+        assert client.post(f"/v2/repository/models/yolo_nano/{action}").status_code == 200
+        assert ready_on_each_router(guarded, "yolo_nano") == [ready, ready]
+
+
+def test_statistics_are_those_of_all_routers(guarded, client):
+    def count():
+        (row,) = client.get("/v2/models/yolo_nano/stats").json()["model_stats"]
+        return row["inference_stats"]["success"]["count"]
+
+    before = count()
+    for url in guarded.router_urls():
+        answer = httpx.post(
+            f"{url}/predict/nano", content=SHAPES.read_bytes(), headers=key_headers("sa-all"), timeout=60
+        )
+        assert answer.status_code == 200
+    assert count() == before + 2
+
+
+def test_what_a_router_has_lost_another_answers_and_it_is_replaced(guarded, client):
+    routers = guarded.replicas("router")
+    (stub,) = [
+        one for one in psutil.Process(routers[0]).children(True) if "yolo_nano_end2end/" in " ".join(one.cmdline())
+    ]
+    stub.kill()
+    answers = [client.post("/predict/nano_end2end", content=SHAPES.read_bytes()) for _ in range(8)]
+    assert [answer.status_code for answer in answers] == [200] * 8
+    wait_until(lambda: routers[0] not in guarded.replicas("router"), 60, "the router without its process has ended")
+    wait_until(
+        lambda: len(guarded.replicas("router")) == 2 and guarded.is_healthy("router"), 90, "another is in its place"
+    )
+    assert client.post("/predict/nano_end2end", content=SHAPES.read_bytes()).status_code == 200
+
+
+def test_a_killed_router_leaves_nothing_and_is_replaced(guarded, client):
+    victim, _ = guarded.replicas("router")
+    stubs = psutil.Process(victim).children(True)
+    assert len(stubs) >= 7
+    os.kill(victim, signal.SIGKILL)
+    _, alive = psutil.wait_procs(stubs, timeout=10)
+    assert alive == []
+    assert client.post("/predict/nano", content=SHAPES.read_bytes()).status_code == 200
+    wait_until(lambda: len(set(guarded.replicas("router")) - {victim}) == 2, 60, "another is in its place")
