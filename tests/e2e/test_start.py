@@ -30,7 +30,7 @@ def test_a_model_file_that_is_corrupt_ends_the_start_with_its_name(tmp_path, sta
             run.stop()
     assert status == 1
     last = run.output().strip().splitlines()[-1]
-    assert last.startswith("error: vision: model 'yolo_nano' can't be loaded: ")
+    assert last.startswith("error: router: model 'yolo_nano' can't be loaded: ")  # which hosts it
     assert "model.xml" in last
 
 
