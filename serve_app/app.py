@@ -46,8 +46,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         require_closed(settings, client.http_config.host)
     tracks = route_tracks(settings)
     warn_without_haproxy()
-    separate = [triton for triton in settings.triton if triton is not settings.hosted]
-    deployments = {triton.name: bind_triton(triton, settings.detection) for triton in separate}
+    deployments = {triton.name: bind_triton(triton, settings.detection) for triton in settings.separate}
     deployments |= {model.name: build_language_model(model) for model in settings.llms}
     if settings.baseline:
         baseline = serve.deployment(TorchBaseline).options(name=BASELINE)

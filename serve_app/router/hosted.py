@@ -6,12 +6,9 @@ from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from serve_app.errors import ReplicaKilledError, ReplicaLostError
-from serve_app.router.upstream import END, Upstream
-from serve_app.types import until
+from serve_app.router.upstream import Upstream
 
-WORK = frozenset({"detect", "infer", "stream"})  # what waits for its turn; metadata and control never do
-LOST = (ReplicaKilledError, ReplicaLostError)
+WORK = frozenset({"detect", "infer"})  # what waits for its turn, as streams do; metadata and control never do
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,44 +45,18 @@ class HostedUpstream(Upstream):
             answer = getattr(self._replica, method)(*arguments)
             return await answer if asyncio.iscoroutine(answer) else answer
 
-    async def stream(
-        self,
-        method: str,
-        *arguments: Any,
-        deadline: float | None = None,
-        session: str = "",
-        adapter: str = "",
-        retry: bool = True,
-    ) -> AsyncGenerator[Any]:
-        begun = False
-        if not session:
-            try:
-                async with aclosing(self._stream_here(method, arguments, deadline)) as answers:
-                    async for answer in answers:
-                        begun = True
-                        yield answer
-                return
-            except LOST:
-                if begun or not retry:
-                    raise
-        others = super().stream(method, *arguments, deadline=deadline, session=session, retry=retry)
-        async with aclosing(others):
-            async for answer in others:
+    def _open(self, method: str, arguments: tuple[Any, ...], options: dict[str, str], again: bool) -> Any:
+        if options["session_id"] or again:
+            return super()._open(method, arguments, options, again)
+        return self._stream_here(method, arguments)
+
+    async def _stream_here(self, method: str, arguments: tuple[Any, ...]) -> AsyncGenerator[Any]:
+        async with self._turn, aclosing(getattr(self._replica, method)(*arguments)) as answers:
+            async for answer in answers:
                 yield answer
 
-    async def _stream_here(
-        self, method: str, arguments: tuple[Any, ...], deadline: float | None
-    ) -> AsyncGenerator[Any]:
-        late = f"{self.name} had not finished before the deadline"
-        async with until(deadline, late):
-            await self._turn.acquire()
-        try:
-            async with aclosing(getattr(self._replica, method)(*arguments)) as answers:
-                while True:
-                    async with until(deadline, late):
-                        answer = await anext(answers, END)
-                    if answer is END:
-                        return
-                    yield answer
-        finally:
-            self._turn.release()
+    async def _close(self, stream: Any) -> None:
+        if isinstance(stream, AsyncGenerator):
+            await stream.aclose()
+        else:
+            await super()._close(stream)

@@ -82,10 +82,9 @@ class Upstream:
         """Answers as they come. Another replica is tried only if the first died before its first answer."""
         left_s(deadline)
         options = {"session_id": session, "multiplexed_model_id": adapter}
-        handle = self._handle.options(stream=True, **{name: value for name, value in options.items() if value})
-        begun, deaths = False, 0
+        begun, deaths, again = False, 0, False
         while True:
-            stream = getattr(handle, method).remote(*arguments)
+            stream = self._open(method, arguments, options, again)
             try:
                 while True:
                     async with until(deadline, f"{self.name} had not finished before the deadline"):
@@ -98,10 +97,11 @@ class Upstream:
             except Exception as problem:
                 try:
                     deaths += await self._require_retry(problem, method, retry and not begun, deaths)
+                    again = True
                 except Exception as final:
                     raise as_known_error(final) or final from None
             finally:
-                stream.cancel()
+                await self._close(stream)
 
     async def _require_retry(self, problem: Exception, method: str, retry: bool, deaths: int) -> int:
         """Return if the call may be made again, with whether that was one more death under it; else raise what failed.
@@ -126,6 +126,14 @@ class Upstream:
         """`again`: an attempt has failed, with a replica that is gone or broken."""
         handle = self._handle.options(session_id=session) if session else self._handle
         return await self._awake(getattr(handle, method).remote(*arguments))
+
+    def _open(self, method: str, arguments: tuple[Any, ...], options: dict[str, str], again: bool) -> Any:
+        """A stream of answers, as `_start` for one."""
+        handle = self._handle.options(stream=True, **{name: value for name, value in options.items() if value})
+        return getattr(handle, method).remote(*arguments)
+
+    async def _close(self, stream: Any) -> None:
+        stream.cancel()
 
     async def _awake(self, answer: Awaitable[Any]) -> Any:
         """The answer, unless no replica has come up within the time to wake one."""

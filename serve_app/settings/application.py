@@ -111,6 +111,11 @@ class Settings(Section):
         return next((triton for triton in self.triton if triton.name == self.router.hosts), None)
 
     @property
+    def separate(self) -> list[TritonSettings]:
+        """What has deployments of its own."""
+        return [triton for triton in self.triton if triton is not self.hosted]
+
+    @property
     def has_open_control(self) -> bool:
         """Whether whoever reaches the ports may load and unload."""
         explicit = any(triton.control_mode == "explicit" for triton in self.triton)

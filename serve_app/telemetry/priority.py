@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +18,7 @@ NICE = {"normal": 14, "low": 19}
 THREADS = Path("/proc/self/task")
 
 
-def give_way(priority: Priority = "normal") -> None:
+def give_way(priority: Priority) -> None:
     """Of an engine's replica; a process that is none, such as a test, stays as it is."""
     if ray.is_initialized():
         set_priority(priority)
@@ -26,7 +27,7 @@ def give_way(priority: Priority = "normal") -> None:
 def let_thread_give_way() -> None:
     """The calling thread, and what it starts, as the engine's does beside a router in one process."""
     if ray.is_initialized():
-        os.setpriority(os.PRIO_PROCESS, 0, max(NICE["normal"], os.getpriority(os.PRIO_PROCESS, 0)))
+        set_priority("normal", [threading.get_native_id()])
 
 
 async def in_a_thread_that_gives_way(function: Callable[[], None]) -> None:
@@ -35,14 +36,14 @@ async def in_a_thread_that_gives_way(function: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(thread, function)
 
 
-def set_priority(priority: Priority) -> None:
-    """For every thread of this process, and for the processes that it starts from now on.
+def set_priority(priority: Priority, threads: Iterable[int] | None = None) -> None:
+    """For these threads, or every one of this process, and for the threads and processes that they start from now on.
 
     Where processors are short, an engine gets less than half of what a router gets that wants as much, a `low` one a
     third of what another engine gets, and an `idle` one what all others leave.
     """
     try:
-        for thread in (int(one.name) for one in THREADS.iterdir()):
+        for thread in threads or [int(one.name) for one in THREADS.iterdir()]:
             if priority == "idle":
                 os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
             else:

@@ -1,5 +1,7 @@
 """What the process of every replica begins with."""
 
+from functools import cache
+
 from serve_app.settings.languages import Priority
 from serve_app.telemetry.crashes import record_crashes
 from serve_app.telemetry.listeners import listen_where_ray_does
@@ -7,6 +9,7 @@ from serve_app.telemetry.logging import hide_request_contents
 from serve_app.telemetry.priority import give_way
 
 
+@cache  # a router that hosts a deployment begins twice
 def begin_replica(engine: Priority | None = None) -> None:
     """`engine` is the priority of the engine that this process holds; None: it has none, and comes before those."""
     if engine:

@@ -17,7 +17,7 @@ from serve_app.errors import UnavailableError
 from serve_app.settings import PROJECT_ROOT
 from serve_app.tools.arguments import Defaults, Parser, end_with, number
 from serve_app.tools.bench.baselines.processes import exit_on_signals, log_of
-from serve_app.tools.bench.baselines.service import RunningService, service
+from serve_app.tools.bench.baselines.service import RunningService, is_up, service
 from serve_app.tools.bench.load import Load
 from serve_app.tools.bench.ratio.rounds import Measurement
 from serve_app.tools.bench.ratio.sides import Setup, measure_completions, measure_pictures
@@ -145,7 +145,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> int:
     console = open_console()
     console.print("starting the service")
-    with service(options.config, "service-cpu", ready=lambda _: language_models_are_up()) as running:
+    with service(options.config, "service-cpu", ready=lambda _: is_up(log_of("service-cpu"), lines=2)) as running:
         spent = measure(running, options, console)
     show(spent, console)
     if options.json:
@@ -156,14 +156,6 @@ def run(options: argparse.Namespace) -> int:
         shares = {group: round(idle.share(group), 4) for group in idle.seconds}
         write_json(options.json, "bench", idle=shares, ms=rows)
     return 0
-
-
-def language_models_are_up() -> bool:
-    """The second line of the log: the first one is that pictures are answered."""
-    log = log_of("service-cpu")
-    return (
-        log.is_file() and sum(line.startswith("ready in ") for line in log.read_text(errors="replace").splitlines()) > 1
-    )
 
 
 def main(arguments: list[str] | None) -> None:

@@ -74,8 +74,7 @@ def deployments_of(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 def require_known_deployments(config: dict[str, Any], settings: Settings) -> None:
     """Serve refuses others too, but only after everything has been imported."""
-    deployments = {one.name for one in settings.triton if one is not settings.hosted}
-    deployments |= {model.name for model in settings.llms}
+    deployments = {triton.name for triton in settings.separate} | {model.name for model in settings.llms}
     optional = {"baseline": settings.baseline, "playground": settings.playground, "keys": settings.router.keys_file}
     known = sorted(deployments | {"router"} | {name for name, present in optional.items() if present})
     for name in (one.get("name") for one in application_of(config).get("deployments") or ()):

@@ -4,6 +4,7 @@ import io
 import math
 import signal
 import sys
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -82,13 +83,16 @@ def test_an_unknown_comparison_is_refused_with_those_there_are(capsys):
 
 
 def test_the_service_is_started_with_valid_configurations():
-    for serves in {one.serves for one in COMPARISONS.values()} - {None}:
+    for serves, says_router in product({one.serves for one in COMPARISONS.values()} - {None}, (True, False)):
         config = read_config(PROJECT_ROOT / "configs" / "serve.yaml")
+        if not says_router:
+            del config["applications"][0]["args"]["router"]
+            config["applications"][0]["deployments"].append({"name": "vision"})
         serves(config)
         settings = settings_of(config)
         (application,) = config["applications"]
         deployments = {one["name"] for one in application["deployments"]} - {"router", "baseline"}
-        assert deployments == {one.name for one in settings.triton if one is not settings.hosted}, serves
+        assert deployments == {triton.name for triton in settings.separate}, serves
         assert bool(settings.llms) == (serves.__name__ == "serve_language_models")
 
 

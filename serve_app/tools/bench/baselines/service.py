@@ -41,20 +41,25 @@ def serve_language_models(config: Config) -> None:
 def serve_identity(config: Config) -> None:
     """The identity model alone, hosted by the router where the committed configuration hosts pictures there."""
     (application,) = config["applications"]
-    hosted = application["args"]["router"].get("hosts")
+    hosted = router_of(application).get("hosts")
     serve_no_pictures(config)
     application["args"] |= {"llms": [], "triton": []}
     add_model(config, IDENTITY)
     if hosted:
-        application["args"]["router"]["hosts"] = application["deployments"].pop()["name"]
+        router_of(application)["hosts"] = application["deployments"].pop()["name"]
 
 
 def serve_no_pictures(config: Config) -> None:
     remove_deployments(config, "playground", "baseline", "vision")
     (application,) = config["applications"]
-    application["args"]["router"]["hosts"] = None
-    (router,) = [one for one in application["deployments"] if one["name"] == "router"]
-    router["autoscaling_config"] = {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 128}
+    if router_of(application).pop("hosts", None):  # what scaled by the queue of pictures scales by requests
+        (router,) = [one for one in application["deployments"] if one["name"] == "router"]
+        router["autoscaling_config"] = {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 128}
+
+
+def router_of(application: Config) -> Config:
+    """The settings of the router, which a configuration may leave out."""
+    return application["args"].setdefault("router", {})  # type: ignore[no-any-return]
 
 
 def remove_deployments(config: Config, *names: str) -> None:
@@ -100,6 +105,8 @@ def service(
         yield RunningService(url, pid)
 
 
-def is_up(log: Path) -> bool:
-    """By its log, because another service may answer on the port."""
-    return log.is_file() and any(line.startswith("ready in ") for line in log.read_text(errors="replace").splitlines())
+def is_up(log: Path, lines: int = 1) -> bool:
+    """By its log, because another service may answer on the port; the second line is that of what is optional."""
+    if not log.is_file():
+        return False
+    return sum(line.startswith("ready in ") for line in log.read_text(errors="replace").splitlines()) >= lines

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from serve_app.errors import UnavailableError
-from serve_app.tools.bench.baselines.service import Config, add_model, remove_deployments
+from serve_app.tools.bench.baselines.service import Config, add_model, remove_deployments, router_of
 from serve_app.tools.bench.ratio.rounds import Measurement, Side
 from serve_app.tools.bench.ratio.sides import Setup
 from serve_app.tools.bench.report import chart
@@ -50,7 +50,7 @@ def serve_paced_model(config: Config) -> None:
     remove_deployments(config, "baseline", "playground")
     (application,) = config["applications"]
     application["args"]["llms"] = []
-    application["args"]["router"]["max_wait_s"] = TIMEOUT_S  # by the rate of one replica: others are about to start
+    router_of(application)["max_wait_s"] = TIMEOUT_S  # by the rate of one replica: others are about to start
     add_model(config, DEPLOYMENT)
 
 

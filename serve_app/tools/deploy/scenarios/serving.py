@@ -91,7 +91,7 @@ def roles_of(settings: Settings) -> dict[str, Role]:
     roles: dict[str, Role] = {"router": "vision" if settings.hosted else "routers"}
     if settings.playground:
         roles["playground"] = "routers"
-    roles |= {triton.name: "vision" for triton in settings.triton if triton is not settings.hosted}
+    roles |= {triton.name: "vision" for triton in settings.separate}
     if settings.baseline:
         roles["baseline"] = "vision"
     return roles | {model.name: "llm" for model in settings.llms}
