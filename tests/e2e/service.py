@@ -55,8 +55,11 @@ def write_config(folder, change=None, **detection):
 def give_pictures_a_deployment(application):
     """Where the committed configuration has the router host them: a request for pictures goes from it to a replica."""
     application["args"]["router"]["hosts"] = None
-    vision = {"name": "vision", "num_replicas": 1, "max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0.3}}
-    application["deployments"].append(vision)
+    (router,) = [one for one in application["deployments"] if one["name"] == "router"]
+    scaling = router.pop("autoscaling_config")
+    router["num_replicas"] = 1
+    vision = {"name": "vision", "max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0.3}}
+    application["deployments"].append(vision | {"autoscaling_config": scaling})
 
 
 def language_model(name, min_replicas, engine=None, **keys):
@@ -101,7 +104,6 @@ def everything(adapter):
         for one in deployments:
             one["ray_actor_options"] = {"num_cpus": SHARES[one["name"]]}
         (router,) = [one for one in deployments if one["name"] == "router"]
-        del router["autoscaling_config"]
         router["num_replicas"] = 2
         config["http_options"]["host"] = "127.0.0.1"
         arguments["router"]["open_model_control"] = True
@@ -109,6 +111,20 @@ def everything(adapter):
         config["tracing_config"] |= {"enabled": True, "sampling_ratio": 0.0}
 
     return change
+
+
+def command_line(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""  # it has ended since it was listed
+
+
+def connections_of(pid):
+    try:
+        return psutil.Process(pid).net_connections("inet")
+    except psutil.NoSuchProcess:
+        return []
 
 
 def manifest_environment():
@@ -150,19 +166,19 @@ class Service:
     def replicas(self, deployment):
         """Process ids of a deployment's replicas in this run."""
         wanted = f"ray::ServeReplica:serve_app:{deployment}".encode()
-        return [pid for pid in self.processes() if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(wanted)]
+        return [pid for pid in self.processes() if command_line(pid).startswith(wanted)]
 
     def router_urls(self):
         """Each router replica by its own port, past HAProxy."""
         ports = []
         for pid in self.replicas("router"):
-            listening = psutil.Process(pid).net_connections("tcp")
-            ports += [one.laddr.port for one in listening if one.status == "LISTEN" and one.laddr.port in ROUTER_PORTS]
+            ports += [one.laddr.port for one in connections_of(pid) if one.status == "LISTEN"]
+        ports = [port for port in ports if port in ROUTER_PORTS]
         return [f"http://127.0.0.1:{port}" for port in sorted(ports)]
 
     def open_ports(self):
         """Those that other machines reach, of every process of this run."""
-        connections = [one for pid in self.processes() for one in psutil.Process(pid).net_connections("inet")]
+        connections = [one for pid in self.processes() for one in connections_of(pid)]
         listening = [one for one in connections if one.status == psutil.CONN_LISTEN]
         assert len(listening) > 10, "Ray's own and the routers' ports"
         addresses = {one.laddr.port: one.laddr.ip.removeprefix("::ffff:") for one in listening}

@@ -165,7 +165,7 @@ def test_a_revoked_key_is_refused_within_five_seconds_and_others_never(guarded):
 
 
 def test_a_limit_holds_over_routers_and_transports_and_survives_the_counter(guarded):
-    headers, codes = key_headers("sa-few"), []
+    headers, codes, waits = key_headers("sa-few"), [], []
     for _ in range(RATE_OF_FEW // 3):
         for url in guarded.router_urls():
             answer = httpx.post(f"{url}/predict/nano", headers=headers, content=SHAPES.read_bytes(), timeout=60)
@@ -176,9 +176,9 @@ def test_a_limit_holds_over_routers_and_transports_and_survives_the_counter(guar
     for _ in range(RATE_OF_FEW):
         answer = httpx.post(f"{guarded.url}/predict/nano", headers=headers, content=SHAPES.read_bytes(), timeout=60)
         codes.append(answer.status_code)
+        waits += [int(answer.headers["retry-after"])] * (answer.status_code == 429)
     assert set(codes) == {200, 429}
-    assert answer.status_code == 429
-    assert 1 <= int(answer.headers["retry-after"]) <= 61
+    assert all(1 <= wait <= 61 for wait in waits)
     wait_until(lambda: [one for one in guarded.replicas("keys") if one != counter], 60, "a new counter")
     wait_until(lambda: guarded.is_healthy("keys"), 60, "a healthy counter")
     time.sleep(2)  # routers tell it what they granted
