@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 from ray.util import metrics
 
+from serve_app.telemetry.metrics import RequestMetrics
 from tests.tiers import require_within, tier_of
 
 pytest_plugins = ["tests.language_model_server"]
@@ -77,4 +78,11 @@ def recorded(monkeypatch):
         records.append((metric._name, dict(tags or {}), value))
 
     monkeypatch.setattr(metrics.Metric, "_record", record)
+    end = RequestMetrics._end
+
+    def end_and_record(ended, *request):
+        end(ended, *request)
+        ended.record()
+
+    monkeypatch.setattr(RequestMetrics, "_end", end_and_record)
     return records

@@ -33,7 +33,7 @@ from serve_app.router.rest.playground import Playground
 from serve_app.router.upstream import Upstream
 from serve_app.settings import LanguageModelSettings, Settings
 from serve_app.telemetry.metrics import RequestMetrics
-from serve_app.telemetry.replica import begin_replica
+from serve_app.telemetry.replica import begin_replica, keep_what_is_loaded
 
 COUNTER_TIMEOUT_S = 0.5  # a request waits for it only when a lease has ended
 PLAYGROUND_TIMEOUT_S = 5.0  # how long a visitor waits while the playground has no replica
@@ -63,11 +63,12 @@ class Router(KserveGrpc):
             upstreams = {hosted.name: hosted} | upstreams
         self._playground = Upstream("playground", playground, PLAYGROUND_TIMEOUT_S) if playground else None
         self._plane = build_plane(settings, tracks, upstreams, self._playground)
+        keep_what_is_loaded()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        routes = [
-            *KserveHttp(self._plane, self._settings.router, self._gate, self._offload).routes(),
+        routes = [  # tried in their order: what is asked most comes first
             *DetectionRest(self._plane, self._settings).routes(),
+            *KserveHttp(self._plane, self._settings.router, self._gate, self._offload).routes(),
             *OpenAi(self._plane, self._settings, self._offload).routes(),
             *Metrics().routes(),
             *Operations(self._plane).routes(),

@@ -2,32 +2,40 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 
 from ray.serve.metrics import Counter, Histogram
 
 from serve_app.telemetry.observation import CANCELLED, Observation, observing
 
 REQUEST_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
+REQUEST = ("protocol", "track", "model")
+RECORD_AFTER_S = 0.2
 STAGE_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+Totals = defaultdict[tuple[Counter, tuple[str, ...]], int]  # by a counter and the values of its labels
 
 
 class RequestMetrics:
-    """Create it inside a replica: there Serve adds the labels `deployment`, `replica` and `application`."""
+    """Create it inside a replica: there Serve adds the labels `deployment`, `replica` and `application`.
+
+    Requests that have ended are recorded some at a time: each number takes Ray several microseconds, and requests share
+    most counters.
+    """
 
     def __init__(self) -> None:
-        self._requests = Counter(
-            "serve_app_requests",
-            "Answered requests; status 499: the client disconnected first.",
-            ("protocol", "track", "model", "status"),
+        self._ended: list[tuple[Observation, float]] = []
+        self._labels: dict[Counter, tuple[str, ...]] = {}
+        self._requests = self._counter(
+            "requests", "Answered requests; status 499: the client disconnected first.", *REQUEST, "status"
         )
         self._seconds = Histogram(
             "serve_app_request_seconds",
             "Time from the arrival of a request to the end of its answer.",
             list(REQUEST_SECONDS),
-            ("protocol", "track", "model"),
+            REQUEST,
         )
         self._stages = Histogram(
             "serve_app_stage_seconds",
@@ -35,17 +43,22 @@ class RequestMetrics:
             list(STAGE_SECONDS),
             ("track", "model", "stage"),
         )
-        self._received = Counter("serve_app_received_bytes", "Size of request bodies.", ("protocol",))
-        self._sent = Counter("serve_app_sent_bytes", "Size of response bodies.", ("protocol",))
-        self._rejected = Counter("serve_app_rejected", "Refused requests, by reason.", ("protocol", "model", "reason"))
-        self._cancelled = Counter(
-            "serve_app_cancelled", "Requests whose client disconnected before the end.", ("protocol", "model")
+        self._received = self._counter("received_bytes", "Size of request bodies.", "protocol")
+        self._sent = self._counter("sent_bytes", "Size of response bodies.", "protocol")
+        self._rejected = self._counter("rejected", "Refused requests, by reason.", "protocol", "model", "reason")
+        self._cancelled = self._counter(
+            "cancelled", "Requests whose client disconnected before the end.", "protocol", "model"
         )
-        self._of_keys = Counter("serve_app_key_requests", "Requests of each API key, by its name.", ("key", "status"))
-        self._tokens = Counter(
-            "serve_app_tokens", "Tokens of language models, prompts and answers, by the key's name.", ("model", "key")
+        self._of_keys = self._counter("key_requests", "Requests of each API key, by its name.", "key", "status")
+        self._tokens = self._counter(
+            "tokens", "Tokens of language models, prompts and answers, by the key's name.", "model", "key"
         )
-        self._retries = Counter("serve_app_retries", "Requests retried because a replica died.", ("upstream",))
+        self._retries = self._counter("retries", "Requests retried because a replica died.", "upstream")
+
+    def _counter(self, name: str, about: str, *labels: str) -> Counter:
+        counter = Counter(f"serve_app_{name}", about, labels)
+        self._labels[counter] = labels
+        return counter
 
     @contextmanager
     def observe(self, protocol: str) -> Iterator[Observation]:
@@ -59,27 +72,44 @@ class RequestMetrics:
             observation.status = CANCELLED
             raise
         finally:
-            self._count(observation, time.perf_counter() - began)
+            self._end(observation, time.perf_counter() - began)
 
-    def _count(self, seen: Observation, seconds: float) -> None:
-        protocol, model = {"protocol": seen.protocol}, {"model": seen.model}
-        self._requests.inc(1, {**protocol, "track": seen.track, **model, "status": str(seen.status)})
-        self._seconds.observe(seconds, {**protocol, "track": seen.track, **model})
+    def _end(self, observation: Observation, seconds: float) -> None:
+        self._ended.append((observation, seconds))
+        if len(self._ended) == 1:
+            try:
+                asyncio.get_running_loop().call_later(RECORD_AFTER_S, self.record)
+            except RuntimeError:  # outside of a loop
+                self.record()
+
+    def record(self) -> None:
+        """Give Ray what has ended since the last time."""
+        ended, self._ended = self._ended, []
+        totals: Totals = defaultdict(int)
+        for seen, seconds in ended:
+            self._count(seen, seconds, totals)
+        for (counter, values), total in totals.items():
+            counter.inc(total, dict(zip(self._labels[counter], values, strict=True)))
+
+    def _count(self, seen: Observation, seconds: float, totals: Totals) -> None:
+        protocol, model, status = seen.protocol, seen.model, str(seen.status)
+        totals[self._requests, (protocol, seen.track, model, status)] += 1
+        self._seconds.observe(seconds, {"protocol": protocol, "track": seen.track, "model": model})
         if seen.received_bytes:
-            self._received.inc(seen.received_bytes, {**protocol})
+            totals[self._received, (protocol,)] += seen.received_bytes
         if seen.sent_bytes:
-            self._sent.inc(seen.sent_bytes, {**protocol})
+            totals[self._sent, (protocol,)] += seen.sent_bytes
         if seen.refused:
-            self._rejected.inc(1, {**protocol, **model, "reason": seen.refused})
+            totals[self._rejected, (protocol, model, seen.refused)] += 1
         if seen.status == CANCELLED:
-            self._cancelled.inc(1, {**protocol, **model})
+            totals[self._cancelled, (protocol, model)] += 1
         key = seen.caller.name if seen.caller else ""
         if key:
-            self._of_keys.inc(1, {"key": key, "status": str(seen.status)})
+            totals[self._of_keys, (key, status)] += 1
         if seen.tokens:
-            self._tokens.inc(seen.tokens, {**model, "key": key})
+            totals[self._tokens, (model, key)] += seen.tokens
         if seen.retried:
-            self._retries.inc(1, {"upstream": seen.retried})
+            totals[self._retries, (seen.retried,)] += 1
         for times in seen.times:
-            for stage, ms in asdict(times).items():
-                self._stages.observe(ms / 1e3, {"track": seen.track, **model, "stage": stage})
+            for stage, ms in times.by_stage().items():
+                self._stages.observe(ms / 1e3, {"track": seen.track, "model": model, "stage": stage})

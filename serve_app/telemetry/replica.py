@@ -1,5 +1,6 @@
-"""What the process of every replica begins with."""
+"""What the process of every replica does when it begins, and once it is ready."""
 
+import gc
 from functools import cache
 
 from serve_app.settings.languages import Priority
@@ -17,3 +18,9 @@ def begin_replica(engine: Priority | None = None) -> None:
     hide_request_contents()
     record_crashes()
     listen_where_ray_does()
+
+
+def keep_what_is_loaded() -> None:
+    """Once a replica is ready: its modules and models stay, so the collector needn't look through them any more."""
+    gc.collect()
+    gc.freeze()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from serve_app.errors import InvalidRequestError
-from serve_app.triton.binding import find_tritonserver
+from serve_app.triton.binding import as_array, find_tritonserver
 from serve_app.triton.classification import classify
 from serve_app.types.tensors import ELEMENT_BYTES, InferAnswer, InferRequest, RequestedOutput, Tensor
 
@@ -67,7 +67,7 @@ def _from_triton(name: str, tensor: Any) -> Tensor:
     datatype = tensor.data_type.name
     # The memory may be larger than the shape needs; the size of BYTES is known from the memory only.
     size = math.prod(tensor.shape) * ELEMENT_BYTES[datatype] if datatype != "BYTES" else tensor.size
-    raw = np.from_dlpack(triton.Tensor(triton.DataType.UINT8, [size], tensor.memory_buffer)) if size else b""
+    raw = as_array(triton.Tensor(triton.DataType.UINT8, [size], tensor.memory_buffer)) if size else b""
     return Tensor(name, datatype, tuple(tensor.shape), bytes(raw))
 
 

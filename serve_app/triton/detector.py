@@ -20,6 +20,7 @@ from serve_app.detection.preprocess import (
     is_for_dali,
     letterbox,
     read_header,
+    read_plain_header,
 )
 from serve_app.detection.tracks import Track
 from serve_app.errors import EngineError, InvalidRequestError, NotAnImageError, UnreadableImageError
@@ -61,7 +62,9 @@ class Detector:
         """One picture on one track; a picture that can't be read is a result too."""
         model = self.model_for(track, thresholds)
         try:
-            header = await self._in_pool(read_header, picture, self._max_pixels)
+            header = read_plain_header(picture, self._max_pixels)
+            if header is None:
+                header = await self._in_pool(read_header, picture, self._max_pixels)
             if model != track.model or track.design.kind != "pipeline":
                 return await self._engine_only(model, picture, header, thresholds)
             return await self._pipeline(model, picture, header, thresholds)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from serve_app.errors import (
@@ -23,7 +22,7 @@ from serve_app.errors import (
 )
 from serve_app.settings import TritonSettings
 from serve_app.telemetry.tracing import is_traced, request_id
-from serve_app.triton.binding import find_tritonserver, one_line, translated
+from serve_app.triton.binding import as_array, find_tritonserver, one_line, translated
 from serve_app.triton.overlay import Overlay, Preparation
 from serve_app.triton.repository import ModelRepository
 from serve_app.triton.stubs import was_killed
@@ -233,7 +232,7 @@ class Engine:
             except asyncio.CancelledError:
                 responses.cancel()
                 raise
-            outputs = {key: np.from_dlpack(tensor) for key, tensor in response.outputs.items()}
+            outputs = {key: as_array(tensor) for key, tensor in response.outputs.items()}
         computed = await timing.computed()
         if is_traced():
             record_spans(computed, identity)

@@ -18,7 +18,7 @@ from serve_app.detection.tracks import Track, tracks_of
 from serve_app.errors import NotFoundError, ServeAppError
 from serve_app.settings import DetectionSettings, TritonSettings
 from serve_app.telemetry.priority import in_a_thread_that_gives_way
-from serve_app.telemetry.replica import begin_replica
+from serve_app.telemetry.replica import begin_replica, keep_what_is_loaded
 from serve_app.telemetry.warmup import WarmUp
 from serve_app.triton.control import ClusterStore, ModelControl
 from serve_app.triton.detector import Detector
@@ -69,6 +69,7 @@ class TritonReplica:
             await self.close()
             raise
         self._tasks += [asyncio.create_task(self._follow()), asyncio.create_task(self._publish())]
+        keep_what_is_loaded()
         count = len(repository.selected)
         logger.info(f"{settings.name}: {count} models ready in {time.monotonic() - started:.1f} s")
 
@@ -81,6 +82,17 @@ class TritonReplica:
         """Detections for each picture; one that can't be read fails alone."""
         left_s(deadline)
         track = self._track(target)
+        if len(pictures) == 1:  # no group of tasks for one
+            results = [await self._detector.detect(track, pictures[0], thresholds)]
+        else:
+            results = await self._detect_many(track, pictures, thresholds)
+        model = self._detector.model_for(track, thresholds)
+        card = self._cards[model]
+        return TrackAnswer(model, card.backend, card.device, tuple(results))
+
+    async def _detect_many(
+        self, track: Track, pictures: Sequence[bytes], thresholds: Thresholds
+    ) -> list[PictureResult]:
         slots = asyncio.Semaphore(self._settings.max_pictures_in_flight)
 
         async def one(picture: bytes) -> PictureResult:
@@ -89,9 +101,7 @@ class TritonReplica:
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(picture)) for picture in pictures]
-        model = self._detector.model_for(track, thresholds)
-        card = self._cards[model]
-        return TrackAnswer(model, card.backend, card.device, tuple(task.result() for task in tasks))
+        return [task.result() for task in tasks]
 
     def _track(self, target: str) -> Track:
         try:

@@ -1,14 +1,11 @@
 """Triton's timestamps of a request, for the times in answers and for traces."""
 
 import asyncio
-import logging
 import time
 from typing import Any
 
 from serve_app.telemetry.tracing import past_span
 from serve_app.triton.binding import find_tritonserver
-
-logger = logging.getLogger(__name__)
 
 # Triton releases a request's trace an instant after its answer.
 TIMEOUT_S = 0.5
@@ -20,18 +17,21 @@ class Timing:
     def __init__(self, request: Any) -> None:
         self._whole = asyncio.Event()
         self._trace: Any = None
-        loop, triton = asyncio.get_running_loop(), find_tritonserver()
+        triton = find_tritonserver()
         if hasattr(triton, "InferenceTrace"):
-            self._trace = request.trace = triton.InferenceTrace(lambda: _set_from_thread(loop, self._whole))
+            inbox = triton.inbox_of(asyncio.get_running_loop())
+            self._trace = request.trace = triton.InferenceTrace(lambda: inbox.post(self._whole.set))
 
     async def computed(self) -> list[Any]:
         """A span for each model that ran; empty where timestamps aren't available."""
         if self._trace is None:
             return []
-        try:
-            await asyncio.wait_for(self._whole.wait(), TIMEOUT_S)
-        except TimeoutError:
-            return []
+        if not self._whole.is_set():
+            try:
+                async with asyncio.timeout(TIMEOUT_S):
+                    await self._whole.wait()
+            except TimeoutError:
+                return []
         return list(self._trace.computed)
 
 
@@ -45,10 +45,3 @@ def record_spans(computed: list[Any], request_id: str) -> None:
             for stage, start, end in span.stages:
                 with past_span(stage, start + to_unix, end + to_unix):
                     pass
-
-
-def _set_from_thread(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
-    try:
-        loop.call_soon_threadsafe(event.set)
-    except RuntimeError:
-        logger.debug("the event loop is closed; timestamps are dropped")

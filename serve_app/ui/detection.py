@@ -6,7 +6,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -194,7 +194,7 @@ def result_html(result: TrackResult, longest_ms: float) -> str:
 
 
 def times_html(result: TrackResult, longest_ms: float) -> str:
-    stages = dict(asdict(result.picture.times))
+    stages = result.picture.times.by_stage()
     stages["transport"] = max(0.0, result.round_trip_ms - sum(stages.values()))
     width = 100 * result.round_trip_ms / longest_ms
     parts = "".join(

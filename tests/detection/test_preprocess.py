@@ -2,6 +2,7 @@
 
 import io
 import zlib
+from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -9,7 +10,15 @@ import pytest
 from PIL import Image
 from ultralytics.data.augment import LetterBox
 
-from serve_app.detection.preprocess import HEADER_BYTES, MAX_CHUNKS, as_unit_planes, decode, letterbox, read_header
+from serve_app.detection.preprocess import (
+    HEADER_BYTES,
+    MAX_CHUNKS,
+    as_unit_planes,
+    decode,
+    letterbox,
+    read_header,
+    read_plain_header,
+)
 from serve_app.errors import NotAnImageError, UnreadableImageError
 
 LIMIT = 64_000_000
@@ -80,6 +89,42 @@ def test_pictures_are_turned_upright_by_their_exif_orientation():
             picture = decode(data, LIMIT)
             assert picture.shape == ((60, 90, 3) if orientation >= 5 else (90, 60, 3)), (kind, orientation)
             assert np.array_equal(picture, opencv(data)), (kind, orientation)
+
+
+def jpeg(mode="RGB", size=(90, 40), **options):
+    file = io.BytesIO()
+    Image.new(mode, size).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def test_an_everyday_jpegs_header_is_read_as_pillow_reads_it_and_others_are_left_to_pillow():
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    plain = [jpeg(), jpeg(quality=95, subsampling=0), jpeg(comment=b"hello"), jpeg(icc_profile=b"x" * 100)]
+    for picture in plain:
+        assert read_plain_header(picture, 90 * 40) == read_header(picture, 90 * 40)
+        assert read_plain_header(picture, 90 * 40 - 1) is None
+        assert read_plain_header(picture + bytes(HEADER_BYTES), 90 * 40) is None
+    scans = jpeg(progressive=True)
+    for other in (scans, jpeg(exif=turned), jpeg("L"), jpeg("CMYK"), b"", b"\xff\xd8\xff", b"GIF89a"):
+        assert read_plain_header(other, 90 * 40) is None
+
+
+def test_of_a_damaged_jpeg_the_plain_header_is_none_or_pillows():
+    picture, random = bytearray(jpeg(comment=b"hello")), np.random.default_rng(0)
+    start = picture.index(b"\xff\xda") + 2
+    found = 0
+    for _ in range(3000):
+        damaged = bytearray(picture)
+        for place in random.integers(0, start, random.integers(1, 4)):
+            damaged[place] = random.integers(0, 256)
+        header = read_plain_header(bytes(damaged[: random.integers(start // 2, len(damaged))]), 10_000)
+        if header is None:
+            continue
+        found += 1
+        with suppress(UnreadableImageError):  # tables that are wrong, which the decoder refuses
+            assert header == read_header(bytes(damaged), 10_000)
+    assert found > 300
 
 
 def test_other_files_are_refused():

@@ -3,8 +3,9 @@
 import asyncio
 
 import pytest
+from ray.util import metrics as ray_metrics
 
-from serve_app.telemetry.metrics import RequestMetrics
+from serve_app.telemetry.metrics import RECORD_AFTER_S, RequestMetrics
 from serve_app.telemetry.observation import CANCELLED, observed
 from serve_app.types import StageTimes
 
@@ -74,3 +75,20 @@ async def test_concurrent_requests_are_observed_apart_and_with_their_child_tasks
 def test_observations_outside_of_a_request_are_dropped(recorded):
     observed().model = "a"
     assert (observed().model, recorded) == ("", [])
+
+
+async def test_requests_that_end_together_are_recorded_together_soon_after(monkeypatch):
+    records = []
+    monkeypatch.setattr(
+        ray_metrics.Metric, "_record", lambda metric, value, tags: records.append((metric._name, value))
+    )
+    counted = RequestMetrics()
+    for _ in range(3):
+        with counted.observe("rest"):
+            observed().sent_bytes = 10
+    assert records == []
+    await asyncio.sleep(2 * RECORD_AFTER_S)
+    assert [record for record in records if record[0] != "serve_app_request_seconds"] == [
+        ("serve_app_requests", 3), ("serve_app_sent_bytes", 30),
+    ]  # fmt: skip
+    assert len(records) == 5

@@ -7,7 +7,7 @@ import pytest
 
 from serve_app.errors import QueueFullError
 from serve_app.telemetry.pressure import PENDING, QUEUE_MS, REJECTED_PER_S, SERVED_PER_S, STALLED
-from serve_app.triton.metrics import WAITING, TritonMetrics
+from serve_app.triton.metrics import TritonMetrics
 from serve_app.triton.protocol import Protocol
 from serve_app.types.tensors import InferRequest, Tensor
 
@@ -101,7 +101,7 @@ async def test_tritons_metrics_of_every_model_go_to_rays_pipeline(measuring, pro
     assert ({"model": "identity", "version": "1", "batch_size": "1"}, 1) in [
         (tags, min(value, 1)) for tags, value in batches
     ]
-    assert {"nv_inference_queue_duration_us", "nv_inference_exec_count", WAITING} <= names
+    assert {"nv_inference_queue_duration_us", "nv_inference_exec_count", "nv_inference_pending_request_count"} <= names
 
 
 async def test_a_refusal_does_not_show_a_generated_request_id(engine, monkeypatch):

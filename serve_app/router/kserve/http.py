@@ -1,6 +1,6 @@
 """KServe v2 over HTTP: each route parses a request, calls the data plane, and answers."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -42,23 +42,18 @@ class KserveHttp:
 
     def routes(self) -> list[Route]:
         generate = Generate(self._plane, self._settings, self._max_bytes, self._offload)
-        of_model: list[tuple[str, Endpoint, str]] = [
-            ("/infer", self.infer, "POST"),
-            ("/generate", generate.one, "POST"),
-            ("/generate_stream", generate.many, "POST"),
-            ("", self.metadata, "GET"),
-            ("/ready", self.model_ready, "GET"),
-            ("/config", self.config, "GET"),
-            ("/stats", self.statistics, "GET"),
+        work: list[tuple[str, Endpoint]] = [
+            ("/infer", self.infer),
+            ("/generate", generate.one),
+            ("/generate_stream", generate.many),
         ]
-        return [
-            *self._of_server(),
-            *(
-                Route(f"/v2/models/{{model}}{version}{path}", endpoint, methods=[method])
-                for path, endpoint, method in of_model
-                for version in ("", "/versions/{version}")
-            ),
+        of_model: list[tuple[str, Endpoint]] = [
+            ("", self.metadata),
+            ("/ready", self.model_ready),
+            ("/config", self.config),
+            ("/stats", self.statistics),
         ]
+        return [*_of_model(work, "POST"), *self._of_server(), *_of_model(of_model, "GET")]
 
     def _of_server(self) -> list[Route]:
         return [
@@ -151,6 +146,12 @@ class KserveHttp:
     async def _document(self, request: Request) -> dict[str, Any]:
         body = await read_body(request, self._max_bytes)
         return await self._offload.run(parse_object, body, size=len(body)) if body else {}
+
+
+def _of_model(endpoints: Iterable[tuple[str, Endpoint]], method: str) -> Iterator[Route]:
+    for path, endpoint in endpoints:
+        for version in ("", "/versions/{version}"):
+            yield Route(f"/v2/models/{{model}}{version}{path}", endpoint, methods=[method])
 
 
 def _json(document: Any) -> Response:

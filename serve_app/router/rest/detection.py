@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from dataclasses import asdict
 from typing import Any
 
 from starlette.requests import Request
@@ -33,8 +32,8 @@ class DetectionRest:
 
     def routes(self) -> list[Route]:
         return [
-            Route("/pytorch/predict/{target}", self.predict, methods=["POST"]),
             Route("/predict/{target}", self.predict, methods=["POST"]),
+            Route("/pytorch/predict/{target}", self.predict, methods=["POST"]),
         ]
 
     async def predict(self, request: Request) -> Response:
@@ -80,7 +79,7 @@ def _answer(track: Track, answer: TrackAnswer, many: bool, total_ms: float) -> J
 def _picture(result: PictureResult, total_ms: float) -> dict[str, Any]:
     if result.error is not None:
         return {"status": "error", "error": result.error, "code": result.error_status}
-    times = {stage: round(value, 3) for stage, value in asdict(result.times).items()}
+    times = {stage: round(value, 3) for stage, value in result.times.by_stage().items()}
     return {
         "status": "success",
         "image": {"width": result.width, "height": result.height},

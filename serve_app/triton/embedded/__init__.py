@@ -31,7 +31,7 @@ from .errors import (
     UnknownError,
     UnsupportedError,
 )
-from .iterators import AsyncResponseIterator, ResponseIterator
+from .iterators import AsyncResponseIterator, Inbox, ResponseIterator, inbox_of
 from .memory import MemoryAllocator, MemoryBuffer, default_memory_allocators
 from .metrics import LogMessage, Metric, MetricFamily
 from .model import Model
@@ -49,6 +49,7 @@ __all__ = [
     "CancelledError",
     "DLDeviceType",
     "DataType",
+    "Inbox",
     "InferenceRequest",
     "InferenceResponse",
     "InferenceTrace",
@@ -85,6 +86,7 @@ __all__ = [
     "UnknownError",
     "UnsupportedError",
     "default_memory_allocators",
+    "inbox_of",
     "prove_python_backend",
 ]
 

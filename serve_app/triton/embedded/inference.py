@@ -14,13 +14,14 @@ from collections.abc import Callable
 from ctypes import c_void_p
 from typing import Any
 
-from .capi import AllocFn, QueryFn, RequestReleaseFn, ResponseFn, api, check, immortal, new_error
+from .capi import AllocFn, QueryFn, RequestReleaseFn, ResponseFn, api, check, new_error
 from .datatypes import MemoryType, RequestReleaseFlag, ResponseCompleteFlag
 from .errors import InternalError
 from .memory import DEFAULT_PLACEMENT, MemoryBuffer, OutputPlacement
 from .request import ModelName
 from .response import InferenceResponse, read_response
 from .tensor import Tensor
+from .threads import on_tritons_thread
 
 _LOST_STUB = "is not healthy"  # the Python backend's message for a stub that died
 
@@ -159,8 +160,7 @@ def count() -> int:
     return len(_inferences)
 
 
-@immortal
-@RequestReleaseFn
+@on_tritons_thread(RequestReleaseFn)
 def _on_release(pointer: int, flags: int, number: int) -> None:
     try:
         if not flags & RequestReleaseFlag.ALL:
@@ -175,8 +175,7 @@ def _on_release(pointer: int, flags: int, number: int) -> None:
         _log.exception("request release callback failed")
 
 
-@immortal
-@AllocFn
+@on_tritons_thread(AllocFn)
 def _on_alloc(
     _allocator: int,
     name: bytes,
@@ -206,8 +205,7 @@ def _on_alloc(
     return None
 
 
-@immortal
-@QueryFn
+@on_tritons_thread(QueryFn)
 def _on_query(_allocator: int, number: int, _name: bytes, _size: Any, type_io: Any, id_io: Any) -> int | None:
     try:
         placement = _inferences[number].placement
@@ -218,8 +216,7 @@ def _on_query(_allocator: int, number: int, _name: bytes, _size: Any, type_io: A
     return None
 
 
-@immortal
-@ResponseFn
+@on_tritons_thread(ResponseFn)
 def _on_response(response: int | None, flags: int, number: int) -> None:
     inference = _inferences.get(number)
     try:

@@ -7,8 +7,47 @@ import queue
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from .response import InferenceResponse
+
+
+class Inbox:
+    """Calls into an event loop from Triton's threads: however many come while it is busy, it is woken once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._woken = False
+
+    def post(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Called on any thread; what comes for a closed loop is dropped."""
+        self._calls.append((function, arguments))
+        if self._woken:
+            return
+        self._woken = True
+        try:
+            self._loop.call_soon_threadsafe(self._empty)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+
+    def _empty(self) -> None:
+        self._woken = False  # first: what comes from here on wakes it again
+        while self._calls:
+            function, arguments = self._calls.popleft()
+            function(*arguments)
+
+
+_inboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Inbox] = WeakKeyDictionary()
+
+
+def inbox_of(loop: asyncio.AbstractEventLoop) -> Inbox:
+    """The loop's own; only the loop itself may ask for it."""
+    inbox = _inboxes.get(loop)
+    if inbox is None:
+        inbox = _inboxes[loop] = Inbox(loop)
+    return inbox
 
 
 class _Cancellable:
@@ -64,7 +103,7 @@ class AsyncResponseIterator(_Cancellable):
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(raise_on_error)
-        self._loop = loop
+        self._loop, self._inbox = loop, inbox_of(loop)
         self._queue: asyncio.Queue[InferenceResponse] = asyncio.Queue()
         self._user_queue = user_queue
         self._backlog: deque[InferenceResponse] = deque()
@@ -79,12 +118,8 @@ class AsyncResponseIterator(_Cancellable):
         return self._checked(await self._queue.get())
 
     def _deliver(self, response: InferenceResponse) -> None:
-        """Called on Triton's threads; responses for a closed loop are dropped."""
-        try:
-            self._loop.call_soon_threadsafe(self._receive, response)
-        except RuntimeError:
-            if not self._loop.is_closed():
-                raise
+        """Called on Triton's threads."""
+        self._inbox.post(self._receive, response)
 
     def _receive(self, response: InferenceResponse) -> None:
         self._queue.put_nowait(response)

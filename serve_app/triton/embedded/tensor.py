@@ -114,7 +114,9 @@ class Tensor:
 
     def _host_bytes(self) -> NDArray:
         """The memory as bytes, kept alive by the returned array."""
-        buffer = self.to_host().memory_buffer
+        buffer = self.memory_buffer
+        if buffer.memory_type is not MemoryType.CPU:
+            buffer = self.to_host().memory_buffer
         owner: Any = buffer.owner
         if type(owner) is numpy.ndarray and owner.dtype == numpy.uint8 and owner.shape == (buffer.size,):
             interface = owner.__array_interface__

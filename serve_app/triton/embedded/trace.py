@@ -8,7 +8,8 @@ from collections.abc import Callable
 from ctypes import byref, c_char_p, c_uint64, c_void_p
 from dataclasses import dataclass
 
-from .capi import TraceActivityFn, TraceReleaseFn, api, check, immortal
+from .capi import TraceActivityFn, TraceReleaseFn, api, check
+from .threads import on_tritons_thread
 
 _log = logging.getLogger(__name__)
 _TIMESTAMPS = 0x4
@@ -108,8 +109,7 @@ def _identifier(pointer: int) -> int:
     return value.value
 
 
-@immortal
-@TraceActivityFn
+@on_tritons_thread(TraceActivityFn)
 def _on_activity(pointer: int, activity: int, timestamp_ns: int, number: int) -> None:
     try:
         trace = _traces.get(number)
@@ -119,8 +119,7 @@ def _on_activity(pointer: int, activity: int, timestamp_ns: int, number: int) ->
         _log.exception("trace activity callback failed")
 
 
-@immortal
-@TraceReleaseFn
+@on_tritons_thread(TraceReleaseFn)
 def _on_release(pointer: int, number: int) -> None:
     try:
         trace = _traces.get(number)
