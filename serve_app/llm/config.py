@@ -15,6 +15,7 @@ from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 
 from serve_app.errors import near_miss
+from serve_app.llm.coalescing import INTERVAL
 from serve_app.llm.limits import LIMITS, PRIORITY, Limits
 from serve_app.settings import LanguageModelSettings, from_project_root
 from serve_app.telemetry.autoscaling import require_policy
@@ -82,6 +83,7 @@ def build_llm_config(settings: LanguageModelSettings) -> LLMConfig:
             "stream_batching_interval_ms": 0,
             LIMITS: Limits(settings.max_sequences, settings.extra_fields),
             PRIORITY: settings.priority,
+            INTERVAL: settings.stream_interval_ms,
         },
     )
     config.get_engine_config()

@@ -27,6 +27,7 @@ from serve_app.errors import (
     UnsupportedError,
 )
 from serve_app.llm import contracts, openai_protocol
+from serve_app.llm.coalescing import INTERVAL, Coalescing
 from serve_app.llm.contracts import GenerationRequest
 from serve_app.llm.engine import Engine
 from serve_app.llm.errors import startup_reason, stderr_size, translate_errors
@@ -36,7 +37,7 @@ from serve_app.llm.outputs import AnswerBuilder
 from serve_app.llm.sampling import build_sampling_params
 from serve_app.settings import traces_endpoint
 from serve_app.telemetry import tracing
-from serve_app.telemetry.replica import begin_replica
+from serve_app.telemetry.replica import begin_replica, keep_what_is_loaded
 from serve_app.telemetry.warmup import WarmUp
 from serve_app.types.deadlines import left_s, until
 from serve_app.types.tensors import InferAnswer, InferRequest
@@ -50,12 +51,13 @@ VERSIONS = (-1, 1)
 class LanguageModel(LLMServer):  # type: ignore[misc]
     """Ready once its engine has answered a probe; exits when the engine dies, and Serve starts another replica."""
 
-    _limits = NO_MORE
+    _limits, _coalescing = NO_MORE, Coalescing()
 
     async def __init__(self, llm_config: LLMConfig, *, engine_cls: type[Any] = Engine) -> None:  # type: ignore[misc]
         self._name = llm_config.model_id
-        self._limits = llm_config.experimental_configs.get(LIMITS, NO_MORE)
-        begin_replica(engine=llm_config.experimental_configs.get(PRIORITY, "normal"))
+        own = llm_config.experimental_configs
+        self._limits, self._coalescing = own.get(LIMITS, NO_MORE), Coalescing(own.get(INTERVAL, 0.0))
+        begin_replica(engine=own.get(PRIORITY, "normal"))
         started, log_start = time.monotonic(), stderr_size()
         if is_tracing_enabled():
             llm_config.get_engine_config().engine_kwargs.setdefault("otlp_traces_endpoint", traces_endpoint())
@@ -68,6 +70,7 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
         self._warmup = WarmUp({self._name: self._probe})
         await self._warmup.run()
         self._watching = asyncio.create_task(self._watch())
+        keep_what_is_loaded()
         logger.info(f"{self._name}: ready in {time.monotonic() - started:.1f} s")
 
     async def _start_engine(self) -> None:
@@ -105,7 +108,8 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
             request = openai_protocol.parse_request(endpoint, with_usage(document), self._limits)
             passed_on = {"x-request-id": tracing.request_id()} | dict(headers) | tracing.headers()
             replies = await getattr(self, method)(request, RawRequestInfo(headers=passed_on))
-            async with aclosing(openai_protocol.stream_answer(replies, wants_usage(document))) as pieces:
+            answer = openai_protocol.stream_answer(replies, wants_usage(document))
+            async with aclosing(self._coalescing.join(answer) if document.get("stream") else answer) as pieces:
                 async for piece in pieces:
                     if self.engine.dead and not isinstance(piece, int) and piece[0] >= ServeAppError.status:
                         raise self._death()
