@@ -176,7 +176,8 @@ def test_a_limit_holds_over_routers_and_transports_and_survives_the_counter(guar
     for _ in range(RATE_OF_FEW):
         answer = httpx.post(f"{guarded.url}/predict/nano", headers=headers, content=SHAPES.read_bytes(), timeout=60)
         codes.append(answer.status_code)
-        waits += [int(answer.headers["retry-after"])] * (answer.status_code == 429)
+        if answer.status_code == 429:
+            waits.append(int(answer.headers["retry-after"]))
     assert set(codes) == {200, 429}
     assert all(1 <= wait <= 61 for wait in waits)
     wait_until(lambda: [one for one in guarded.replicas("keys") if one != counter], 60, "a new counter")

@@ -1,5 +1,6 @@
 """What the page shows of the service's answers and errors; Gradio is real."""
 
+import asyncio
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import numpy as np
 import openai
 import pytest
 from gradio.components.chatbot import ChatbotDataMessages
+from gradio.queueing import Queue
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
@@ -20,7 +22,7 @@ from starlette.testclient import TestClient
 from serve_app.types import Detection, PictureResult, StageTimes
 from serve_app.ui.chat import ChatTab, Speed, add_question, answered
 from serve_app.ui.detection import SAMPLES, DetectionTab, TrackResult, default_tracks, result_html
-from serve_app.ui.page import build_blocks
+from serve_app.ui.page import build_blocks, build_page
 from serve_app.ui.restrictions import BlockRoutes
 from serve_app.ui.service import Service
 from serve_app.ui.status import StatusTab, replicas_of
@@ -283,3 +285,13 @@ async def test_the_status_shows_everything_and_the_error_of_what_cannot_be_read(
     assert NANO in text
     models = {"a": {"replicas_ready": 2, "replicas": 2}, "b": {"replicas_ready": 1, "replicas": 2}}
     assert (replicas_of(models), replicas_of({})) == ("1 of 2 warm", "–")
+
+
+async def test_a_page_that_nobody_uses_hardly_looks_at_its_queue(service, monkeypatch):
+    page = build_page(service.url)
+    looks = []
+    monkeypatch.setattr(Queue, "__len__", lambda _queue: looks.append(1) or 0)
+    async with page.router.lifespan_context(page):
+        looks.clear()
+        await asyncio.sleep(1)
+    assert 0 < len(looks) <= 25
