@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 import ray
-from ray import serve
+from ray import cloudpickle, serve
 from ray.serve._private.constants import RAY_SERVE_ENABLE_HA_PROXY
 from ray.serve.config import RequestRouterConfig
 from ray.serve.context import _get_global_client as get_global_client
@@ -14,6 +14,7 @@ from serve_app.detection.baseline import TorchBaseline
 from serve_app.detection.tracks import Track, tracks_of
 from serve_app.errors import ConfigurationError
 from serve_app.keys.counter import KeyCounter
+from serve_app.llm.late import LateLanguageModel
 from serve_app.router.hosted import Hosted
 from serve_app.router.router import HostingRouter, Router
 from serve_app.settings import (
@@ -107,14 +108,15 @@ def build_language_model(model: LanguageModelSettings) -> serve.Application:
     from ray.serve.llm import build_llm_deployment
 
     from serve_app.llm.config import build_llm_config
-    from serve_app.llm.replica import LanguageModel
 
     try:
-        return build_llm_deployment(
-            build_llm_config(model), deployment_cls=LanguageModel, override_serve_options={"name": model.name}
+        config = build_llm_config(model)
+        built = build_llm_deployment(
+            config, deployment_cls=LateLanguageModel, override_serve_options={"name": model.name}
         )
     except (ValueError, TypeError) as problem:
         raise ConfigurationError(f"llms: {model.name}: {problem}") from None
+    return built._bound_deployment.bind(model.priority, cloudpickle.dumps(config))
 
 
 def warn_without_haproxy() -> None:
