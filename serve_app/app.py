@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 import ray
-from ray import cloudpickle, serve
+from ray import serve
 from ray.serve._private.constants import RAY_SERVE_ENABLE_HA_PROXY
 from ray.serve.config import RequestRouterConfig
 from ray.serve.context import _get_global_client as get_global_client
@@ -14,6 +14,7 @@ from serve_app.detection.baseline import TorchBaseline
 from serve_app.detection.tracks import Track, tracks_of
 from serve_app.errors import ConfigurationError
 from serve_app.keys.counter import KeyCounter
+from serve_app.llm.deployment import build_options
 from serve_app.llm.late import LateLanguageModel
 from serve_app.router.hosted import Hosted
 from serve_app.router.router import HostingRouter, Router
@@ -48,7 +49,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     tracks = route_tracks(settings)
     warn_without_haproxy()
     deployments = {triton.name: bind_triton(triton, settings.detection) for triton in settings.separate}
-    deployments |= {model.name: build_language_model(model) for model in settings.llms}
+    deployments |= {model.name: bind_language_model(model) for model in settings.llms}
     if settings.baseline:
         baseline = serve.deployment(TorchBaseline).options(name=BASELINE)
         deployments[BASELINE] = baseline.bind(settings.baseline, settings.detection)
@@ -103,20 +104,12 @@ def bind_keys() -> serve.Application:
     )
 
 
-def build_language_model(model: LanguageModelSettings) -> serve.Application:
-    """A deployment by ray.serve.llm's builder, imported here because the import takes ten seconds."""
-    from ray.serve.llm import build_llm_deployment
-
-    from serve_app.llm.config import build_llm_config
-
+def bind_language_model(model: LanguageModelSettings) -> serve.Application:
     try:
-        config = build_llm_config(model)
-        built = build_llm_deployment(
-            config, deployment_cls=LateLanguageModel, override_serve_options={"name": model.name}
-        )
+        deployment = serve.deployment(LateLanguageModel, name=model.name, **build_options(model))
     except (ValueError, TypeError) as problem:
         raise ConfigurationError(f"llms: {model.name}: {problem}") from None
-    return built._bound_deployment.bind(model.priority, cloudpickle.dumps(config))
+    return deployment.bind(model)
 
 
 def warn_without_haproxy() -> None:

@@ -1,29 +1,30 @@
 """A language model's deployment until its replica has begun: vLLM is imported there, after the process has given way.
 
-The import takes ten seconds of a processor, which a router that starts at the same time would have to share.
+A router that starts at the same time would have to share the processors with the import.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ray import cloudpickle
-
-from serve_app.settings.languages import Priority
+from serve_app.errors import ModelLoadError
+from serve_app.settings import LanguageModelSettings
 from serve_app.telemetry.replica import begin_replica
-
-if TYPE_CHECKING:
-    from ray.serve.llm import LLMConfig
 
 
 class LateLanguageModel:
-    """Holds a `LanguageModel`; reading its configuration imports vLLM too, so that comes as bytes."""
+    """Holds a `LanguageModel`."""
 
-    async def __init__(self, priority: Priority, config: bytes) -> None:  # type: ignore[misc]
-        begin_replica(engine=priority)
+    async def __init__(self, settings: LanguageModelSettings) -> None:  # type: ignore[misc]
+        begin_replica(engine=settings.priority)
+        from serve_app.llm.config import build_llm_config
         from serve_app.llm.replica import LanguageModel
 
+        try:
+            config = build_llm_config(settings)
+        except (ValueError, TypeError) as problem:
+            raise ModelLoadError(f"model '{settings.name}' can't be loaded: {problem}") from None
         model = object.__new__(LanguageModel)
         self._model = model
-        await LanguageModel.__init__(model, cloudpickle.loads(config))
+        await LanguageModel.__init__(model, config)
 
     def __getattr__(self, name: str) -> Any:
         """The router's calls, and Serve's: health, autoscaling."""
@@ -35,10 +36,3 @@ class LateLanguageModel:
         """Serve calls this once no request is in flight any more."""
         if "_model" in vars(self):
             await self._model.__del__()
-
-    @classmethod
-    def get_deployment_options(cls, config: "LLMConfig") -> Any:
-        """Of ray.serve.llm's builder."""
-        from ray.serve.llm.deployment import LLMServer
-
-        return LLMServer.get_deployment_options(config)

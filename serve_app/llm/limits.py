@@ -20,7 +20,7 @@ EXTENSIONS = frozenset({
     "structured_outputs", "thinking_token_budget", "top_k", "truncate_prompt_tokens", "truncation_side",
     "use_activation", "use_beam_search",
 })  # fmt: skip
-LIMITS, PRIORITY = "serve_app_limits", "serve_app_priority"  # in the configuration that a replica is given
+LIMITS = "serve_app_limits"  # in the configuration that a replica is given
 MAX_SEQUENCES = 64
 MAX_COUNTED = 10**9  # answers; Python can't write a product of thousands of digits into the error's message
 MAX_INPUTS = 2048  # of an embedding request, as in OpenAI's API

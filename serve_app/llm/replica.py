@@ -31,13 +31,13 @@ from serve_app.llm.coalescing import INTERVAL, Coalescing
 from serve_app.llm.contracts import GenerationRequest
 from serve_app.llm.engine import Engine
 from serve_app.llm.errors import startup_reason, stderr_size, translate_errors
-from serve_app.llm.limits import LIMITS, NO_MORE, PRIORITY
+from serve_app.llm.limits import LIMITS, NO_MORE
 from serve_app.llm.openai_protocol import wants_usage, with_usage
 from serve_app.llm.outputs import AnswerBuilder
 from serve_app.llm.sampling import build_sampling_params
 from serve_app.settings import traces_endpoint
 from serve_app.telemetry import tracing
-from serve_app.telemetry.replica import begin_replica, keep_what_is_loaded
+from serve_app.telemetry.replica import keep_what_is_loaded
 from serve_app.telemetry.warmup import WarmUp
 from serve_app.types.deadlines import left_s, until
 from serve_app.types.tensors import InferAnswer, InferRequest
@@ -57,7 +57,6 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
         self._name = llm_config.model_id
         own = llm_config.experimental_configs
         self._limits, self._coalescing = own.get(LIMITS, NO_MORE), Coalescing(own.get(INTERVAL, 0.0))
-        begin_replica(engine=own.get(PRIORITY, "normal"))
         started, log_start = time.monotonic(), stderr_size()
         if is_tracing_enabled():
             llm_config.get_engine_config().engine_kwargs.setdefault("otlp_traces_endpoint", traces_endpoint())
