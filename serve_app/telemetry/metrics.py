@@ -29,7 +29,7 @@ class RequestMetrics:
         self._ended: list[tuple[Observation, float]] = []
         self._labels: dict[Counter, tuple[str, ...]] = {}
         self._requests = self._counter(
-            "requests", "Answered requests; status 499: the client disconnected first.", *REQUEST, "status"
+            "serve_app_requests", "Answered requests; status 499: the client disconnected first.", *REQUEST, "status"
         )
         self._seconds = Histogram(
             "serve_app_request_seconds",
@@ -43,20 +43,24 @@ class RequestMetrics:
             list(STAGE_SECONDS),
             ("track", "model", "stage"),
         )
-        self._received = self._counter("received_bytes", "Size of request bodies.", "protocol")
-        self._sent = self._counter("sent_bytes", "Size of response bodies.", "protocol")
-        self._rejected = self._counter("rejected", "Refused requests, by reason.", "protocol", "model", "reason")
+        self._received = self._counter("serve_app_received_bytes", "Size of request bodies.", "protocol")
+        self._sent = self._counter("serve_app_sent_bytes", "Size of response bodies.", "protocol")
+        self._rejected = self._counter(
+            "serve_app_rejected", "Refused requests, by reason.", "protocol", "model", "reason"
+        )
         self._cancelled = self._counter(
-            "cancelled", "Requests whose client disconnected before the end.", "protocol", "model"
+            "serve_app_cancelled", "Requests whose client disconnected before the end.", "protocol", "model"
         )
-        self._of_keys = self._counter("key_requests", "Requests of each API key, by its name.", "key", "status")
+        self._of_keys = self._counter(
+            "serve_app_key_requests", "Requests of each API key, by its name.", "key", "status"
+        )
         self._tokens = self._counter(
-            "tokens", "Tokens of language models, prompts and answers, by the key's name.", "model", "key"
+            "serve_app_tokens", "Tokens of language models, prompts and answers, by the key's name.", "model", "key"
         )
-        self._retries = self._counter("retries", "Requests retried because a replica died.", "upstream")
+        self._retries = self._counter("serve_app_retries", "Requests retried because a replica died.", "upstream")
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
-        counter = Counter(f"serve_app_{name}", about, labels)
+        counter = Counter(name, about, labels)
         self._labels[counter] = labels
         return counter
 

@@ -116,6 +116,7 @@ class Engine:
             model_control_mode=modes.POLL if polls else modes.EXPLICIT,
             startup_models=[] if polls else list(self.repository.selected),
             exit_on_error=False,
+            strict_model_config=self._asks_no_model(),
             strict_readiness=False,  # a model that is loading doesn't make the others unready
             exit_timeout=max(MIN_EXIT_TIMEOUT_S, int(self._settings.drain_timeout_s)),
             gpu_metrics=os.path.exists("/dev/nvidiactl"),
@@ -126,6 +127,11 @@ class Engine:
             log_info=self._log_file is not None,
             backend_configuration={"python": {"shm-default-byte-size": shared_memory}},
         )
+
+    def _asks_no_model(self) -> bool:
+        """Triton starts each Python model once more, to ask what its config leaves out, which takes as long again."""
+        models = self.repository.selected.values()
+        return self._settings.control_mode == "none" and all(model.is_exported for model in models)
 
     def _repository_path(self) -> str:
         self._overlay = self._preparation.overlay_of(self.repository)

@@ -14,6 +14,8 @@ from serve_app.errors import ConfigurationError, ModelLoadError
 from serve_app.settings import SIZES, DetectionSettings, TritonSettings
 from serve_app.types import ModelCard
 
+EXPORTED = "from serve_app.triton.python_models."  # in the model.py of a model that `make models` wrote
+
 
 @dataclass(frozen=True)
 class RepositoryModel:
@@ -58,6 +60,13 @@ class RepositoryModel:
         if self.config.backend != "python":
             return 0
         return sum(group.count or 1 for group in self.config.instance_group) or 1
+
+    @property
+    def is_exported(self) -> bool:
+        """A Python model of this project's, or an ensemble: what their configs don't say, Triton can't find out."""
+        sources = self.folder.glob("[0-9]*/model.py")
+        ours = [EXPORTED in source.read_text() for source in sources] if self.config.backend == "python" else []
+        return bool(self.steps) or (bool(ours) and all(ours))
 
     def card(self) -> ModelCard | None:
         """The card that `make models` wrote beside the newest version; other models have none."""

@@ -59,3 +59,11 @@ def test_the_card_of_a_model_is_of_its_newest_version_and_of_an_ensemble_its_eng
     cards = ModelRepository(repository.path, ["*"], []).cards()
     assert set(cards) == {"two", "both"}
     assert cards["both"].labels == cards["two"].labels == ("new",)
+
+
+def test_models_that_make_models_wrote_are_told_from_others_whose_configs_triton_may_have_to_complete(repository):
+    ours = '"""Decodes."""\n\nfrom serve_app.triton.python_models.picture import TritonPythonModel\n'
+    repository.add("one", ours).add("two", ours).add("mine").add_ensemble("both", "one", "two")
+    repository.add("graph", config='backend: "onnxruntime"')
+    models = ModelRepository(repository.path, ("*",), None).all
+    assert {name for name, model in models.items() if model.is_exported} == {"one", "two", "both"}
