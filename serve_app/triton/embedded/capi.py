@@ -96,7 +96,6 @@ _QUICK: dict[str, tuple[Any, ...]] = {
     "InferenceResponseParameter": (_P, c_uint32, POINTER(c_char_p), POINTER(c_int), _OUT),
     "InferenceResponseParameterCount": (_P, POINTER(c_uint32)),
     "InferenceTraceDelete": (_P,),
-    "InferenceTraceId": (_P, POINTER(c_uint64)),
     "InferenceTraceModelName": (_P, POINTER(c_char_p)),
     "InferenceTraceNew": (_OUT, c_int, c_uint64, TraceActivityFn, TraceReleaseFn, _P),
     "MessageDelete": (_P,),

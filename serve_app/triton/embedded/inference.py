@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import logging
+import os
 import threading
 from collections.abc import Callable
 from ctypes import c_void_p
@@ -95,7 +96,7 @@ class Inference:
             check(library.InferenceRequestSetReleaseCallback(self.pointer, _on_release, self.number))
             check(
                 library.InferenceRequestSetResponseCallback(
-                    self.pointer, _allocator(), self.number, _on_response, self.number
+                    self.pointer, _allocator(self.placement), self.number, _on_response, self.number
                 )
             )
         except BaseException:
@@ -208,9 +209,7 @@ def _on_alloc(
 @on_tritons_thread(QueryFn)
 def _on_query(_allocator: int, number: int, _name: bytes, _size: Any, type_io: Any, id_io: Any) -> int | None:
     try:
-        placement = _inferences[number].placement
-        if placement is not DEFAULT_PLACEMENT:
-            type_io[0], id_io[0] = placement.prefer(_MEMORY_TYPES[type_io[0]], id_io[0])
+        type_io[0], id_io[0] = _inferences[number].placement.prefer(_MEMORY_TYPES[type_io[0]], id_io[0])
     except BaseException as error:
         return new_error(error)
     return None
@@ -238,16 +237,18 @@ def _on_response(response: int | None, flags: int, number: int) -> None:
 # reference counting frees the memory.
 _RELEASE_NOTHING = ctypes.cast(ctypes.CDLL(None).pthread_getconcurrency, c_void_p)
 
-_response_allocator: int | None = None
+_HAS_GPU = os.path.exists("/dev/nvidiactl")
+_allocators: dict[bool, int] = {}
 
 
-def _allocator() -> int:
-    """The one response allocator of the process."""
-    global _response_allocator
-    if _response_allocator is None:
+def _allocator(placement: OutputPlacement) -> int:
+    """One of the process's two: where all memory is the host's, Triton need not ask where outputs may be."""
+    asks = _HAS_GPU or placement is not DEFAULT_PLACEMENT
+    if asks not in _allocators:
         pointer = c_void_p()
         check(api().ResponseAllocatorNew(pointer, _on_alloc, _RELEASE_NOTHING, None))
-        check(api().ResponseAllocatorSetQueryFunction(pointer, _on_query))
-        _response_allocator = pointer.value
-    assert _response_allocator is not None
-    return _response_allocator
+        if asks:
+            check(api().ResponseAllocatorSetQueryFunction(pointer, _on_query))
+        assert pointer.value is not None
+        _allocators[asks] = pointer.value
+    return _allocators[asks]

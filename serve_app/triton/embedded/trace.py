@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable
-from ctypes import byref, c_char_p, c_uint64, c_void_p
+from ctypes import byref, c_char_p, c_void_p
 from dataclasses import dataclass
 
 from .capi import TraceActivityFn, TraceReleaseFn, api, check
@@ -53,15 +53,15 @@ class InferenceTrace:
     """Set it as a request's `trace`; Triton's thread calls `on_complete` when `spans` is complete."""
 
     def __init__(self, on_complete: Callable[[], None]) -> None:
-        self.spans: dict[int, TraceSpan] = {}
+        self.spans: list[TraceSpan] = []
         self._on_complete = on_complete
-        self._open: set[int] = set()
+        self._open: dict[int, TraceSpan] = {}  # by their pointers, which are used again once they are released
         self._number = next(_numbers)
 
     @property
     def computed(self) -> list[TraceSpan]:
         """The spans of the models that computed, in their order; an ensemble itself computes nothing."""
-        ran = [span for span in self.spans.values() if span.compute_end_ns]
+        ran = [span for span in self.spans if span.compute_end_ns]
         return sorted(ran, key=lambda span: span.compute_start_ns)
 
     def create(self) -> int:
@@ -78,13 +78,12 @@ class InferenceTrace:
             api().InferenceTraceDelete(pointer)
 
     def _record(self, pointer: int, activity: int, timestamp_ns: int) -> None:
-        identifier = _identifier(pointer)
-        span = self.spans.get(identifier)
+        span = self._open.get(pointer)
         if span is None:
             name = c_char_p()
             api().InferenceTraceModelName(pointer, byref(name))
-            span = self.spans[identifier] = TraceSpan((name.value or b"").decode())
-            self._open.add(identifier)
+            span = self._open[pointer] = TraceSpan((name.value or b"").decode())
+            self.spans.append(span)
         if activity == QUEUE_START:
             span.queue_start_ns = timestamp_ns
         elif activity == COMPUTE_START:
@@ -97,16 +96,10 @@ class InferenceTrace:
             span.compute_end_ns = timestamp_ns
 
     def _release(self, pointer: int) -> None:
-        self._open.discard(_identifier(pointer))
+        self._open.pop(pointer, None)
         if not self._open:
             _traces.pop(self._number, None)
             self._on_complete()
-
-
-def _identifier(pointer: int) -> int:
-    value = c_uint64()
-    api().InferenceTraceId(pointer, byref(value))
-    return value.value
 
 
 @on_tritons_thread(TraceActivityFn)

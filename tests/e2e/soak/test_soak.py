@@ -37,7 +37,7 @@ def held(pid):
     tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     shared = sum(one.stat().st_size for one in Path("/dev/shm").glob(f"*_{pid}_*"))
     return {
-        "memory": sum(one.memory_info().rss for one in tree) / 2**20,
+        "memory": sum(one.memory_full_info().pss for one in tree) / 2**20,  # pages that several map count once
         "handles": sum(one.num_fds() for one in tree),
         "threads": sum(one.num_threads() for one in tree),
         "shared memory": shared / 2**20,
