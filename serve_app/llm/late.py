@@ -3,10 +3,13 @@
 A router that starts at the same time would have to share the processors with the import.
 """
 
+import sys
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 from serve_app.errors import ModelLoadError
 from serve_app.settings import LanguageModelSettings
+from serve_app.telemetry.logging import keep_handlers
 from serve_app.telemetry.replica import begin_replica
 
 
@@ -15,8 +18,10 @@ class LateLanguageModel:
 
     async def __init__(self, settings: LanguageModelSettings) -> None:  # type: ignore[misc]
         begin_replica(engine=settings.priority)
-        from serve_app.llm.config import build_llm_config
-        from serve_app.llm.replica import LanguageModel
+        # vLLM's own lines go to the worker's log, as its engine's do, and not through Serve's in colours
+        with keep_handlers(), redirect_stdout(sys.__stdout__), redirect_stderr(sys.__stderr__):
+            from serve_app.llm.config import build_llm_config
+            from serve_app.llm.replica import LanguageModel
 
         try:
             config = build_llm_config(settings)

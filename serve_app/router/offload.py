@@ -19,6 +19,7 @@ from serve_app.types.deadlines import until
 INLINE_BYTES = 64 << 10  # less is done at once: a millisecond or two
 PROCESSES = 2
 MAX_RESIDENT_BYTES = 256 << 20  # a process that has grown beyond ends after its task, as Python keeps memory
+GIVES_WAY = 4  # of niceness, to the routers, which answer meanwhile
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 PIECE_BYTES = 256 << 10
 SIZE = struct.Struct("<Q")
@@ -66,7 +67,10 @@ class Offload:
             process = self._idle.pop()
             if process.returncode is None and process.stdout and not process.stdout.at_eof():
                 return process
-        code = f"import sys; sys.path[:] = {sys.path!r}; from serve_app.router.offload import main; main()"
+        code = (
+            f"import os, sys; os.nice({GIVES_WAY}); sys.path[:] = {sys.path!r}; "
+            "from serve_app.router.offload import main; main()"
+        )
         return await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdin=PIPE, stdout=PIPE)
 
 

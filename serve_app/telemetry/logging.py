@@ -1,6 +1,8 @@
-"""A log filter that keeps the contents of requests out of the logs."""
+"""What this project changes of Python's logging: no contents of requests, and no handler that is lost."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from serve_app.errors import ServeAppError
 
@@ -23,3 +25,14 @@ class RefusalFilter(logging.Filter):
 def hide_request_contents() -> None:
     """Call this at the start of every replica."""
     logging.getLogger("ray.serve").addFilter(RefusalFilter())
+
+
+@contextmanager
+def keep_handlers() -> Iterator[None]:
+    """Around an import that configures logging anew: vLLM's closes every handler there is, Serve's file among them."""
+    kept = logging._handlerList[:]  # type: ignore[attr-defined]
+    logging._handlerList.clear()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        logging._handlerList[:0] = kept  # type: ignore[attr-defined]

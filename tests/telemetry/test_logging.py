@@ -2,11 +2,13 @@
 
 import io
 import logging
+import logging.config
+import logging.handlers
 
 import pytest
 
 from serve_app.errors import InvalidRequestError, ModelError, QueueFullError
-from serve_app.telemetry.logging import hide_request_contents
+from serve_app.telemetry.logging import hide_request_contents, keep_handlers
 
 
 @pytest.fixture
@@ -39,3 +41,16 @@ def test_a_refusal_is_logged_as_one_line_without_its_message_and_a_failure_with_
         written = log(problem)
         assert written.startswith("ERROR Request failed.\nTraceback")
         assert str(problem) in written
+
+
+def test_a_log_file_goes_on_after_an_import_that_configures_logging(tmp_path):
+    file = logging.FileHandler(tmp_path / "log")
+    handler = logging.handlers.MemoryHandler(1, target=file)  # as Serve's
+    logger = logging.Logger("of a replica")
+    logger.addHandler(handler)
+    with keep_handlers():
+        logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})  # as vLLM does
+    logger.warning("still here")
+    assert (tmp_path / "log").read_text() == "still here\n"
+    handler.close()
+    file.close()
