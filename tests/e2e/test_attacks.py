@@ -14,6 +14,7 @@ from PIL import Image
 from serve_app.settings import PROJECT_ROOT
 from tests.e2e.service import wait_until
 
+pytestmark = pytest.mark.usefixtures("languages")  # while engines start, they and not the attack keep others waiting
 PICTURE = (PROJECT_ROOT / "docs" / "shapes.jpg").read_bytes()
 MEMORY = 200 << 20
 PATIENCE_S = 0.5  # of a health check
