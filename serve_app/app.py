@@ -131,6 +131,6 @@ def route_tracks(settings: Settings) -> dict[Track, str]:
             if any(fnmatch.fnmatchcase(track.model, pattern) for pattern in triton.models):
                 routes[track] = triton.name
                 break
-    if not routes and settings.serves_detection:
+    if not routes and any(triton.model_repository is None for triton in settings.triton):
         raise ConfigurationError("no deployment serves any track: triton[].models matches none of the detection models")
     return routes
