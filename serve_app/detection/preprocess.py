@@ -92,7 +92,7 @@ class Letterbox:
 def read_plain_header(data: bytes, max_pixels: int) -> PictureHeader | None:
     """That of an everyday JPEG, in a few microseconds; None for what needs `read_header`."""
     place, size = 2, None
-    if not data.startswith(b"\xff\xd8\xff") or len(data) > HEADER_BYTES or _count_marks(data) > USUAL_SCANS:
+    if not SIGNATURES["JPEG"].match(data) or len(data) > HEADER_BYTES or _count_marks(data) > USUAL_SCANS:
         return None
     for _ in range(MAX_PLAIN_SEGMENTS):
         head = data[place : place + SEGMENT.size]
