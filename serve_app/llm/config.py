@@ -7,9 +7,9 @@ from ray.llm._internal.common.callbacks.base import CallbackBase
 from ray.serve.llm import LLMConfig
 from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 
-from serve_app.llm.coalescing import INTERVAL
 from serve_app.llm.deployment import build_environment, build_placement
 from serve_app.llm.limits import LIMITS, Limits
+from serve_app.llm.pacing import INTERVAL
 from serve_app.settings import LanguageModelSettings, from_project_root
 
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")

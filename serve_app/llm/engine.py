@@ -12,6 +12,7 @@ from ray.serve.llm import LLMConfig
 from vllm import RequestOutput, SamplingParams
 from vllm.v1.metrics.loggers import StatLoggerBase
 
+from serve_app.llm.pacing import INTERVAL, pace_streams
 from serve_app.telemetry import tracing
 from serve_app.telemetry.pressure import KV_CACHE_USE, PENDING, RUNNING
 
@@ -119,6 +120,7 @@ class Engine(VLLMEngine):  # type: ignore[misc]
         self.statistics = GenerationStatistics()
         self.load = SchedulerLoad()
         self._processes: list[Any] = []  # of vLLM's engine, where they are processes of this replica
+        pace_streams(config.experimental_configs.get(INTERVAL, 0.0), lambda: self.statistics.running)
 
     def _start_async_llm_engine(self, arguments: Any, config: Any, placement_group: Any) -> Any:
         client = super()._start_async_llm_engine(arguments, config, placement_group)

@@ -20,6 +20,7 @@ from vllm.exceptions import VLLMClientError
 from serve_app.errors import InvalidRequestError
 from serve_app.llm.limits import NO_MORE, Limits, require_allowed, require_bounded_grammars, require_few_sequences
 
+Piece = tuple[int, str, int]  # of an answer: status, text, and the tokens that it took with its prompt
 EVENT = "data: "
 ERROR_EVENT = EVENT + '{"error"'
 ONLY_USAGE = '"choices":[]'  # in an answer's text the quotes are escaped
@@ -96,34 +97,34 @@ def with_usage(document: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**document, "stream_options": {**(options or {}), "include_usage": True}}
 
 
-async def stream_answer(
-    replies: AsyncGenerator[Any], shows_usage: bool = True
-) -> AsyncGenerator[tuple[int, str] | int]:
-    """Yield status and text: of one JSON document, or of each server-sent event. A number is the answer's tokens."""
+async def stream_answer(replies: AsyncGenerator[Any], shows_usage: bool = True) -> AsyncGenerator[Piece]:
+    """One JSON document, or an event after the other; the tokens are given once."""
     started = False
     async with aclosing(replies):
         async for reply in replies:
             for piece in reply if isinstance(reply, list) else [reply]:
-                if error := getattr(piece, "error", None):  # ray.serve.llm has two classes named ErrorResponse
-                    yield error.code, piece.model_dump_json()
-                elif not isinstance(piece, str):
-                    yield 200, piece.model_dump_json()
-                    yield _tokens_of(getattr(piece, "usage", None))
+                if not isinstance(piece, str):
+                    yield _document(piece)
                 elif ONLY_USAGE in piece:
-                    usage = USAGE.search(piece)
-                    if usage:
-                        yield json.loads(usage[1])["usage"]["total_tokens"]
-                        piece = piece if shows_usage else piece.replace(usage[0], "")
-                    if piece:
-                        yield 200, piece
+                    yield _usage(piece, shows_usage)
                 elif started or not piece.startswith(ERROR_EVENT):
-                    yield 200, piece
+                    yield 200, piece, 0
                 else:  # nothing is sent yet, so the status can still be the error's
                     document = json.loads(piece.removeprefix(EVENT))
-                    yield document["error"]["code"], json.dumps(document)
+                    yield document["error"]["code"], json.dumps(document), 0
                     return
                 started = True
 
 
-def _tokens_of(usage: Any) -> int:
-    return int(getattr(usage, "total_tokens", 0) or 0)
+def _document(answer: Any) -> Piece:
+    error = getattr(answer, "error", None)  # ray.serve.llm has two classes named ErrorResponse
+    tokens = getattr(getattr(answer, "usage", None), "total_tokens", 0) or 0
+    return error.code if error else 200, answer.model_dump_json(), tokens
+
+
+def _usage(events: str, shown: bool) -> Piece:
+    """The events with the one of the usage, or without it where the client didn't ask for it."""
+    found = USAGE.search(events)
+    if not found:
+        return 200, events, 0
+    return 200, events if shown else events.replace(found[0], ""), json.loads(found[1])["usage"]["total_tokens"]

@@ -27,12 +27,11 @@ from serve_app.errors import (
     UnsupportedError,
 )
 from serve_app.llm import contracts, openai_protocol
-from serve_app.llm.coalescing import INTERVAL, Coalescing
 from serve_app.llm.contracts import GenerationRequest
 from serve_app.llm.engine import Engine
 from serve_app.llm.errors import startup_reason, stderr_size, translate_errors
 from serve_app.llm.limits import LIMITS, NO_MORE
-from serve_app.llm.openai_protocol import wants_usage, with_usage
+from serve_app.llm.openai_protocol import Piece, wants_usage, with_usage
 from serve_app.llm.outputs import AnswerBuilder
 from serve_app.llm.sampling import build_sampling_params
 from serve_app.settings import traces_endpoint
@@ -51,12 +50,11 @@ VERSIONS = (-1, 1)
 class LanguageModel(LLMServer):  # type: ignore[misc]
     """Ready once its engine has answered a probe; exits when the engine dies, and Serve starts another replica."""
 
-    _limits, _coalescing = NO_MORE, Coalescing()
+    _limits = NO_MORE
 
     async def __init__(self, llm_config: LLMConfig, *, engine_cls: type[Any] = Engine) -> None:  # type: ignore[misc]
         self._name = llm_config.model_id
-        own = llm_config.experimental_configs
-        self._limits, self._coalescing = own.get(LIMITS, NO_MORE), Coalescing(own.get(INTERVAL, 0.0))
+        self._limits = llm_config.experimental_configs.get(LIMITS, NO_MORE)
         started, log_start = time.monotonic(), stderr_size()
         if is_tracing_enabled():
             llm_config.get_engine_config().engine_kwargs.setdefault("otlp_traces_endpoint", traces_endpoint())
@@ -98,8 +96,7 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
 
     async def openai(
         self, endpoint: str, document: Mapping[str, Any], headers: Mapping[str, str], deadline: float | None = None
-    ) -> AsyncGenerator[tuple[int, str] | int]:
-        """Yield status and text of each piece of the answer, and the tokens that it took with its prompt."""
+    ) -> AsyncGenerator[Piece]:
         left_s(deadline)
         self._require_alive()
         method, *_ = openai_protocol.ENDPOINTS[endpoint]
@@ -108,9 +105,9 @@ class LanguageModel(LLMServer):  # type: ignore[misc]
             passed_on = {"x-request-id": tracing.request_id()} | dict(headers) | tracing.headers()
             replies = await getattr(self, method)(request, RawRequestInfo(headers=passed_on))
             answer = openai_protocol.stream_answer(replies, wants_usage(document))
-            async with aclosing(self._coalescing.join(answer) if document.get("stream") else answer) as pieces:
-                async for piece in pieces:
-                    if self.engine.dead and not isinstance(piece, int) and piece[0] >= ServeAppError.status:
+            async with aclosing(answer):
+                async for piece in answer:
+                    if self.engine.dead and piece[0] >= ServeAppError.status:
                         raise self._death()
                     yield piece
 

@@ -119,11 +119,10 @@ class DataPlane:
             "openai", *arguments, deadline=request.deadline, adapter=request.adapter
         )
         async with self._metered(*metered), aclosing(pieces):
-            async for piece in pieces:
-                if isinstance(piece, int):
-                    observed().tokens += piece
-                else:
-                    yield piece
+            async for status, text, tokens in pieces:
+                observed().tokens += tokens
+                if text:
+                    yield status, text
 
     @asynccontextmanager
     async def _metered(

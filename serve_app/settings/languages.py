@@ -42,7 +42,7 @@ class LanguageModelSettings(Section):
     )
     max_sequences: int = Field(64, ge=1, description="the most answers of a request: its prompts times n")
     stream_interval_ms: float = Field(
-        50.0, ge=0, le=1000, description="how long a stream's text may wait for more, while there are many streams"
+        50.0, ge=0, le=1000, description="how long a stream's tokens may wait for more, while there are many streams"
     )
     extra_fields: tuple[str, ...] = Field((), description="fields of vLLM's that requests may have besides the usual")
     wake_timeout_s: float = Field(120.0, gt=0, description="how long a request waits for a model with no replica yet")

@@ -149,10 +149,10 @@ def test_a_refusal_names_each_error_once_and_at_most_five_without_the_values_tha
 
 async def test_events_are_passed_on_and_other_replies_become_json():
     events = [["data: a\n\n", "data: b\n\n"], [], "data: [DONE]\n\n"]
-    assert await pieces(*events) == [(200, "data: a\n\n"), (200, "data: b\n\n"), (200, "data: [DONE]\n\n")]
+    assert await pieces(*events) == [(200, event, 0) for event in ("data: a\n\n", "data: b\n\n", "data: [DONE]\n\n")]
     usage = {"prompt_tokens": 1, "total_tokens": 2, "completion_tokens": 1}
     choice = {"index": 0, "text": "naïve 🦜", "finish_reason": "stop"}
-    (status, text), tokens = await pieces(CompletionResponse(id="c", model="m", choices=[choice], usage=usage))
+    ((status, text, tokens),) = await pieces(CompletionResponse(id="c", model="m", choices=[choice], usage=usage))
     assert tokens == 2
     document = json.loads(text)
     assert (status, document["id"], document["choices"][0]["text"]) == (200, "c", "naïve 🦜")
@@ -168,10 +168,10 @@ async def test_the_usage_of_a_stream_is_counted_and_shown_to_those_who_asked_for
         return await collect(stream_answer(replying(*replies), shows_usage))
 
     for shows_usage in (True, False):
-        left = [(200, usage)] if shows_usage else []
-        assert await shown(text, usage, end, shows_usage=shows_usage) == [(200, text), 9, *left, (200, end)]
-        joined = (usage if shows_usage else "") + end
-        assert await shown([text, usage + end], shows_usage=shows_usage) == [(200, text), 9, (200, joined)]
+        left = usage if shows_usage else ""
+        apart = [(200, text, 0), (200, left, 9), (200, end, 0)]
+        assert await shown(text, usage, end, shows_usage=shows_usage) == apart
+        assert await shown([text, usage + end], shows_usage=shows_usage) == [(200, text, 0), (200, left + end, 9)]
     asked = {"stream": True, "stream_options": {"include_usage": True}}
     assert wants_usage(asked)
     assert not wants_usage({"stream": True})
@@ -186,17 +186,17 @@ async def test_an_error_has_its_own_status_in_every_form_until_the_first_event_i
     event = f"data: {json.dumps({'error': error})}\n\n"
     responses = ErrorResponse(error=error), VllmErrorResponse(error=error)
     for reply in (*responses, [responses[0]], [responses[1]], event):
-        ((status, text),) = await pieces(reply)
+        ((status, text, _),) = await pieces(reply)
         assert (status, json.loads(text)["error"]["message"]) == (400, "too long")
-    assert [status for status, _ in await pieces(["data: a\n\n"], event)] == [200, 200]
-    assert [status for status, _ in await pieces(["data: a\n\n"], [responses[0]])] == [200, 400]
+    assert [status for status, *_ in await pieces(["data: a\n\n"], event)] == [200, 200]
+    assert [status for status, *_ in await pieces(["data: a\n\n"], [responses[0]])] == [200, 400]
 
 
 async def test_a_replica_passes_requests_to_its_server_and_the_answer_back():
     for endpoint in ENDPOINTS:
         model, headers = replica("data: a\n\n", "data: [DONE]\n\n"), {"x-request-id": "7"}
         found = await collect(model.openai(endpoint, GOOD[endpoint], headers, time.time() + 60))
-        assert found == [(200, "data: a\n\n"), (200, "data: [DONE]\n\n")]
+        assert found == [(200, "data: a\n\n", 0), (200, "data: [DONE]\n\n", 0)]
         assert [(request.model, passed_on) for request, passed_on in model.requests] == [("m", headers)]
 
 
@@ -220,7 +220,7 @@ async def test_the_death_of_an_engine_says_whether_the_request_may_be_tried_agai
             model = replica("data: a\n\n", death)
             model.engine.was_killed = lambda killed=killed: killed
             found = model.openai(CHAT, GOOD[CHAT], {})
-            assert await anext(found) == (200, "data: a\n\n")
+            assert await anext(found) == (200, "data: a\n\n", 0)
             model.engine.dead = True
             with pytest.raises(UnavailableError, match="the engine of model 'm' died") as caught:
                 await anext(found)
@@ -233,7 +233,7 @@ async def test_the_death_of_an_engine_says_whether_the_request_may_be_tried_agai
 async def test_a_reader_that_leaves_ends_the_servers_work():
     closed = []
     found = replica("data: a\n\n", "data: b\n\n", closed=closed).openai(CHAT, GOOD[CHAT], {})
-    assert await anext(found) == (200, "data: a\n\n")
+    assert await anext(found) == (200, "data: a\n\n", 0)
     await found.aclose()
     for _ in range(20):
         await asyncio.sleep(0)

@@ -78,7 +78,7 @@ def application(handle, deploy, monkeypatch):
     replica = Replica()
     hosted = HostedUpstream(Hosted("vision", Replica, (), 256), replica, handle({"index": replica.index}))
     tracks = dict.fromkeys(tracks_of(settings.detection.models, ()), "vision")
-    _, events = deploy("demo-llm", script=[[(200, EVENT)] * EVENTS + [7]] * 1000)
+    _, events = deploy("demo-llm", script=[[(200, EVENT, 0)] * EVENTS + [(200, "", 7)]] * 1000)
     return router.Router(settings, tracks, {"demo-llm": events}, hosted=hosted).__serve_build_asgi_app__()
 
 

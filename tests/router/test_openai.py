@@ -26,7 +26,7 @@ def build(handle):
     def over(*models, **router):
         models = models or (DEMO,)
         settings = Settings(triton=(), baseline=None, llms=models, router=router)
-        handles = {model["name"]: handle({"openai": lambda *_: [(200, ANSWER)]}) for model in models}
+        handles = {model["name"]: handle({"openai": lambda *_: [(200, ANSWER, 0)]}) for model in models}
         return Router(settings, {}, handles).__serve_build_asgi_app__(), handles
 
     return over

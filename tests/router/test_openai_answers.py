@@ -21,8 +21,8 @@ from serve_app.settings import Settings
 
 CHAT = "/v1/chat/completions"
 DEMO = {"name": "demo-llm"}
-DOCUMENT = (200, '{"object": "x"}')
-EVENTS = [(200, 'data: {"a": "grün\\n\\n"}\n\n'), (200, 'data: {"b": 2}\n\n'), (200, "data: [DONE]\n\n")]
+DOCUMENT = (200, '{"object": "x"}', 0)
+EVENTS = [(200, event, 0) for event in ('data: {"a": "grün\\n\\n"}\n\n', 'data: {"b": 2}\n\n', "data: [DONE]\n\n")]
 KINDS = {400: "invalid_request_error", 404: "not_found_error"}
 HANGS = asyncio.Event
 
@@ -87,7 +87,7 @@ async def forever():
 
 async def test_the_answer_of_a_replica_keeps_its_status_and_text(ask):
     for status in (200, 400, 404, 422, 500, 503):
-        answer, _ = await ask((status, '{"error": {"message": "ü"}}'), stream=True)
+        answer, _ = await ask((status, '{"error": {"message": "ü"}}', 0), stream=True)
         assert (answer.status_code, answer.text) == (status, '{"error": {"message": "ü"}}')
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers.get("retry-after") == ("1" if status == 503 else None)
@@ -96,7 +96,7 @@ async def test_the_answer_of_a_replica_keeps_its_status_and_text(ask):
 async def test_an_answer_that_has_come_is_not_lost_with_its_replica(ask):
     for end in (ActorDiedError(), HANGS):
         answer, _ = await ask(DOCUMENT, end, timeout_s="0.05")
-        assert (answer.status_code, answer.text) == DOCUMENT
+        assert (answer.status_code, answer.text, 0) == DOCUMENT
 
 
 def raised_in_a_replica(problem):
@@ -129,14 +129,14 @@ async def test_a_failure_before_the_first_piece_has_its_own_status(ask):
 async def test_events_pass_as_they_are(ask):
     for path in (CHAT, "/v1/completions"):
         answer, calls = await ask(*EVENTS, path=path)
-        assert (answer.status_code, answer.text) == (200, "".join(text for _, text in EVENTS))
+        assert (answer.status_code, answer.text) == (200, "".join(text for _, text, _ in EVENTS))
         assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert answer.headers["cache-control"] == "no-cache"
         assert len(calls) == 1
 
 
 async def test_a_failure_after_the_first_event_is_an_event_before_the_last(ask):
-    given = "".join(text for _, text in EVENTS[:2])
+    given = "".join(text for _, text, _ in EVENTS[:2])
     for problem, status, message in PROBLEMS:
         answer, calls = await ask(*EVENTS[:2], problem, timeout_s="0.05", stream=True)
         assert (answer.status_code, answer.text[: len(given)]) == (200, given)

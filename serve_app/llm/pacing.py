@@ -1,0 +1,52 @@
+"""Lets a stream's outputs wait for more where many streams are under way: an event costs more than a token does."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+from vllm.outputs import PoolingRequestOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine import async_llm
+from vllm.v1.engine.output_processor import RequestOutputCollector
+
+EVENTS_PER_S = 100  # of a replica, from which on its streams wait for more tokens
+INTERVAL, INTERVAL_MS = "serve_app_stream_interval_ms", 50.0  # in the configuration that a replica is given
+
+
+class PacedOutputs(RequestOutputCollector):  # type: ignore[misc]
+    """Gives the first output at once, and what follows at intervals; vLLM merges what waits here into one output."""
+
+    def __init__(self, kind: RequestOutputKind, request_id: str, interval_s: Callable[[], float]) -> None:
+        super().__init__(kind, request_id)
+        self._interval_s = interval_s
+        self._begun = False
+        self._ended = asyncio.Event()
+
+    def put(self, output: RequestOutput | PoolingRequestOutput | Exception) -> None:
+        super().put(output)
+        if isinstance(output, Exception) or output.finished:
+            self._ended.set()
+
+    async def get(self) -> RequestOutput | PoolingRequestOutput:
+        if self._begun and not self._ended.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval_s()):
+                    await self._ended.wait()
+        self._begun = True
+        return await super().get()
+
+    def get_nowait(self) -> RequestOutput | PoolingRequestOutput | None:
+        """Nothing while outputs wait for more: vLLM asks here before it awaits `get`."""
+        if self._begun and not self._ended.is_set():
+            return None
+        output = super().get_nowait()
+        self._begun = self._begun or output is not None
+        return output
+
+
+def pace_streams(most_ms: float, running: Callable[[], int]) -> None:
+    """For every request of the engine in this process; the interval grows with the number of those that run."""
+    most_s = most_ms / 1e3
+    # vLLM has no setting for it: its own `stream_interval` counts tokens, however slowly they come.
+    async_llm.RequestOutputCollector = partial(PacedOutputs, interval_s=lambda: min(most_s, running() / EVENTS_PER_S))
