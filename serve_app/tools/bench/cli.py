@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import httpx
@@ -18,11 +19,14 @@ from serve_app.tools.bench.load import Load
 from serve_app.tools.bench.report import open_console, write_json
 from serve_app.tools.bench.tracks import Service, Track, TrackResult, draw, show
 
+# Imported when asked for, as that takes a second.
+OTHERS = {"ratio": "ratio.cli", "cpu": "cpu", "scale": "scale"}
 ALIASES = {"D_streaming": "D1", "D_balanced": "D2", "D_batch": "D3"}  # names of earlier systems
 
 
 def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
-    epilog = "`bench ratio --help` compares with other servers, `bench cpu --help` gives the processor time of requests"
+    epilog = """`bench ratio --help` compares with other servers, `bench cpu --help` gives the processor time of
+        requests, `bench scale --help` what more replicas give"""
     parser = Parser(description=description, epilog=epilog, formatter_class=Defaults)
     add = parser.add_argument
     add("--track", default="all", help="A, B, C, D1, D2, D3, several with commas, or all; also D_batch and the like")
@@ -100,13 +104,7 @@ def run(options: argparse.Namespace) -> int:
 
 def main(description: str, arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
-    if given[:1] == ["ratio"]:
-        from serve_app.tools.bench.ratio.cli import main as ratio  # its imports take a second
-
-        ratio(given[1:])
-    elif given[:1] == ["cpu"]:
-        from serve_app.tools.bench.cpu import main as cpu
-
-        cpu(given[1:])
+    if given and given[0] in OTHERS:
+        import_module(f"serve_app.tools.bench.{OTHERS[given[0]]}").main(given[1:])
     else:
         end_with(run, parse(description, given))
