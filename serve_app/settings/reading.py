@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from serve_app.errors import ConfigurationError
 from serve_app.settings.application import Settings
+from serve_app.settings.serve_names import require_known_names
 
 LOOPBACK = "127.0.0.1"  # Ray Serve's default
 VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
@@ -75,6 +76,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{place}: not valid YAML: {getattr(problem, 'problem', problem)}") from None
     if not isinstance(content, dict) or not content.get("applications"):
         raise ConfigurationError(f"{path}: `applications:` is missing or empty")
+    require_known_names(content)
     return content
 
 

@@ -60,7 +60,7 @@ def measure(options: argparse.Namespace, replicas: int, where: str) -> Step:
 
 def measure_all(options: argparse.Namespace, console: Console) -> list[Step]:
     plan = [(replicas, where) for where in (ONE_HOP, SPLIT) for replicas in options.replicas]
-    steps = []
+    steps: list[Step] = []
     with console.status("") as status:
         for replicas, where in plan:
             status.update(f"{replicas} replicas {where} ({len(steps) + 1} of {len(plan)})")

@@ -28,7 +28,7 @@ QUIET_S, BUSY_S, TIMEOUT_S = 10, 60, 300
 REQUEST = {"inputs": [{"name": "SECONDS", "datatype": "FP32", "shape": [1, 1], "data": [WORK_S]}]}
 DEPLOYMENT: dict[str, Any] = {
     "name": "paced",
-    "max_onrunning_part_requests": 256,
+    "max_ongoing_requests": 256,
     "ray_actor_options": {"num_cpus": 0.05},
     "autoscaling_config": {
         "min_replicas": 1,
