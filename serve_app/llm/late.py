@@ -8,6 +8,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 from serve_app.errors import ModelLoadError
+from serve_app.llm import engine_process
 from serve_app.settings import LanguageModelSettings
 from serve_app.telemetry.logging import keep_handlers
 from serve_app.telemetry.replica import begin_replica
@@ -18,11 +19,16 @@ class LateLanguageModel:
 
     async def __init__(self, settings: LanguageModelSettings) -> None:  # type: ignore[misc]
         begin_replica(engine=settings.priority)
+        alone = settings.accelerator == "cpu" and settings.engine.get("data_parallel_size", 1) == 1
+        if alone:
+            engine_process.begin_import()
         # vLLM's own lines go to the worker's log, as its engine's do, and not through Serve's in colours
         with keep_handlers(), redirect_stdout(sys.__stdout__), redirect_stderr(sys.__stderr__):
             from serve_app.llm.config import build_llm_config
             from serve_app.llm.replica import LanguageModel
 
+        if alone:
+            engine_process.use_for_engine()
         try:
             config = build_llm_config(settings)
         except (ValueError, TypeError) as problem:
