@@ -37,6 +37,9 @@ class EngineContext(ForkServerContext):
 
 
 def run_in(environment: Mapping[str, str], target: Callable[..., object], **named: Any) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
+    for name in os.environ.keys() | environment.keys():  # only what differs: setproctitle needs the rest where it is
+        if name not in environment:
+            del os.environ[name]
+        elif os.environ.get(name) != environment[name]:
+            os.environ[name] = environment[name]
     target(**named)
