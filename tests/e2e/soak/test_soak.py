@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -21,7 +22,7 @@ from tests.e2e.service import SHAPES
 REQUESTS, LOADS, ABORTED = (int(os.environ.get(f"SOAK_{name}", most)) for name, most in
                             (("REQUESTS", 50_000), ("LOADS", 1_000), ("ABORTED", 5_000)))  # fmt: skip
 DEPLOYMENTS = ("router", "vision", "laboratory", "demo-llm", "baseline")
-SAMPLE_S = 5
+SAMPLE_S, LEAST_SAMPLES = 5, 20
 CLIENTS = 8
 GROWTH = {"memory": 1.1, "handles": 1.1, "threads": 1.1, "shared memory": 1.1}
 SLACK = {"memory": 16, "handles": 8, "threads": 4, "shared memory": 1}
@@ -34,12 +35,16 @@ CHART = PROJECT_ROOT / "build" / "soak.png"
 
 def held(pid):
     """MiB of memory, handles, threads and MiB of shared memory of a process with its children."""
-    tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    tree = []
+    for one in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # a stub ends with its model
+            tree.append((one.memory_full_info().pss, one.num_fds(), one.num_threads()))
+    memory, handles, threads = (sum(column) for column in zip(*tree, strict=True))
     shared = sum(one.stat().st_size for one in Path("/dev/shm").glob(f"*_{pid}_*"))
     return {
-        "memory": sum(one.memory_full_info().pss for one in tree) / 2**20,  # pages that several map count once
-        "handles": sum(one.num_fds() for one in tree),
-        "threads": sum(one.num_threads() for one in tree),
+        "memory": memory / 2**20,  # pages that several map count once
+        "handles": handles,
+        "threads": threads,
         "shared memory": shared / 2**20,
     }
 
@@ -72,6 +77,7 @@ class Watch(threading.Thread):
         """What was more in the last quarter than in the second: the first one fills caches."""
         found = []
         for name, samples in self.samples.items():
+            assert len(samples) >= LEAST_SAMPLES, f"{name}: {len(samples)} samples say nothing"
             for what, most in GROWTH.items():
                 values = np.array([one[what] for one in samples])
                 quarter = len(values) // 4
