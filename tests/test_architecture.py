@@ -20,6 +20,7 @@ ENVIRONMENT_READERS = {
     "serve_app/triton/replica.py",
     "serve_app/triton/python_models/picture.py",
     # commands and what starts processes hand the environment on
+    "serve_app/llm/engine_process.py",
     "serve_app/tools/bench/baselines/processes.py",
     "serve_app/tools/bench/baselines/gateway.py",
     "serve_app/tools/arguments.py",

@@ -119,4 +119,6 @@ def build_environment(settings: LanguageModelSettings) -> dict[str, str]:
     """For the replica and its engine; the hub's client reads the token from the file, so no value is shown here."""
     token = {"HF_TOKEN_PATH": str(settings.token_file)} if settings.token_file else {}
     fixed = {"VLLM_MAX_N_SEQUENCES": str(settings.max_sequences), "VLLM_NO_USAGE_STATS": "1"}
+    if settings.accelerator == "cpu" and settings.engine.get("enforce_eager"):
+        fixed["TORCHDYNAMO_DISABLE"] = "1"  # vLLM's sampler is compiled all the same, which takes a C++ compiler
     return fixed | {"HF_HUB_DISABLE_TELEMETRY": "1"} | token | settings.environment

