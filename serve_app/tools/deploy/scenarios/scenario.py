@@ -193,6 +193,14 @@ class Scenario(Section):
             )
         return self
 
+    @field_validator("namespace")
+    @classmethod
+    def _a_namespace_of_its_own(cls, namespace: str) -> str:
+        """It is labelled, its pods are confined, and what isn't allowed in it is cut off."""
+        if namespace == "default" or namespace.startswith("kube-"):
+            raise ValueError(f"{namespace} is shared with others; give the service one of its own")
+        return namespace
+
     @field_validator("environment")
     @classmethod
     def _no_secrets(cls, environment: dict[str, str]) -> dict[str, str]:

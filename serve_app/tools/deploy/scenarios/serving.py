@@ -36,6 +36,7 @@ def serve_config(scenario: Scenario) -> dict[str, Any]:
         hint = near_miss(unknown[0], roles, f"known: {', '.join(roles)}")
         raise ConfigurationError(f"deployments: unknown name {unknown[0]!r}{hint}")
     if scenario.workers:
+        config["proxy_location"] = "EveryNode"  # KubeRay asks the proxy of every pod whether it is ready
         place(arguments, deployments, scenario, roles)
     application["deployments"] = list(deployments.values())
     require_fit(scenario, roles, demands_of(deployments, settings))

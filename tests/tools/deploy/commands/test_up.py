@@ -76,7 +76,7 @@ def test_an_interrupted_up_is_finished_by_the_next(deploy, kubernetes):
 
 
 def test_objects_that_a_scenario_no_longer_has_are_deleted(deploy, kubernetes):
-    group = '{"image": "cpu", "cpu": 1, "memory": "2Gi"}'
+    group = '{"image": "cpu", "cpu": 2, "memory": "2Gi"}'
     groups = [part for role in ("vision", "routers", "llm") for part in ("--set", f"workers.{role}={group}")]
     assert deploy("up", "local-cpu", "--no-wait", *groups).status == 0
     assert kubernetes.object("PodDisruptionBudget", "serve-app-vision", "serve-app")

@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from serve_app.errors import ConfigurationError
+from serve_app.settings import PROJECT_ROOT
 from serve_app.tools.deploy.manifests import render
 from serve_app.tools.deploy.scenarios.files import keep_scenario, text_of, write
 from serve_app.tools.deploy.scenarios.scenario import read_scenario, scenario_names
@@ -42,6 +43,8 @@ def test_an_invalid_override_is_refused_with_the_reason():
         ("images.tag=latest", "images.tag: must be a fixed tag, got latest"),
         ("images.tag={a", "--set 'images.tag={a': '{a' isn't valid YAML"),
         ("namespace=Not_A_Name", "namespace: String should match pattern"),
+        ("namespace=default", "namespace: default is shared with others; give the service one of its own"),
+        ("namespace=kube-system", "namespace: kube-system is shared with others"),
         ("initializing_timeout_s=soon", "initializing_timeout_s: Input should be a valid integer"),
         ("workers.vision.min=9", "workers.vision: min must not be greater than max, got min 9 and max 8"),
         ("workers.vision.memory=lots", "workers.vision.memory: String should match pattern"),
@@ -71,9 +74,26 @@ def test_settings_that_do_not_fit_together_are_refused():
         ("llm-gpu", llama2, "llama2 needs 2 GPUs, but a pod of workers.llm has 1: --set workers.llm.gpus=2"),
         ("yolo-gpu", ["workers.vision.gpus=0"], "vision needs 0.2 GPUs, but a pod of workers.vision has 0"),
         ("yolo-gpu", ["workers.vision.cpu=3"], "vision needs 4 CPUs, but a pod of workers.vision has 3"),
+        (
+            "local-cpu",
+            ["head.cpu=1.5"],
+            "the fewest replicas on head need 1.55 CPUs together, but Ray counts 1 of 1.5: --set head.cpu=2",
+        ),
+        (
+            "yolo-gpu",
+            ["deployments.router={num_replicas: 99, autoscaling_config: null}"],
+            "the fewest replicas on workers.routers need 99 CPUs together, but Ray counts",
+        ),
         ("yolo-gpu", ["workers.routers.cpu=0.5"], "router needs 1 CPUs, but a pod of workers.routers has 0"),
     ):
         assert message in refusal(name, *overrides)
+
+
+def test_proxies_run_on_every_pod_where_there_are_more_than_the_head(tmp_path):
+    config = yaml.safe_load((PROJECT_ROOT / "configs" / "serve.gpu.yaml").read_text())
+    path = tmp_path / "serve.yaml"
+    path.write_text(yaml.safe_dump(config | {"proxy_location": "HeadOnly"}))
+    assert serve_config(read_scenario("yolo-gpu", [f"config={path}"]))["proxy_location"] == "EveryNode"
 
 
 def test_overrides_are_yaml_and_numbers_are_read_by_their_key():
