@@ -10,7 +10,8 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine import async_llm
 from vllm.v1.engine.output_processor import RequestOutputCollector
 
-EVENTS_PER_S = 100  # of a replica, from which on its streams wait for more tokens
+FEW = 4  # streams, of which none waits
+EVENTS_PER_S = 100  # of all those above
 INTERVAL, INTERVAL_MS = "serve_app_stream_interval_ms", 50.0  # in the configuration that a replica is given
 
 
@@ -29,9 +30,10 @@ class PacedOutputs(RequestOutputCollector):  # type: ignore[misc]
             self._ended.set()
 
     async def get(self) -> RequestOutput | PoolingRequestOutput:
-        if self._begun and not self._ended.is_set():
+        interval_s = self._interval_s()
+        if interval_s and self._begun and not self._ended.is_set():
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._interval_s()):
+                async with asyncio.timeout(interval_s):
                     await self._ended.wait()
         self._begun = True
         return await super().get()
@@ -49,4 +51,6 @@ def pace_streams(most_ms: float, running: Callable[[], int]) -> None:
     """For every request of the engine in this process; the interval grows with the number of those that run."""
     most_s = most_ms / 1e3
     # vLLM has no setting for it: its own `stream_interval` counts tokens, however slowly they come.
-    async_llm.RequestOutputCollector = partial(PacedOutputs, interval_s=lambda: min(most_s, running() / EVENTS_PER_S))
+    async_llm.RequestOutputCollector = partial(
+        PacedOutputs, interval_s=lambda: min(most_s, max(0, running() - FEW) / EVENTS_PER_S)
+    )

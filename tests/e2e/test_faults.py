@@ -45,7 +45,9 @@ def chat(question="What is a replica?", **options):
 
 def engine_of(service):
     (replica,) = service.replicas("demo-llm")
-    (engine,) = [child for child in psutil.Process(replica).children() if "EngineCore" in " ".join(child.cmdline())]
+    (engine,) = [
+        child for child in psutil.Process(replica).children(recursive=True) if "EngineCore" in " ".join(child.cmdline())
+    ]
     return engine
 
 

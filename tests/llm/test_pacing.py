@@ -9,7 +9,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine import async_llm
 from vllm.v1.engine.output_processor import RequestOutputCollector
 
-from serve_app.llm.pacing import EVENTS_PER_S, PacedOutputs, pace_streams
+from serve_app.llm.pacing import EVENTS_PER_S, FEW, PacedOutputs, pace_streams
 
 LONG_S = 10.0
 SOON_S = 5.0  # much less than the interval
@@ -91,10 +91,12 @@ async def test_a_cancelled_reader_leaves_what_waits():
 
 async def test_vllm_makes_these_for_its_requests_and_their_interval_grows_with_those_that_run(monkeypatch):
     monkeypatch.setattr(async_llm, "RequestOutputCollector", RequestOutputCollector)
-    running = 2
+    running = FEW + 2
     pace_streams(50.0, lambda: running)
     outputs = async_llm.RequestOutputCollector(RequestOutputKind.DELTA, "id")
     assert isinstance(outputs, PacedOutputs)
     assert outputs._interval_s() == 2 / EVENTS_PER_S
+    running = FEW
+    assert outputs._interval_s() == 0
     running = 1000
     assert outputs._interval_s() == 0.05
