@@ -43,11 +43,10 @@ def chat(question="What is a replica?", **options):
     return {"model": "demo-llm", "messages": messages} | options
 
 
-def engine_of(service):
-    (replica,) = service.replicas("demo-llm")
-    (engine,) = [
-        child for child in psutil.Process(replica).children(recursive=True) if "EngineCore" in " ".join(child.cmdline())
-    ]
+def engine_of(replica):
+    """Forked by a process that has imported vLLM, which is a child of the replica."""
+    children = psutil.Process(replica).children(recursive=True)
+    (engine,) = [child for child in children if "EngineCore" in " ".join(child.cmdline())]
     return engine
 
 
@@ -55,7 +54,7 @@ def engine_of(service):
 def killed_engine(service):
     """The replica whose engine was killed in the middle of a stream, and the lines of the stream."""
     (replica,) = service.replicas("demo-llm")
-    lines = []
+    engine, lines = engine_of(replica), []
     with (
         httpx.Client(base_url=service.url, timeout=BACK_WITHIN_S) as client,
         client.stream("POST", "/v1/chat/completions", json=chat(stream=True, **LONG)) as answer,
@@ -63,7 +62,7 @@ def killed_engine(service):
         for line in answer.iter_lines():
             lines.append(line)
             if len(lines) == 20:
-                engine_of(service).kill()
+                engine.kill()
     return replica, [line.removeprefix("data: ") for line in lines if line]
 
 
