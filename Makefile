@@ -45,7 +45,7 @@ slow: models .prometheus/.installed ## run what takes minutes and is about no fa
 	$(BIN)/python -m pytest -m slow $(or $(ARGS),tests)
 	$(if $(ARGS),,$(BIN)/python -m pytest --hypothesis-profile slow -o timeout=1800 tests/e2e/test_malformed.py)
 
-soak: models ## use the service for half an hour, and see that what it holds levels off; draws build/soak.png
+soak: models ## use the service for an hour, and see that what it holds levels off; draws build/soak.png
 	$(BIN)/python -m pytest -m soak tests/e2e/soak --capture no
 
 FUZZ_RUNS ?= 100000
