@@ -12,7 +12,7 @@ from vllm.v1.engine.output_processor import RequestOutputCollector
 
 FEW = 4  # streams, of which none waits
 EVENTS_PER_S = 100  # of all those above
-INTERVAL, INTERVAL_MS = "serve_app_stream_interval_ms", 50.0  # in the configuration that a replica is given
+INTERVAL = "serve_app_stream_interval_ms"  # in the configuration that a replica is given
 
 
 class PacedOutputs(RequestOutputCollector):  # type: ignore[misc]

@@ -12,14 +12,13 @@ from pathlib import Path
 from rich.console import Console
 
 from serve_app.settings import PROJECT_ROOT
-from serve_app.tools.arguments import Defaults, Parser, end_with, list_of, number
+from serve_app.tools.arguments import FAILED, Defaults, Parser, end_with, list_of, number
 from serve_app.tools.bench.baselines.processes import exit_on_signals
-from serve_app.tools.bench.baselines.service import Config, add_model, router_of, serve_no_pictures, service
+from serve_app.tools.bench.baselines.service import PACED, Config, add_model, router_of, serve_no_pictures, service
 from serve_app.tools.bench.connection import build_post
 from serve_app.tools.bench.load import Load, run_http_load
 from serve_app.tools.bench.report import machine_line, open_console, print_table, write_json
 
-PACED: Config = {"name": "paced", "max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0.05}}
 ONE_HOP, SPLIT = "in routers", "behind a router"
 
 
@@ -37,7 +36,7 @@ def serve_paced(config: Config, replicas: int, where: str) -> None:
     serve_no_pictures(config)
     (application,) = config["applications"]
     application["args"] |= {"llms": [], "triton": []}
-    add_model(config, PACED)
+    add_model(config, dict(PACED))
     deployments = {one["name"]: one for one in application["deployments"]}
     router = deployments.setdefault("router", {"name": "router"})
     router.pop("autoscaling_config", None)
@@ -99,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     show(steps, options.work_ms, console)
     if options.json:
         write_json(options.json, "bench", work_ms=options.work_ms, steps=[asdict(one) for one in steps])
-    return 1 if any(one.problems for one in steps) else 0
+    return FAILED if any(one.problems for one in steps) else 0
 
 
 def main(arguments: list[str] | None) -> None:

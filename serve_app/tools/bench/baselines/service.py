@@ -15,6 +15,7 @@ from serve_app.tools.bench.baselines.processes import LOGS, free_port, log_of, r
 MODELS = PROJECT_ROOT / "model_repository" / "bench"
 Config = dict[str, Any]
 IDENTITY: Config = {"name": "identity", "max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0.1}}
+PACED: Config = {"name": "paced", "max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0.05}}
 Change = Callable[[Config], None]
 
 

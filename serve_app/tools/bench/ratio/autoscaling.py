@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from serve_app.errors import UnavailableError
-from serve_app.tools.bench.baselines.service import Config, add_model, remove_deployments, router_of
+from serve_app.tools.bench.baselines.service import PACED, Config, add_model, remove_deployments, router_of
 from serve_app.tools.bench.ratio.rounds import Measurement, Side
 from serve_app.tools.bench.ratio.sides import Setup
 from serve_app.tools.bench.report import chart
@@ -26,10 +26,7 @@ MAX_REPLICAS = 6
 LOOK_BACK_S = 10.0
 QUIET_S, BUSY_S, TIMEOUT_S = 10, 60, 300
 REQUEST = {"inputs": [{"name": "SECONDS", "datatype": "FP32", "shape": [1, 1], "data": [WORK_S]}]}
-DEPLOYMENT: dict[str, Any] = {
-    "name": "paced",
-    "max_ongoing_requests": 256,
-    "ray_actor_options": {"num_cpus": 0.05},
+DEPLOYMENT: dict[str, Any] = PACED | {
     "autoscaling_config": {
         "min_replicas": 1,
         "max_replicas": MAX_REPLICAS,
