@@ -40,6 +40,7 @@ def serve_paced(config: Config, replicas: int, where: str) -> None:
     deployments = {one["name"]: one for one in application["deployments"]}
     router = deployments.setdefault("router", {"name": "router"})
     router.pop("autoscaling_config", None)
+    router["ray_actor_options"] = PACED["ray_actor_options"]  # four must have room on one machine
     if where == ONE_HOP:
         deployments.pop("paced")
         router_of(application)["hosts"] = "paced"

@@ -14,6 +14,7 @@ def test_the_model_has_so_many_replicas_in_the_routers_or_behind_one():
         assert (settings.router.hosts, settings.llms, settings.baseline) == (hosts, (), None)
         (application,) = config["applications"]
         assert {one["name"]: one["num_replicas"] for one in application["deployments"]} == expected
+        assert {one["ray_actor_options"]["num_cpus"] for one in application["deployments"]} == {0.05}
         assert not any("autoscaling_config" in one for one in application["deployments"])
 
 
