@@ -59,9 +59,12 @@ class Watch(threading.Thread):
         }
         self._ended = threading.Event()
         self.samples = {name: [] for name in self._pids}
+        self.at_s = []
 
     def run(self):
+        began = time.monotonic()
         while not self._ended.wait(SAMPLE_S):
+            self.at_s.append(time.monotonic() - began)  # a sample waits for busy processes, up to half a minute
             for name, pid in self._pids.items():
                 self.samples[name].append(held(pid))
 
@@ -94,7 +97,7 @@ def draw(watches):
         for axis, what in zip(column, GROWTH, strict=True):
             axis.set_ylabel(what)
             for name, samples in watch.samples.items():
-                axis.plot([SAMPLE_S * i for i in range(len(samples))], [one[what] for one in samples], label=name)
+                axis.plot(watch.at_s[: len(samples)], [one[what] for one in samples], label=name)
         column[-1].set_xlabel("s")
     axes[0][0].legend(fontsize=7)
     CHART.parent.mkdir(exist_ok=True)
