@@ -29,6 +29,7 @@ from serve_app.settings import (
 )
 from serve_app.triton.replica import TritonReplica
 from serve_app.ui.replica import PlaygroundReplica
+from serve_app.versions import give_each_deployment_its_own
 
 logger = logging.getLogger("ray.serve")
 BASELINE = "baseline"
@@ -48,6 +49,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         require_closed(settings, client.http_config.host)
     tracks = route_tracks(settings)
     warn_without_haproxy()
+    give_each_deployment_its_own()
     deployments = {triton.name: bind_triton(triton, settings.detection) for triton in settings.separate}
     deployments |= {model.name: bind_language_model(model) for model in settings.llms}
     if settings.baseline:
@@ -55,7 +57,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         deployments[BASELINE] = baseline.bind(settings.baseline, settings.detection)
     playground = bind_playground(settings.playground) if settings.playground else None
     keys = bind_keys() if settings.router.keys_file else None
-    arguments = settings, tracks, deployments
+    arguments = settings.as_routed, tracks, deployments
     drain_s = settings.router.request_timeout_s + ROUTER_DRAIN_S
     if settings.hosted is None:
         router = serve.deployment(serve.ingress()(Router)).options(name="router", graceful_shutdown_timeout_s=drain_s)

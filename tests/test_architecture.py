@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "serve_app").rglob("*.py"))
 GROUND = {"settings", "errors", "types", "telemetry"}
-SERVICE = GROUND | {"app", "router", "triton", "detection", "llm", "ui", "keys"}  # what runs in a replica
+SERVICE = GROUND | {"app", "versions", "router", "triton", "detection", "llm", "ui", "keys"}  # what runs in a replica
 ENVIRONMENT_READERS = {
     "serve_app/settings/reading.py",
     "serve_app/triton/embedded/library.py",

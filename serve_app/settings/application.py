@@ -122,6 +122,12 @@ class Settings(Section):
         return explicit and not self.router.asks_for_keys
 
     @property
+    def as_routed(self) -> "Settings":
+        """What the routers read: what is left out can change without a restart of theirs."""
+        models = tuple(model.as_routed for model in self.llms)
+        return self.model_copy(update={"llms": models, "baseline": None, "playground": None})
+
+    @property
     def serves_detection(self) -> bool:
         """Whether anything is served beside language models."""
         return bool(self.triton or self.baseline)

@@ -9,6 +9,7 @@ from serve_app.settings.section import Section
 
 Priority = Literal["normal", "low", "idle"]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+READ_BY_ROUTERS = ("adapters", "wake_timeout_s")
 VLLM_TAKES = 0.92  # of a GPU's memory, unless engine.gpu_memory_utilization says otherwise
 
 
@@ -95,6 +96,14 @@ class LanguageModelSettings(Section):
     def fixed_adapters(self) -> tuple[str, ...]:
         """LoRA adapters that vLLM loads at its start, by the names that clients call them."""
         return tuple(str(module["name"]) for module in self.engine.get("lora_modules") or ())
+
+    @property
+    def as_routed(self) -> "LanguageModelSettings":
+        """What the routers read of it."""
+        engine = {key: self.engine[key] for key in ("lora_modules", "max_model_len") if key in self.engine}
+        deployment = {"autoscaling_config": {"min_replicas": 0}} if self.scales_to_zero else {}
+        read = {field: getattr(self, field) for field in ("name", *READ_BY_ROUTERS)}
+        return LanguageModelSettings(**read, engine=engine, deployment=deployment)
 
     @property
     def scales_to_zero(self) -> bool:

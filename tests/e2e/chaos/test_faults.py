@@ -134,7 +134,8 @@ def all_healthy(service):
 def redeploy(service, change):
     """Serve takes the changed configuration, as `serve deploy` gives it."""
     config = yaml.safe_load(service.config.read_text())
-    change({one["name"]: one for one in config["applications"][0]["deployments"]})
+    (application,) = config["applications"]
+    change({one["name"]: one for one in application["deployments"]} | {"args": application["args"]})
     service.config.write_text(yaml.safe_dump(config))
     environment = psutil.Process(service.serve_run()).environ() | {"RAY_AUTH_MODE": "token"}
     command = [Path(sys.executable).with_name("serve"), "deploy", service.config]
@@ -147,6 +148,10 @@ def set_replicas(count, deployments):
 
 def restart_vision(deployments):
     deployments["vision"]["ray_actor_options"]["num_cpus"] = 0.31
+
+
+def change_confidence(deployments):
+    deployments["args"]["detection"]["confidence"] = 0.3
 
 
 def kill(pids):
@@ -182,10 +187,12 @@ FAULTS = {
     "a replica of vision is stopped (SIGSTOP)": lambda s: stop(s.replicas("vision")),
     "a replica of vision gets SIGTERM": lambda s: os.kill(s.replicas("vision")[0], signal.SIGTERM),
     "vision is deployed anew": lambda s: redeploy(s, restart_vision),
+    "the default confidence is changed": lambda s: redeploy(s, change_confidence),
     "vision goes from 2 replicas to 3": lambda s: redeploy(s, partial(set_replicas, 3)),
     "vision goes from 3 replicas to 1": lambda s: redeploy(s, partial(set_replicas, 1)),
 }
 # Only a client can repeat what was cut between it and HAProxy; a chat that is refused is followed by the next at once.
+RESTARTED = {"the default confidence is changed": {"router", "vision"}}  # and nothing else
 ALLOWED = {"a router is killed": RATE + CHATS + 2, "HAProxy is killed": 600}
 
 
@@ -210,6 +217,10 @@ def test_under_load(faulty, table, fault):
     )
     print(f"\n{table[-1]}\n{json.dumps(load.failed[:5])}")
     assert len(load.outcomes) > RATE * QUIET_S, before
+    if fault in RESTARTED:
+        now = {name: set(faulty.replicas(name)) for name in before}
+        assert {name for name in before if not before[name] & now[name]} == RESTARTED[fault]
+        assert {name for name in before if before[name] != now[name]} == RESTARTED[fault]
     assert len(load.failed) <= allowed, load.failed[:10]
 
 
