@@ -21,6 +21,14 @@ EDITS = (
     (re.compile(r"(^frontend prometheus\n *bind) :", re.MULTILINE), r"\1 127.0.0.1:"),
     (re.compile(r"(^listen stats\n *bind) \*:", re.MULTILINE), r"\1 127.0.0.1:"),
 )
+# The one application answers every path. One that HAProxy has no place for, or no server, is a service that starts, or
+# has just lost a router; Serve's file says 404 and 500 then, which clients don't try again.
+BODY = '{"error": "the service is starting, or has lost the router that had this request: try again"}'
+AGAIN = f"Retry-After: 2\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n{BODY}"
+UNAVAILABLE = f"HTTP/1.1 503 Service Unavailable\r\n{AGAIN}"
+NOWHERE = re.compile(r"(^backend default_backend\n *)http-request return status 404 .*\n", re.MULTILINE)
+NO_SERVER = [re.compile(rf"^( *errorfile {status}) .*\n", re.MULTILINE) for status in (502, 503)]
+GRPC_NOWHERE = re.compile(r" grpc-status 5 (hdr grpc-message \"Application )")
 CERTIFICATE = "SERVE_APP_TLS_CERTIFICATE"
 TLS_GLOBALS = "    ssl-default-bind-options ssl-min-ver TLSv1.2\n    ssl-load-extra-del-ext\n"
 HTTP_BIND = re.compile(r"(^frontend http_frontend\n *bind \S+)\n", re.MULTILINE)
@@ -41,7 +49,7 @@ def edit(path: Path, certificate: str = "") -> None:
     text = path.read_text()
     if "timeout http-request" in text:  # once is enough, whoever wrote it
         return
-    edits = [*EDITS]
+    edits = [*EDITS, *answers(path.parent)]
     if certificate:
         edits += [
             (re.compile(r"^global\n", re.MULTILINE), r"\g<0>" + TLS_GLOBALS),
@@ -55,6 +63,18 @@ def edit(path: Path, certificate: str = "") -> None:
             print(
                 f"warning: serve-app-haproxy: {path} has no {pattern.pattern!r}: Ray's template is another", flush=True
             )
+    write(path, GRPC_NOWHERE.sub(r" grpc-status 14 \1", text))  # only where no application is known
+
+
+def answers(folder: Path) -> list[tuple[re.Pattern[str], str]]:
+    """What HAProxy itself says in place of an answer."""
+    file = folder / "503.http"
+    write(file, UNAVAILABLE)
+    nowhere = NOWHERE, r"\1http-request return status 503 default-errorfiles\n"
+    return [nowhere, *((pattern, rf"\1 {file}\n") for pattern in NO_SERVER)]
+
+
+def write(path: Path, text: str) -> None:
     written = path.with_name(f"{path.name}.{os.getpid()}")
-    written.write_text(text)
+    written.write_bytes(text.encode())
     written.replace(path)

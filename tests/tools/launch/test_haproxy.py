@@ -10,6 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
 
 from serve_app.tools.bench.baselines.processes import free_port
 from serve_app.tools.launch.haproxy import edit
@@ -21,25 +23,42 @@ defaults
     timeout connect 5s
     timeout client 300s
     timeout server 300s
+    errorfile 502 {folder}/500.http
+    errorfile 503 {folder}/500.http
+    errorfile 504 {folder}/500.http
 frontend prometheus
     bind :{first}
     mode http
 frontend http_frontend
     bind *:{second}
+    use_backend app if {{ path /app }}
+    default_backend default_backend
+backend default_backend
+    http-request return status 404 content-type text/plain lf-string "Path '%[path]' not found. Ping /-/routes."
 frontend grpc_frontend
     # gRPC requires HTTP/2.
     bind *:{fourth} proto h2
+    default_backend default_grpc_backend
 backend app
     timeout client 60s
+    server nobody 127.0.0.1:1
+backend default_grpc_backend
+    mode http
+    acl has_application_header req.hdr(application) -m found
+    {grpc} hdr grpc-status 5 hdr grpc-message "Application 'x' not found" if has_application_header
+    {grpc} hdr grpc-status 5 hdr grpc-message "Application metadata not set"
 listen stats
   bind *:{third}
   stats enable
 """
+GRPC = "http-request return status 200 content-type application/grpc"
 
 
-def write(folder):
+def write(folder, first=41001, second=41002, third=41003, fourth=41004):
+    """As Serve does."""
+    (folder / "500.http").write_bytes(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n")
     path = folder / "haproxy.cfg"
-    path.write_text(WRITTEN.format(folder=folder, first=41001, second=41002, third=41003, fourth=41004))
+    path.write_text(WRITTEN.format(folder=folder, first=first, second=second, third=third, fourth=fourth, grpc=GRPC))
     return path
 
 
@@ -64,7 +83,7 @@ def test_a_template_that_has_changed_is_told(tmp_path, capsys):
     path.write_text("defaults\n    timeout client 1h\n")
     edit(path)
     assert "timeout http-request 10s" in path.read_text()
-    assert capsys.readouterr().out.count("Ray's template is another") == 3
+    assert capsys.readouterr().out.count("Ray's template is another") == 6
 
 
 def test_the_command_edits_the_file_and_becomes_haproxy(tmp_path):
@@ -77,6 +96,26 @@ def test_the_command_edits_the_file_and_becomes_haproxy(tmp_path):
     assert os.access(command, os.X_OK)
 
 
+def test_a_service_without_routes_or_routers_asks_clients_to_try_again(tmp_path):
+    """As HAProxy says it, over HTTP and to a stock gRPC client; Serve's own file has 404, 500 and NOT_FOUND there."""
+    http, grpc_port = free_port(), free_port()
+    path = write(tmp_path, free_port(), http, free_port(), grpc_port)
+    with subprocess.Popen([Path(sys.executable).with_name("serve-app-haproxy"), "-f", path]) as proxy:
+        try:
+            wait_for_port(grpc_port)
+            for target in ("/", "/v1/chat/completions", "/app"):
+                answer = httpx.post(f"http://127.0.0.1:{http}{target}", json={})
+                assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2"), target
+                assert "try again" in answer.json()["error"]
+            client = triton.InferenceServerClient(f"127.0.0.1:{grpc_port}")
+            for headers in ({}, {"application": "serve_app"}):
+                with pytest.raises(InferenceServerException) as refused:
+                    client.is_server_live(headers)
+                assert refused.value.status() == "StatusCode.UNAVAILABLE"
+        finally:
+            proxy.terminate()
+
+
 def certificate(folder):
     """A chain and its key in two files, as a Secret of type tls is mounted."""
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
@@ -87,8 +126,8 @@ def certificate(folder):
 
 def test_tls_ends_in_haproxy_where_there_is_a_certificate(tmp_path):
     crt, http, grpc = certificate(tmp_path), free_port(), free_port()
-    path = tmp_path / "haproxy.cfg"
-    text = WRITTEN.format(folder=tmp_path, first=free_port(), second=http, third=free_port(), fourth=grpc)
+    path = write(tmp_path, free_port(), http, free_port(), grpc)
+    text = path.read_text()
     answer = "    http-request return status 200 content-type text/plain string plain\n"
     text = text.replace(f"bind *:{http}\n", f"bind 127.0.0.1:{http}\n{answer}")
     path.write_text(
