@@ -7,8 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -18,73 +16,13 @@ import pytest
 import yaml
 
 from serve_app.settings import PROJECT_ROOT
-from tests.e2e.service import LABORATORY, SHAPES, give_pictures_a_deployment, language_model, wait_until, write_config
+from tests.e2e.service import LABORATORY, give_pictures_a_deployment, language_model, wait_until, write_config
+from tests.load import CHATS, RATE, Load
 
-RATE = 4  # pictures a second
-CHATS = 2  # conversations at a time
 BACK_WITHIN_S = 240
-SLOW_S = 3
 LONG_S, STREAMS = 180, 4
 QUIET_S = 5  # of load before a fault, and after the recovery
-PICTURE = SHAPES.read_bytes()
-QUESTION = {"model": "demo-llm", "messages": [{"role": "user", "content": "What is vLLM?"}], "max_tokens": 24}
 HEADER = "| fault | requests | failed | allowed | slowest | recovered after |\n|---|---|---|---|---|---|"
-
-
-@dataclass
-class Load:
-    """Pictures at a rate, whether or not earlier ones are answered, and chats one after the other."""
-
-    url: str
-    outcomes: list = field(default_factory=list)  # kind, seconds, status or the error, and when it ended
-    ended: threading.Event = field(default_factory=threading.Event)
-
-    @contextmanager
-    def running(self):
-        threads = [
-            threading.Thread(target=self._pictures),
-            *(threading.Thread(target=self._chats) for _ in "x" * CHATS),
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            yield self
-        finally:
-            self.ended.set()
-            for thread in threads:
-                thread.join()
-
-    def _pictures(self):
-        waiting = []
-        while not self.ended.wait(1 / RATE):
-            waiting.append(threading.Thread(target=self._ask, args=["picture", "/predict/nano_end2end"]))
-            waiting[-1].start()
-        for thread in waiting:
-            thread.join()
-
-    def _chats(self):
-        while not self.ended.is_set():
-            self._ask("chat", "/v1/chat/completions")
-
-    def _ask(self, kind, path):
-        began = time.monotonic()
-        body = {"content": PICTURE} if kind == "picture" else {"json": QUESTION}
-        try:
-            answer = httpx.post(f"{self.url}{path}", timeout=BACK_WITHIN_S, **body)
-            right = answer.status_code == 200 and (kind == "chat" or answer.json()["num_detections"] == 6)
-            outcome = 200 if right else f"{answer.status_code} {answer.text[:120]}"
-        except httpx.HTTPError as problem:
-            outcome = repr(problem)
-        self.outcomes.append((kind, time.monotonic() - began, outcome, time.monotonic()))
-
-    @property
-    def failed(self):
-        return [(kind, outcome) for kind, _, outcome, _ in self.outcomes if outcome != 200]
-
-    def disturbed_until(self, since):
-        """How long after that the last request ended that failed or was slow."""
-        ends = [at for _, seconds, outcome, at in self.outcomes if outcome != 200 or seconds > SLOW_S]
-        return max((at - since for at in ends), default=0)
 
 
 @pytest.fixture(scope="module")
