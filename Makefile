@@ -10,10 +10,12 @@ BIN := .venv/bin
 # Bytecode is written once: without it each of vLLM's processes compiles for ten seconds before it starts.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test unit e2e chaos slow soak fuzz check models monitor env lock images audit sbom licences train clean
+include tests/kubernetes/build.mk
+
+.PHONY: help serve test unit e2e chaos slow soak fuzz kubernetes kubernetes-up kubernetes-down check models monitor env lock images audit sbom licences train clean
 
 help: ## list the targets
-	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 serve: models ## run the service: checks, then `serve run configs/serve.yaml`; Ctrl-C ends it
 	@exec $(BIN)/python scripts/serve $(CONFIG)
@@ -47,6 +49,18 @@ slow: models .prometheus/.installed ## run what takes minutes and is about no fa
 
 soak: models ## use the service for an hour, and see that what it holds levels off; draws build/soak.png
 	$(BIN)/python -m pytest -m soak tests/e2e/soak --capture no
+
+# Here as in build.mk a cluster needs root, Go and Debian's packages; it takes 12 GB of memory and 40 GB of disk.
+CLUSTER := $(BIN)/python -m tests.kubernetes.cluster
+kubernetes: kubernetes-up ## deploy to a real Kubernetes with KubeRay's operator on this machine: start it, run all tests, end it
+	$(BIN)/python -m pytest -m kubernetes --capture no $(or $(ARGS),tests/kubernetes); \
+		status=$$?; $(MAKE) --no-print-directory kubernetes-down; exit $$status
+
+kubernetes-up: models kubernetes-programs ## start that Kubernetes and leave it running, to try scripts/deploy and kubectl on it
+	@$(CLUSTER) up
+
+kubernetes-down: ## end it without a trace; what was built stays in .kubernetes
+	@$(CLUSTER) down
 
 FUZZ_RUNS ?= 100000
 fuzz: env build/fuzz/.installed ## look for inputs that break what reads requests, pictures and keys: FUZZ_RUNS of each kind
@@ -155,6 +169,6 @@ train: env ## train the demo models anew and ship them (an hour)
 	$(BIN)/python scripts/train_demo_models
 
 clean: ## remove what was built; weights and configs stay
-	rm -rf .venv .uv .prometheus .chromium build runs *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .uv .prometheus .chromium .kubernetes build runs *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	git clean -fdXq model_repository/cpu model_repository/gpu
 	rm -rf model_repository/plans

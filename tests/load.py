@@ -21,7 +21,8 @@ class Load:
     """Pictures at a rate, whether or not earlier ones are answered, and chats one after the other."""
 
     url: str
-    key: str = ""
+    rate: float = RATE
+    chats: int = CHATS
     outcomes: list = field(default_factory=list)  # kind, seconds, status or the error, and when it ended
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -29,7 +30,7 @@ class Load:
     def running(self):
         threads = [
             threading.Thread(target=self._pictures),
-            *(threading.Thread(target=self._chats) for _ in range(CHATS)),
+            *(threading.Thread(target=self._chats) for _ in range(self.chats)),
         ]
         for thread in threads:
             thread.start()
@@ -42,7 +43,7 @@ class Load:
 
     def _pictures(self):
         waiting = []
-        while not self.ended.wait(1 / RATE):
+        while not self.ended.wait(1 / self.rate):
             waiting.append(threading.Thread(target=self._ask, args=["picture", "/predict/nano_end2end"]))
             waiting[-1].start()
         for thread in waiting:
@@ -55,9 +56,8 @@ class Load:
     def _ask(self, kind, path):
         began = time.monotonic()
         body = {"content": PICTURE} if kind == "picture" else {"json": QUESTION}
-        headers = {"x-api-key": self.key} if self.key else {}
         try:
-            answer = httpx.post(f"{self.url}{path}", timeout=PATIENCE_S, headers=headers, **body)
+            answer = httpx.post(f"{self.url}{path}", timeout=PATIENCE_S, **body)
             right = answer.status_code == 200 and (kind == "chat" or answer.json()["num_detections"] == 6)
             outcome = 200 if right else f"{answer.status_code} {answer.text[:120]}"
         except httpx.HTTPError as problem:

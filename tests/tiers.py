@@ -23,6 +23,7 @@ BUDGETS = {
     "chaos": Budget(40, 9),
     "slow": Budget(8, 4),
     "soak": Budget(3, 0),
+    "kubernetes": Budget(40, 0),
 }
 
 
@@ -30,6 +31,8 @@ def tier_of(path):
     for tier in ("chaos", "slow", "soak"):
         if path.is_relative_to(TESTS / "e2e" / tier):
             return tier
+    if path.is_relative_to(TESTS / "kubernetes"):
+        return "kubernetes"
     return "e2e" if path.is_relative_to(TESTS / "e2e") else "unit"
 
 

@@ -86,8 +86,12 @@ def _add_render_and_diff(subparsers: "Subparsers[argparse.ArgumentParser]") -> N
 def _add_rollouts(subparsers: "Subparsers[argparse.ArgumentParser]") -> None:
     up = _add(subparsers, "up", commands.up, "create or update the service, and wait until it is serving")
     upgrade = _add(subparsers, "upgrade", commands.upgrade, "update a running service, in place or in a new cluster")
-    choices = ("in-place", "new-cluster")
-    upgrade.add_argument("--strategy", choices=choices, help="default: what the change requires; printed first")
+    upgrade.add_argument(
+        "--strategy",
+        choices=("in-place", "new-cluster", "staged"),
+        help="default: what the change requires; printed first. staged: the new cluster first, which starts with the "
+        "configuration of now, then the new configuration in it",
+    )
     rollback = _add(subparsers, "rollback", commands.rollback, "apply an earlier revision again")
     rollback.add_argument("--to", type=int, metavar="N", help="a revision from `history`; default: the previous one")
     for parser in (up, upgrade, rollback):

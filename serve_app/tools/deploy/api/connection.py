@@ -2,7 +2,9 @@
 
 import json
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,25 @@ from serve_app.errors import (
 
 REQUEST_TIMEOUT_S = 30
 CONNECT_TIMEOUT_S = 10
+CONFLICT = re.compile(r'conflict with "([^"]+)"')
 
 Query = Mapping[str, str | int | bool]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldConflict:
+    """A field that another manager has set to something else."""
+
+    manager: str
+    field: str
+
+
+class ConflictError(ConfigurationError):
+    """A server-side apply that would change the fields of others."""
+
+    def __init__(self, message: str, conflicts: Sequence[FieldConflict] = ()) -> None:
+        super().__init__(message)
+        self.conflicts = tuple(conflicts)
 
 
 class Connection:
@@ -119,7 +138,7 @@ class Connection:
         if status == 404:
             return NotFoundError(message)
         if status == 409:
-            return ConfigurationError(message)
+            return ConflictError(message, _conflicts_of(data))
         if "field not declared in schema" in message:  # a server-side apply answers 500 for it
             return ConfigurationError(f"rejected by the cluster: {message}; its CRDs may be older than these manifests")
         if status in (400, 413, 422):
@@ -161,6 +180,12 @@ def _context_problem(location: str, context: str | None) -> str:
     if context and context not in names:
         return f"no context {context!r}; {known}"
     return ""
+
+
+def _conflicts_of(data: bytes | None) -> list[FieldConflict]:
+    causes = (json.loads(data or b"{}").get("details") or {}).get("causes") or []
+    conflicts = [(CONFLICT.search(one.get("message", "")), one.get("field", "")) for one in causes]
+    return [FieldConflict(found[1], field) for found, field in conflicts if found]
 
 
 def _message_of(data: bytes | None) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serve_app.errors import ConfigurationError, NotFoundError
-from serve_app.tools.deploy.api.connection import Connection
+from serve_app.tools.deploy.api.connection import ConflictError, Connection
 from serve_app.tools.deploy.api.target import FIELD_MANAGER
 
 Manifest = dict[str, Any]
@@ -81,7 +81,21 @@ class Objects:
         return self.get(manifest["apiVersion"], manifest["kind"], metadata["name"], metadata.get("namespace"))
 
     def apply(self, manifest: dict[str, Any], dry_run: bool = False, force: bool = False) -> dict[str, Any]:
-        """Server-side apply: creates or updates it, and keeps fields of other managers."""
+        """Server-side apply: creates or updates it, and keeps fields of other managers but those of its operator.
+
+        KubeRay's operator writes a RayService as a whole, and so owns every list of it that Go writes differently:
+        `workerGroupSpecs`, as soon as it runs. What is in our manifests is ours; what isn't stays the operator's.
+        """
+        try:
+            return self._apply(manifest, dry_run, force)
+        except ConflictError as problem:
+            others = {one.manager for one in problem.conflicts} - operators_of(self.live(manifest) or {})
+            if problem.conflicts and not others:
+                return self._apply(manifest, dry_run, force=True)
+            advice = "; --force-conflicts overwrites these fields" if problem.conflicts else ""
+            raise ConfigurationError(f"{label(manifest)}: {problem.message}{advice}") from None
+
+    def _apply(self, manifest: dict[str, Any], dry_run: bool, force: bool) -> dict[str, Any]:
         metadata = manifest["metadata"]
         path = self.kind(manifest["apiVersion"], manifest["kind"]).path(metadata.get("namespace"), metadata["name"])
         query: dict[str, str | bool] = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", "force": force}
@@ -89,10 +103,10 @@ class Objects:
             query["dryRun"] = "All"
         try:
             return self.connection.request("PATCH", path, query, manifest, APPLY)
+        except ConflictError:
+            raise
         except ConfigurationError as problem:
-            conflict = "conflict" in problem.message.lower()
-            advice = "; --force-conflicts overwrites these fields" if conflict else ""
-            raise ConfigurationError(f"{label(manifest)}: {problem.message}{advice}") from None
+            raise ConfigurationError(f"{label(manifest)}: {problem.message}") from None
 
     def delete(self, manifest: dict[str, Any]) -> bool:
         """False if it doesn't exist."""
@@ -125,6 +139,12 @@ class Objects:
         }
         answer = self.connection.request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=review)
         return bool((answer.get("status") or {}).get("allowed"))
+
+
+def operators_of(live: dict[str, Any]) -> set[str]:
+    """The managers that write its status."""
+    entries = live.get("metadata", {}).get("managedFields") or []
+    return {one["manager"] for one in entries if one.get("subresource") == "status"} - {FIELD_MANAGER}
 
 
 def label(manifest: dict[str, Any]) -> str:

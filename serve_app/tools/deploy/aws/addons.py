@@ -111,7 +111,7 @@ class AddOns:
         if chart.release == "aws-load-balancer-controller":
             options.append(f"--set=vpcId={vpc}")
         if chart.release == "kuberay-operator":
-            options.append(f"--set=watchNamespace={{{self._scenario.namespace}}}")
+            options.append(f"--set=watchNamespace={{{','.join(self._watched(chart))}}}")
         argv = ["helm", "upgrade", "--install", chart.release, *chart.source, *self._cluster_options(chart), *options]
         if chart.values:
             values = self._installation.read(chart.values)
@@ -126,6 +126,15 @@ class AddOns:
             self._helm("uninstall", chart, "--wait")
         elif status in ("pending-upgrade", "pending-rollback"):
             self._helm("rollback", chart, "--wait")
+
+    def _watched(self, chart: Chart) -> list[str]:
+        """Also the namespaces of services that were installed before: those that it forgets, nobody looks after."""
+        argv = ["helm", "get", "values", chart.release, *self._cluster_options(chart), "--output=json"]
+        try:
+            before = (json.loads(self._runner.output(argv) or "{}") or {}).get("watchNamespace") or []
+        except ValueError:
+            before = []
+        return sorted({*before, self._scenario.namespace})
 
     def _status(self, chart: Chart) -> str:
         """Empty where the release doesn't exist."""

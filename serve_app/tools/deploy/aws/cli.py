@@ -24,6 +24,7 @@ from serve_app.tools.deploy.aws.installer import Installer, Options, Step
 from serve_app.tools.deploy.aws.kubeconfig import check_kubeconfig
 from serve_app.tools.deploy.aws.runner import DryRunner, Runner
 from serve_app.tools.deploy.aws.scenarios import DEFAULT, resolve_scenario, saved_scenarios
+from serve_app.tools.deploy.scenarios.scenario import read_scenario
 
 MODELS = Path("model_repository/gpu")
 
@@ -69,6 +70,8 @@ def _main(options: argparse.Namespace, command: str) -> None:
 
 
 def _run(options: argparse.Namespace, command: str) -> None:
+    if options.scenario or command == "scripts/install":
+        read_scenario(options.scenario or DEFAULT, options.set)  # before anything is asked of AWS
     session = _session(options)
     check_names(options.cluster_name, str(session.region_name), options.bucket)
     kubeconfig = options.kubeconfig or default_kubeconfig(options.cluster_name)

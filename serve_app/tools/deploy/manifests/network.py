@@ -20,7 +20,7 @@ def policies(scenario: Scenario) -> list[Manifest]:
     operator = namespace(scenario.operator_namespace)
     monitoring = namespace(scenario.monitoring_namespace)
     found = [
-        policy(scenario, "closed", {}, {"policyTypes": ["Ingress", "Egress"]}),
+        policy(scenario, "closed", ours(scenario), {"policyTypes": ["Ingress", "Egress"]}),
         policy(scenario, "ray", ray, both(scenario, {"podSelector": ray}, [span(*one) for one in ports.INSIDE])),
         policy(scenario, "clients", ray, ingress(callers(scenario), [port(ports.HTTP), port(ports.GRPC)])),
         policy(
@@ -41,10 +41,14 @@ def policies(scenario: Scenario) -> list[Manifest]:
     return found
 
 
+def ours(scenario: Scenario) -> Manifest:
+    """The namespace may have pods of others."""
+    return {"matchLabels": {"app.kubernetes.io/instance": scenario.name}}
+
+
 def all_but_redis(scenario: Scenario) -> Manifest:
     """Ray's pods and the Job that builds TensorRT plans."""
-    return {
-        "matchLabels": {"app.kubernetes.io/instance": scenario.name},
+    return ours(scenario) | {
         "matchExpressions": [{"key": "app.kubernetes.io/component", "operator": "NotIn", "values": [REDIS]}],
     }
 

@@ -39,11 +39,18 @@ WRITABLE = {
 DRAINING_S = 30
 SIDECAR = {"cpu": "100m", "memory": "256Mi"}
 LEAVING = """\
-ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "the pod stops" \
+timeout 30 ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "the pod stops" \
 --deadline-remaining-seconds {seconds} || true
-sleep {least}
-for _ in $(seq {rest}); do pgrep -f '^ray::ServeReplica' > /dev/null || break; sleep 1; done
+for second in $(seq {seconds}); do
+  if [ $second -gt {least} ]; then pgrep -f '^ray::ServeReplica' > /dev/null || break; fi
+{unless_the_head_is_gone}  sleep 1
+done
 ray stop
+"""
+# The whole service is deleted, and nothing is left to move to: without its head a worker serves nobody.
+HEAD_IS_GONE = """\
+  gone() {{ ! timeout 2 bash -c "exec 3<>/dev/tcp/$FQ_RAY_IP/{gcs}" 2> /dev/null; }}
+  gone && sleep 3 && gone && break
 """
 
 
@@ -103,14 +110,18 @@ def ray_container(scenario: Scenario, group: Group, role: str) -> Manifest:
         "volumeMounts": mounts(scenario, role),
     }
     if role != "head":
-        container["lifecycle"] = {"preStop": {"exec": {"command": ["bash", "-lc", leaving(scenario.drain_s)]}}}
+        container["lifecycle"] = {"preStop": {"exec": {"command": ["bash", "-lc", leaving(scenario)]}}}
     return container
 
 
-def leaving(drain_s: int) -> str:
-    """Drains the Ray node, waits until Serve has moved its replicas and load balancers notice, then stops Ray."""
-    least = min(DRAINING_S, drain_s)
-    return LEAVING.format(seconds=drain_s, least=least, rest=drain_s - least)
+def leaving(scenario: Scenario) -> str:
+    """Drains the Ray node, waits until Serve has moved its replicas and load balancers notice, then stops Ray.
+
+    Where the head's state is kept, workers serve on while a killed head comes back.
+    """
+    head = "" if scenario.head_store else HEAD_IS_GONE.format(gcs=ports.GCS)
+    drain_s = scenario.drain_s
+    return LEAVING.format(seconds=drain_s, least=min(DRAINING_S, drain_s), unless_the_head_is_gone=head)
 
 
 def environment(scenario: Scenario, group: Group, role: str) -> list[Manifest]:

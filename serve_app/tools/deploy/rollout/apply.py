@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from serve_app.errors import NotFoundError
 from serve_app.tools.deploy.api.objects import Manifest, Objects, label
@@ -29,7 +30,17 @@ def content_of(live: Manifest) -> Manifest:
     content = {key: copy.deepcopy(value) for key, value in live.items() if key != "status"}
     for key in BOOKKEEPING:
         content["metadata"].pop(key, None)
+    if live["kind"] == "RayService":
+        content["spec"] = without_empty(live.get("spec") or {})
     return content
+
+
+def without_empty(value: Any) -> Any:
+    """KubeRay's operator writes the whole object, with empty fields of its own and without those that we gave."""
+    if isinstance(value, dict):
+        kept = {key: without_empty(one) for key, one in value.items()}
+        return {key: one for key, one in kept.items() if one not in ({}, [], None)}
+    return [without_empty(one) for one in value] if isinstance(value, list) else value
 
 
 def dry_run_all(objects: Objects, manifests: Sequence[Manifest], force: bool = False) -> list[DryRun]:
@@ -47,12 +58,13 @@ def dry_run(objects: Objects, manifest: Manifest, force: bool = False) -> DryRun
         raise
 
 
-def apply_all(objects: Objects, manifests: Sequence[Manifest], say: Callable[[str], None], force: bool = False) -> None:
-    for manifest in manifests:
-        before = objects.live(manifest)
-        after = objects.apply(manifest, force=force)
-        done = "changed" if before is None or content_of(before) != content_of(after) else "unchanged"
-        say(f"{label(manifest)} {'created' if before is None else done}")
+def apply_all(objects: Objects, runs: Sequence[DryRun], say: Callable[[str], None], force: bool = False) -> None:
+    """What wouldn't change isn't touched: our empty fields in place of the operator's would be a new generation."""
+    for run in runs:
+        if run.changes:
+            objects.apply(run.manifest, force=force)
+        done = "changed" if run.changes else "unchanged"
+        say(f"{label(run.manifest)} {'created' if run.before is None else done}")
 
 
 def delete_all(objects: Objects, manifests: Sequence[Manifest], say: Callable[[str], None]) -> None:

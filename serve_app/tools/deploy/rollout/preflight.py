@@ -1,5 +1,6 @@
 """Checks before anything in the cluster is changed: KubeRay, kinds, namespace, permissions and Secrets."""
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,11 +8,11 @@ from dataclasses import dataclass
 from serve_app.errors import ConfigurationError, ForbiddenError
 from serve_app.tools.deploy.api.objects import Kind, Manifest, Objects
 from serve_app.tools.deploy.api.target import RAY_API, Target
-from serve_app.tools.deploy.scenarios.scenario import SecretKey
+from serve_app.tools.deploy.scenarios.scenario import Scenario, SecretKey
 
 OPERATOR_LABEL = "app.kubernetes.io/name=kuberay-operator"
 OPERATOR_IMAGE = re.compile(r"/?(?:kuberay/)?(?:kuberay-)?operator:v?(\d+)\.(\d+)\.(\d+)")
-OLDEST, TOO_NEW = (1, 7), 2
+OLDEST, TOO_NEW = (1, 6), 2  # make kubernetes has 1.6
 INSTALL = (
     "install it with scripts/install, or with `helm install kuberay-operator kuberay/kuberay-operator "
     "--version 1.7.0 -n kuberay-system --create-namespace`"
@@ -31,12 +32,12 @@ def check(
     objects: Objects,
     target: Target,
     manifests: Sequence[Manifest],
-    secrets: Sequence[SecretKey] = (),
+    scenario: Scenario,
     applied: Sequence[Manifest] = (),
 ) -> Checked:
     """`applied`: the manifests of the latest complete revision."""
     require_kinds(objects, manifests)
-    notes = list(check_operator(objects))
+    notes = list(check_operator(objects, scenario))
     exists = require_namespace(objects, target)
     checked = leave_unchanged(objects, manifests, applied, exists)
     if problems := missing_rights(objects, target, checked.manifests):
@@ -44,7 +45,9 @@ def check(
             f"context {objects.connection.context!r} may not {'; '.join(problems)}; nothing was changed, "
             "ask the cluster's administrator for these permissions"
         )
-    return Checked(checked.manifests, (*notes, *checked.notes, *require_secrets(objects, target, secrets, exists)))
+    return Checked(
+        checked.manifests, (*notes, *checked.notes, *require_secrets(objects, target, scenario.secrets, exists))
+    )
 
 
 def require_kinds(objects: Objects, manifests: Sequence[Manifest]) -> None:
@@ -63,8 +66,8 @@ def require_kinds(objects: Objects, manifests: Sequence[Manifest]) -> None:
         )
 
 
-def check_operator(objects: Objects) -> Iterable[str]:
-    """Raises if no usable operator runs; returns a note if that can't be checked."""
+def check_operator(objects: Objects, scenario: Scenario) -> Iterable[str]:
+    """Raises if no operator runs that can serve this namespace; returns a note if that can't be checked."""
     try:
         deployments = objects.list("apps/v1", "Deployment", labels=OPERATOR_LABEL)
         if not deployments:  # it may be installed without Helm
@@ -75,7 +78,37 @@ def check_operator(objects: Objects) -> Iterable[str]:
         return ("the KubeRay operator wasn't checked: you may not list Deployments in all namespaces",)
     if not deployments:
         raise ConfigurationError(f"no KubeRay operator runs in this cluster; {INSTALL}")
-    return tuple(note for one in deployments for note in _check_operator(one))
+    watching = _require_watching(deployments, scenario)
+    return tuple(note for one in watching for note in _check_operator(one))
+
+
+def _require_watching(deployments: Sequence[Manifest], scenario: Scenario) -> list[Manifest]:
+    namespace = scenario.namespace
+    watching = [one for one in deployments if namespace in (_watched_by(one) or [namespace])]
+    if not watching:
+        watched = ",".join(sorted({name for one in deployments for name in _watched_by(one)}))
+        raise ConfigurationError(
+            f"no KubeRay operator watches the namespace {namespace}, only {watched}: run helm upgrade with "
+            f"--set 'watchNamespace={{{watched},{namespace}}}', or deploy into one of these"
+        )
+    places = [one["metadata"]["namespace"] for one in watching]
+    if scenario.operator_namespace not in places:
+        raise ConfigurationError(
+            f"the KubeRay operator runs in {places[0]}, and the service's network policies would keep it out: "
+            f"--set operator_namespace={places[0]}"
+        )
+    return watching
+
+
+def _watched_by(deployment: Manifest) -> list[str]:
+    """Empty: all namespaces."""
+    container = (deployment["spec"]["template"]["spec"].get("containers") or [{}])[0]
+    words = [*(container.get("command") or ()), *(container.get("args") or ())]
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
+        name, _, value = word.lstrip("-").partition("=")
+        if name == "watch-namespace":
+            return [one for one in (value or following).split(",") if one]
+    return []
 
 
 def _check_operator(deployment: Manifest) -> Iterable[str]:

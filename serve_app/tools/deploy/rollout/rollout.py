@@ -1,7 +1,7 @@
 """Brings manifests into the cluster: preflight, dry run, apply, record a revision, and wait until it serves."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serve_app.errors import ConfigurationError, ForbiddenError
 from serve_app.tools.deploy.api.objects import Manifest, Objects
@@ -18,6 +18,7 @@ from serve_app.tools.deploy.rollout.upgrade import (
     has_timed_out,
     plan_of,
     require_strategy,
+    with_configuration_of,
     with_rollout_mark,
 )
 from serve_app.tools.deploy.scenarios.scenario import Scenario
@@ -26,6 +27,8 @@ from serve_app.tools.deploy.status.read import read_status
 from serve_app.tools.deploy.status.report import BUSY, TITLE, Line, address_lines, report
 from serve_app.tools.deploy.status.screen import Screen
 from serve_app.tools.deploy.status.wait import Pace, show_failure, wait
+
+STAGED = "staged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +61,26 @@ class Rollout:
 
 def roll_out(objects: Objects, rollout: Rollout, screen: Screen, pace: Pace) -> int:
     """0 if it serves, 1 if it doesn't; a problem found before anything was changed is raised."""
+    if rollout.strategy == STAGED:
+        return _roll_out_in_stages(objects, rollout, screen, pace)
     revisions = _readable_revisions(objects, rollout.target)
-    checked = check(objects, rollout.target, rollout.manifests, rollout.scenario.secrets, _applied(revisions))
+    checked = check(objects, rollout.target, rollout.manifests, rollout.scenario, _applied(revisions))
     _say_notes(checked, screen)
     live = objects.live(rollout.service)
     if rollout.must_exist and live is None:
         raise ConfigurationError(f"RayService {rollout.target} not found: create it with scripts/deploy up")
     dry_runs, plan = _dry_run(objects, rollout, checked.manifests, live)
     screen.say(f"RayService {rollout.target}: {plan}", TITLE)
+    if _has_nothing_to_do(rollout, dry_runs, revisions):
+        screen.say("nothing to do: the cluster has all of it")
     before = read_status(objects, rollout.target)
     if has_timed_out(live):
         screen.say("KubeRay gave up on this RayService and ignores it: deleting and recreating it", BUSY)
         objects.delete(rollout.service)
         if not wait_until_gone(objects, [rollout.service], screen, pace):
             return 1
-    revision = _apply(objects, rollout, [one.manifest for one in dry_runs], revisions, screen)
+        dry_runs, _ = _dry_run(objects, rollout, checked.manifests, None)
+    revision = _apply(objects, rollout, dry_runs, revisions, screen)
     if not rollout.wait:
         screen.say(f"applied as revision {revision.number}; follow it with `scripts/deploy status`")
         return 0
@@ -80,6 +88,22 @@ def roll_out(objects: Objects, rollout: Rollout, screen: Screen, pace: Pace) -> 
     if code == 0:
         History(objects, rollout.target).mark(revision, "served")
     return code
+
+
+def _roll_out_in_stages(objects: Objects, rollout: Rollout, screen: Screen, pace: Pace) -> int:
+    """A cluster that is to be replaced keeps its configuration until it is."""
+    live = objects.live(rollout.service)
+    if live is not None:
+        first = tuple(
+            with_configuration_of(live, one) if one["kind"] == "RayService" else one for one in rollout.manifests
+        )
+        screen.say("first stage: the new cluster, with the configuration of now", TITLE)
+        why = f"{rollout.why}, first stage"
+        code = roll_out(objects, replace(rollout, manifests=first, why=why, strategy=None, wait=True), screen, pace)
+        if code:
+            return code
+        screen.say("second stage: the new configuration", TITLE)
+    return roll_out(objects, replace(rollout, strategy=None), screen, pace)
 
 
 def show_diff(objects: Objects, rollout: Rollout, screen: Screen) -> int:
@@ -148,11 +172,15 @@ def _marked(objects: Objects, manifest: Manifest, service: Manifest | None, new_
     return with_rollout_mark(manifest, service, new_cluster) if manifest["kind"] == "RayService" else manifest
 
 
+def _has_nothing_to_do(rollout: Rollout, runs: Sequence[DryRun], revisions: Sequence[Revision]) -> bool:
+    return not any(one.changes for one in runs) and not _obsolete(revisions, rollout.manifests)
+
+
 def _apply(
-    objects: Objects, rollout: Rollout, manifests: Sequence[Manifest], revisions: Sequence[Revision], screen: Screen
+    objects: Objects, rollout: Rollout, runs: Sequence[DryRun], revisions: Sequence[Revision], screen: Screen
 ) -> Revision:
-    namespaces = [one for one in manifests if one["kind"] == "Namespace"]
-    rest = [one for one in manifests if one["kind"] != "Namespace"]
+    namespaces = [one for one in runs if one.manifest["kind"] == "Namespace"]
+    rest = [one for one in runs if one.manifest["kind"] != "Namespace"]
     apply_all(objects, namespaces, screen.say, rollout.force)
     history = History(objects, rollout.target)
     revision = history.begin(rollout.manifests, rollout.scenario.scenario, rollout.why, rollout.returns_to)

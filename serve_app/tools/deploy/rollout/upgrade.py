@@ -9,9 +9,11 @@ from typing import Any
 
 from serve_app.errors import ConfigurationError
 from serve_app.tools.deploy.api.objects import Manifest
-from serve_app.tools.deploy.rollout.apply import DryRun
+from serve_app.tools.deploy.rollout.apply import DryRun, content_of
 
 ROLLOUT = "serve-app/rollout"  # annotation of the head's pod template: a new value makes KubeRay create a new cluster
+CONFIGURATION = "serveConfigV2"
+HURRIES = "; the running cluster takes the new configuration at once as well, --strategy staged leaves it as it is"
 # KubeRay ignores these when it compares clusters: the autoscaler changes them.
 SCALED = ("replicas", "minReplicas", "maxReplicas")
 
@@ -34,7 +36,12 @@ class Plan:
 
     def __str__(self) -> str:
         shown = ", ".join(self.paths[:6]) + (", …" if len(self.paths) > 6 else "")
-        return self.change.value + (f" (changed: {shown})" if shown else "")
+        return self.change.value + (f" (changed: {shown})" if shown else "") + (HURRIES if self.hurries else "")
+
+    @property
+    def hurries(self) -> bool:
+        """KubeRay gives a new Serve configuration to the running cluster too (ray-project/kuberay#3423)."""
+        return self.replaces_cluster and CONFIGURATION in self.paths
 
     @property
     def replaces_cluster(self) -> bool:
@@ -44,13 +51,13 @@ class Plan:
 def plan_of(run: DryRun) -> Plan:
     if run.before is None:
         return Plan(Change.CREATE)
-    before = run.before["spec"]
-    after = (run.after or run.manifest)["spec"]
+    before = content_of(run.before)["spec"]
+    after = content_of(run.after or run.manifest)["spec"]
     paths = tuple(_differing(before, after))
     cluster = _cluster_change(before.get("rayClusterConfig") or {}, after.get("rayClusterConfig") or {})
     if cluster is Change.NEW_CLUSTER and (after.get("upgradeStrategy") or {}).get("type") == "None":
         cluster = Change.FROZEN
-    serve = before.get("serveConfigV2") != after.get("serveConfigV2")
+    serve = before.get(CONFIGURATION) != after.get(CONFIGURATION)
     if cluster in (None, Change.SCALE) and serve:
         return Plan(Change.IN_PLACE, paths)
     if cluster is not None:
@@ -64,11 +71,9 @@ def _cluster_change(before: Manifest, after: Manifest) -> Change | None:
     old, new = _compared(before), _compared(after)
     if old == new:
         return Change.SCALE
-    groups = len(old.get("workerGroupSpecs") or [])
-    if (new.get("workerGroupSpecs") or [])[groups:]:
-        new["workerGroupSpecs"] = new["workerGroupSpecs"][:groups]
-        if _with_groups(old) == _with_groups(new):
-            return Change.GROUPS
+    had, has = old.pop("workerGroupSpecs", []), new.pop("workerGroupSpecs", [])
+    if old == new and has[len(had) :] and has[: len(had)] == had:
+        return Change.GROUPS
     return Change.NEW_CLUSTER
 
 
@@ -82,10 +87,6 @@ def _compared(cluster: Manifest) -> Manifest:
     return found
 
 
-def _with_groups(cluster: Manifest) -> Manifest:
-    return cluster | {"workerGroupSpecs": cluster.get("workerGroupSpecs") or []}
-
-
 def require_strategy(plan: Plan, strategy: str | None) -> None:
     if strategy == "in-place" and plan.replaces_cluster:
         raise ConfigurationError(
@@ -96,6 +97,11 @@ def require_strategy(plan: Plan, strategy: str | None) -> None:
         raise ConfigurationError(
             "--strategy new-cluster: the scenario's upgrade.strategy is none; add --set upgrade.strategy=new-cluster"
         )
+
+
+def with_configuration_of(live: Manifest, service: Manifest) -> Manifest:
+    """The first stage: what runs now, in the new cluster."""
+    return service | {"spec": service["spec"] | {CONFIGURATION: live["spec"].get(CONFIGURATION)}}
 
 
 def with_rollout_mark(service: Manifest, live: Manifest | None, new_cluster: bool) -> Manifest:

@@ -108,6 +108,8 @@ def place(arguments: dict[str, Any], deployments: dict[str, Any], scenario: Scen
         if role == "routers":
             options = actor_options(deployments, name)
             options["label_selector"] = {ROLE_LABEL: "routers"}
+            if has_room(scenario, role):
+                deployments[name].setdefault("max_surge_percent", 100)
             continue
         if role not in scenario.workers:
             raise ConfigurationError(
@@ -119,6 +121,12 @@ def place(arguments: dict[str, Any], deployments: dict[str, Any], scenario: Scen
             options["resources"] = {**options.get("resources", {}), role: 1}
     for model in arguments.get("llms") or ():
         model["resources"] = {**model.get("resources", {}), "llm": 1}
+
+
+def has_room(scenario: Scenario, role: Role) -> bool:
+    """For a replica more while one is replaced: Ray may add a pod. A pod with a GPU would cost more than the wait."""
+    group = scenario.workers.get(role)
+    return group is not None and group.max > group.min and not group.gpus
 
 
 def actor_options(deployments: dict[str, Any], name: str) -> dict[str, Any]:

@@ -13,6 +13,10 @@ CAPACITY = re.compile(r"InsufficientInstanceCapacity|InsufficientCapacity|insuff
 VCPU_LIMIT = re.compile(r"vCPU limit of (\d+)")
 SECONDS = len("2026-01-01T00:00:00")
 SERVE_ERROR = re.compile(r"serve_app\.errors\.\w+: (.*)")
+PYTHON_ERROR = re.compile(r"^(?:[\w.]*\.)?\w*(?:Error|Exception|Exit): .*", re.MULTILINE)
+# What Serve writes of replicas that have no place yet, and of those that take long.
+NO_ROOM = re.compile(r"(\d+) replicas that have .* each replica: (.*), total resources available: (.*)\. Use")
+SLOW = re.compile(r"(\d+) replicas that have taken more than \d+s to initialize")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,8 @@ def _unschedulable(pod: Pod) -> Problem:
             "and that the NVIDIA device plugin is running"
         )
     elif "Insufficient" in text:
-        advice = "add nodes, or lower workers.<role>.cpu or .memory"
+        place = place_of(pod)
+        advice = f"add nodes, or lower {place}.cpu or {place}.memory"
     elif "untolerated taint" in text or "affinity" in text or "selector" in text:
         advice = "no node matches the group's labels and taints: check `pools` in the scenario"
     elif "PersistentVolumeClaim" in text or "persistentvolumeclaim" in text:
@@ -112,6 +117,11 @@ def _unschedulable(pod: Pod) -> Problem:
     else:
         advice = "see kubectl describe pod"
     return Problem(f"pods of {pod.group}", f"unschedulable: {_short(text)}", advice)
+
+
+def place_of(pod: Pod) -> str:
+    """Its group's key in a scenario."""
+    return "head" if pod.group == "head" else f"workers.{pod.group}"
 
 
 def _of_image(seen: ServiceStatus, pod: Pod, container: Container) -> Iterator[Problem]:
@@ -140,7 +150,7 @@ def _of_container(pod: Pod, container: Container) -> Iterator[Problem]:
         yield Problem(about, f"can't start: {cause}", "check that every Secret and volume exists")
     elif "OOMKilled" in (reason, container.last_reason):
         restarts = f" ({container.restarts} restarts)" if container.restarts else ""
-        yield Problem(about, f"ran out of memory and was killed{restarts}", "raise workers.<role>.memory")
+        yield Problem(about, f"ran out of memory and was killed{restarts}", f"raise {place_of(pod)}.memory")
     elif container.init and _failed(container):
         yield Problem(about, f"fails{_code(container)}{_log(container)}", _see_log(pod, container))
     elif reason == "CrashLoopBackOff" or (container.restarts and container.last_exit_code and not container.ready):
@@ -174,6 +184,9 @@ def _of_serve(seen: ServiceStatus) -> Iterator[Problem]:
 
 
 def _of_application(seen: ServiceStatus, application: Application) -> Iterator[Problem]:
+    for one in application.deployments:
+        if one.status == "UPDATING" and (why := _why_it_waits(one.message)):
+            yield Problem(f"deployment {one.name}", *why)
     failed = application.status == "DEPLOY_FAILED"
     failing = [one for one in application.deployments if one.status in ("DEPLOY_FAILED", "UNHEALTHY")]
     for one in failing:
@@ -187,6 +200,23 @@ def _of_application(seen: ServiceStatus, application: Application) -> Iterator[P
         yield Problem(
             f"application {application.name}", f"{application.status}: {message}", _serve_advice(permanent), permanent
         )
+
+
+def _why_it_waits(message: str) -> tuple[str, str] | None:
+    """What Serve says of replicas that aren't there yet, and what helps."""
+    if found := NO_ROOM.search(message):
+        advice = "it starts once there is room: add pods or processors, or lower what the deployments ask for"
+        return f"{_count(found[1])} for room for {found[2]}, and free are {found[3]}", advice
+    errors = SERVE_ERROR.findall(message) or [one.strip() for one in PYTHON_ERROR.findall(message)]
+    if errors and "failed to start" in message:
+        return f"a replica failed to start, and Serve tries again: {_short(errors[-1])}", "see scripts/deploy logs"
+    if found := SLOW.search(message):
+        return f"{_count(found[1])} long for its model or engine to start", "see scripts/deploy logs --deployment"
+    return None
+
+
+def _count(replicas: str) -> str:
+    return "1 replica waits" if replicas == "1" else f"{replicas} replicas wait"
 
 
 def _serve_advice(permanent: bool) -> str:

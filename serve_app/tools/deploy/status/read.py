@@ -57,7 +57,7 @@ def read_status(objects: Objects, target: Target) -> ServiceStatus:
         conditions=conditions_of(status),
         clusters=clusters_of(status, [one for one in rayclusters if target.owns_cluster(one["metadata"]["name"])]),
         pods=read_pods(objects, target, pods),
-        events=tuple(event_of(one) for one in sorted(events, key=_time_of) if _concerns(one, target)),
+        events=tuple(event_of(one) for one in sorted(events, key=_time_of) if _concerns(one, target, metadata)),
         addresses=tuple(port for one in services for port in addresses_of(one) if _is_public(one, port, target)),
         nodes=tuple(node_of(one) for one in claims),
         unreadable=tuple(unreadable),
@@ -160,10 +160,13 @@ def container_of(status: Content, init: bool, pod: str, last_lines: Callable[[st
     )
 
 
-def _concerns(event: Content, target: Target) -> bool:
+def _concerns(event: Content, target: Target, service: Content) -> bool:
+    """Not those of an earlier service of the same name, which the cluster keeps for an hour."""
     about = event.get("involvedObject") or {}
     name, kind = about.get("name", ""), about.get("kind", "")
-    return bool(kind == "NodeClaim" or name == target.name or name.startswith(f"{target.name}-"))
+    ours = name == target.name or name.startswith(f"{target.name}-")
+    since = str(service.get("creationTimestamp") or "")
+    return bool(kind == "NodeClaim" or (ours and _time_of(event)[: len(since)] >= since.rstrip("Z")))
 
 
 def _time_of(event: Content) -> str:

@@ -86,7 +86,21 @@ def state_of(pod: Pod) -> str:
 
 def _event(one: Event) -> str:
     times = f" ({one.count} times)" if one.count > 1 else ""
-    return f"{one.reason} {one.about}: {' '.join(one.message.split())}{times}"
+    return f"{one.reason} {one.about}: {_explained(one)}{times}"
+
+
+def _explained(one: Event) -> str:
+    """KubeRay's readiness probe asks two things, and prints `success` for each that answers."""
+    message = " ".join(one.message.split())
+    if message == "Readiness probe failed: success":
+        waits = "the GCS doesn't answer yet" if "-head-" in one.about else "Serve's proxy doesn't answer on it yet"
+        return f"Readiness probe failed: the pod's raylet is healthy, {waits}"
+    if message.rstrip(": ") == "Readiness probe failed":
+        return "Readiness probe failed: the pod's raylet isn't healthy yet"
+    if one.reason == "FailedToUpdateServeApplications":
+        cause = message.rpartition("err: ")[2]
+        return f"Ray's dashboard doesn't take the applications yet, and the operator tries again: {cause}"
+    return message
 
 
 def report(seen: ServiceStatus, problems: tuple[Problem, ...] = ()) -> list[Line]:

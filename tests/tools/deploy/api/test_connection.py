@@ -71,7 +71,7 @@ def test_each_status_becomes_an_error_with_a_fix(kubeconfig):
             'User "eve" cannot list pods; ask for',
         ),
         (404, b'{"message": "pods \\"x\\" not found"}', "NotFoundError", 'pods "x" not found'),
-        (409, b'{"message": "Apply failed with 1 conflict"}', "ConfigurationError", "Apply failed with 1 conflict"),
+        (409, b'{"message": "Apply failed with 1 conflict"}', "ConflictError", "Apply failed with 1 conflict"),
         (422, b'{"message": "spec.x: Invalid value"}', "ConfigurationError", "rejected by the cluster: spec.x"),
         (500, b'{"message": ".spec.x: field not declared in schema"}', "ConfigurationError", "its CRDs may be older"),
         (500, b"not json\nat all", "UnavailableError", "answered 500: at all"),

@@ -61,17 +61,17 @@ def test_a_cluster_without_kuberay_is_refused_with_how_to_install_it(deploy, kub
     assert changed() == []
 
 
-def test_only_operators_from_1_7_and_below_2_are_accepted(deploy, kubernetes, changed):
-    for version in ("v1.3.0", "v1.6.2", "v2.0.0"):
+def test_only_operators_from_1_6_and_below_2_are_accepted(deploy, kubernetes, changed):
+    for version in ("v1.3.0", "v1.5.1", "v2.0.0"):
         kubernetes.control(operator={"version": version})
         assert_refused(
             deploy("up", "local-cpu"),
             f"kuberay-system/kuberay-operator has version {version[1:]} (quay.io/kuberay/operator:{version})",
-            "at least 1.7 and below 2",
+            "at least 1.6 and below 2",
             "helm upgrade",
         )
     assert changed() == []
-    for version in ("v1.7.3", "v1.12.0"):
+    for version in ("v1.6.2", "v1.12.0"):
         kubernetes.control(operator={"version": version})
         assert deploy("up", "local-cpu", "--no-wait").status == 0, version
 

@@ -66,11 +66,50 @@ def test_nothing_is_reported_while_a_service_starts_normally():
         assert problems_of(seen) == (), seen
 
 
+def test_replicas_that_wait_and_that_fail_to_start_are_named_with_what_serve_says():
+    room = (
+        "Deployment 'vision' in application 'serve_app' has 2 replicas that have taken more than 30s to be scheduled. "
+        "This may be due to waiting for the cluster to auto-scale or for a runtime environment to be installed. "
+        'Resources required for each replica: {"CPU": 1.0}, total resources available: {"CPU": 0.15}. '
+        "Use `ray status` for more details."
+    )
+    compiler = (
+        "A replica failed to start with exception. Retrying 2 more time(s). Error:\n"
+        'Traceback (most recent call last):\n  File "x.py", line 1\n'
+        "torch._inductor.exc.InvalidCxxCompiler: No working C++ compiler found\n"
+        "RuntimeError: Engine core initialization failed.\n"
+    )
+    slow = (
+        "Deployment 'demo-llm' in application 'serve_app' has 1 replicas that have taken more than 30s to initialize.\n"
+        "This may be caused by a slow __init__ or reconfigure method."
+    )
+    for message, problem in (
+        (room, '2 replicas wait for room for {"CPU": 1.0}, and free are {"CPU": 0.15}; it starts once there is room: '),
+        (
+            compiler,
+            "a replica failed to start, and Serve tries again: RuntimeError: Engine core initialization failed.; ",
+        ),
+        (slow, "1 replica waits long for its model or engine to start; see scripts/deploy logs --deployment"),
+    ):
+        (found,) = problems_of(serve("DEPLOYING", Deployment("vision", "UPDATING", message)))
+        assert str(found).startswith(f"deployment vision: {problem}"), found
+        assert not found.permanent
+    assert problems_of(serve("DEPLOYING", Deployment("vision", "UPDATING", "Waiting for 1 replicas."))) == ()
+
+
+def test_advice_speaks_of_the_group_that_the_pod_is_of():
+    text = "0/1 nodes are available: 1 Insufficient memory."
+    (head,) = problems_of(service(pods=(Pod("serve-app-abcde-head", "head", unschedulable=text),)))
+    assert head.advice == "add nodes, or lower head.cpu or head.memory"
+    (worker,) = problems_of(with_pod(unschedulable=text))
+    assert worker.advice == "add nodes, or lower workers.vision.cpu or workers.vision.memory"
+
+
 def test_each_problem_is_reported_with_its_cause_and_a_fix():
     crashed = {"reason": "CrashLoopBackOff", "restarts": 4}
     unschedulable = {
         "0/3 nodes: 3 Insufficient nvidia.com/gpu.": "no node has a free GPU",
-        "0/3 nodes: 3 Insufficient cpu.": "add nodes, or lower workers.<role>.cpu",
+        "0/3 nodes: 3 Insufficient cpu.": "add nodes, or lower workers.vision.cpu",
         "0/3 nodes: 3 node(s) had untolerated taint {gpu: }.": "check `pools` in the scenario",
         "pod has unbound immediate PersistentVolumeClaims": "check its storage class",
         "something else": "see kubectl describe pod",
@@ -93,7 +132,7 @@ def test_each_problem_is_reported_with_its_cause_and_a_fix():
         ),
         (
             with_pod(container(**crashed, last_reason="OOMKilled", last_exit_code=137)),
-            "ran out of memory and was killed (4 restarts); raise workers.<role>.memory",
+            "ran out of memory and was killed (4 restarts); raise workers.vision.memory",
         ),
         (
             with_pod(container("models", init=True, state="terminated", reason="Error", exit_code=1)),

@@ -1,0 +1,3 @@
+module serve_app/pause
+
+go 1.24.0
