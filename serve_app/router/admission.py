@@ -39,7 +39,10 @@ class Admission:
     @contextmanager
     def work(self, kind: Kind) -> Iterator[None]:
         if self._running[kind] >= self._most[kind]:
-            raise QueueFullError(f"this router is at work on {self._most[kind]} requests ({kind}), its most; try again")
+            raise QueueFullError(
+                f"the router is at its limit of {self._most[kind]} {kind} requests (router.at_once.{kind}); "
+                "try again later"
+            )
         began = self._clock()
         if kind == DETECTION:
             self._pace.begin(began)

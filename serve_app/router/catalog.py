@@ -42,7 +42,9 @@ class Catalog:
             return self._upstreams[self._owners[model]]
         if self._silent:
             silent = ", ".join(self._silent)
-            raise UnavailableError(f"model '{model}' is not found, and {silent} has no replica that could have it")
+            raise UnavailableError(
+                f"model '{model}' is not found, but {silent} doesn't answer and may have it; try again later"
+            )
         raise NotFoundError(f"Request for unknown model: '{model}' is not found; {self._known_names()}")
 
     async def moved(self, model: str, away_from: Upstream) -> Upstream | None:

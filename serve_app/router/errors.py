@@ -42,7 +42,7 @@ PUBLIC = (ModelError, ModelLoadError)  # failures of the caller's model or repos
 
 
 def as_known_error(problem: BaseException) -> ServeAppError | None:
-    """What a call to a deployment raised, as one of this project's errors; None if it is none that a client may see."""
+    """The project's own error behind what a call to a deployment raised; `public_error` decides what clients see."""
     if isinstance(problem, BaseExceptionGroup):
         known = [found for inner in problem.exceptions if (found := as_known_error(inner))]
         return known[0] if known else None
@@ -64,7 +64,10 @@ def as_known_error(problem: BaseException) -> ServeAppError | None:
 
 
 def public_error(problem: BaseException) -> ServeAppError:
-    """The error that a client sees; an internal one goes to the log, and the client learns only that it happened."""
+    """The error that a client sees; an internal one goes to the log, and the client learns only that it happened.
+
+    The request's metrics get its status and reason.
+    """
     known = as_known_error(problem)
     if known is None or (known.status == ServeAppError.status and not isinstance(known, PUBLIC)):
         logger.error("a request failed", exc_info=problem)

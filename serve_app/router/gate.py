@@ -40,7 +40,9 @@ class Caller:
 
     def require(self, scope: Scope) -> None:
         if scope not in self.key.scopes and not (scope == "metrics" and "admin" in self.key.scopes):
-            raise ForbiddenError(f"key '{self.name}' has no scope '{scope}', which this needs")
+            raise ForbiddenError(
+                f"this needs the scope '{scope}', which key '{self.name}' lacks; ask for a key that has it"
+            )
 
     def require_model(self, model: str) -> None:
         if not any(fnmatchcase(model, pattern) for pattern in self.key.models):

@@ -29,7 +29,8 @@ class Pace:
         self._asked[int(now)] += 1
         if self._running >= self._best_rate(now) * self._max_wait_s and self._is_queue(now):
             raise QueueFullError(
-                f"{self._running} requests are before this one: it would wait over {self._max_wait_s:g} s; try again"
+                f"{self._running} requests are before this one, which would wait longer than {self._max_wait_s:g} s; "
+                "try again later"
             )
         self._running += 1
 

@@ -61,7 +61,7 @@ class HeldBytes:
 
     def take(self, size: int) -> None:
         if self.count + size > self.most:
-            raise QueueFullError(f"the router holds {self.count} bytes of requests, of {self.most}; try again later")
+            raise QueueFullError(f"request bodies take {self.count} of the router's {self.most} bytes; try again later")
         self.count += size
 
 
@@ -113,7 +113,10 @@ class IncomingBody:
             async with asyncio.timeout(max(late - time.time(), 0)):
                 message = await self._receive()
         except TimeoutError:
-            raise SlowBodyError(f"the body arrives too slowly: {self._received} bytes are here") from None
+            raise SlowBodyError(
+                f"the body arrives too slowly: only {self._received} bytes were received; send at least "
+                f"{self._rate / 1024:g} KiB a second, and all of it before the deadline"
+            ) from None
         self._received += len(message.get("body", b""))
         if self._received > self._max_bytes:
             raise self._too_large()

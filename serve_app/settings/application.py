@@ -100,8 +100,8 @@ class Settings(Section):
                 )
             if triton.control_mode == "poll" and not triton.model_repository and self.detection.engine != "openvino":
                 raise ValueError(
-                    f"{triton.name}: control_mode poll serves detection.model_repository as it is, but engine "
-                    f"{self.detection.engine} needs other configs than are there: use control_mode explicit"
+                    f"{triton.name}: control_mode poll can't be used with detection.engine {self.detection.engine}, "
+                    "which needs generated configs: use control_mode explicit"
                 )
         return self
 

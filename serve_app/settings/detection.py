@@ -69,7 +69,8 @@ class DetectionSettings(Section):
                 can = ", ".join(PRECISIONS[self.engine])
                 raise ValueError(f"models.{size}.precision: {self.engine} supports {can}, got {source.precision}")
         if (self.engine, self.device) in (("openvino", "cuda"), ("tensorrt", "cpu")):
-            raise ValueError(f"device must be omitted for {self.engine}, which runs on one kind of device only")
+            only = "the CPU" if self.engine == "openvino" else "a GPU"
+            raise ValueError(f"device: {self.engine} runs on {only} only, got {self.device}; remove device")
         return self
 
     @property
@@ -97,7 +98,9 @@ class TritonSettings(Section):
         ge=1,
         description="where the router hosts it, what it works on at a time; a deployment has Serve's own option",
     )
-    picture_threads: int = Field(2, ge=1, le=64, description="threads that decode and draw boxes for tracks B and C")
+    picture_threads: int = Field(
+        2, ge=1, le=64, description="threads that read, decode and resize pictures, and run NMS for track B"
+    )
     max_pictures_in_flight: int = Field(32, ge=1, description="pictures of one request that are worked on at once")
     shared_memory_mib: int = Field(16, ge=1, description="/dev/shm that each Python-backend instance starts with")
     cache_mib: int = Field(0, ge=0, description="answers kept for models whose config turns the response cache on")

@@ -69,7 +69,7 @@ class LanguageModelSettings(Section):
     def _no_processor(cls, resources: dict[str, float]) -> dict[str, float]:
         for name in resources:
             if name.upper() in ("CPU", "GPU", "MEMORY"):
-                raise ValueError(f"{name} has a key of its own: num_cpus, num_gpus")
+                raise ValueError(f"must not contain {name}: processors and GPUs are set aside by num_cpus and num_gpus")
         return resources
 
     @field_validator("environment")

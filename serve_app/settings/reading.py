@@ -1,4 +1,4 @@
-"""Reads a configuration file into checked settings; the one place of the service that reads the environment."""
+"""Reads a configuration file, with variables from the environment, into checked settings."""
 
 import os
 import re

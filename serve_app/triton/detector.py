@@ -53,9 +53,8 @@ class Detector:
         if raw in self._cards:
             return raw
         raise InvalidRequestError(
-            f"the engine of {track.target} was built for iou={card.fixed_iou:g} and conf={card.least_confidence:g} or "
-            f"more, and {raw}, which can be asked for conf={thresholds.confidence:g} and iou={thresholds.iou:g}, isn't "
-            "served beside it"
+            f"{track.target} takes iou={card.fixed_iou:g} and conf={card.least_confidence:g} or more; for others, such "
+            f"as conf={thresholds.confidence:g} and iou={thresholds.iou:g}, serve {raw} in the same deployment"
         )
 
     async def detect(self, track: Track, picture: bytes, thresholds: Thresholds) -> PictureResult:

@@ -52,7 +52,7 @@ def test_clients_are_swept_and_an_open_loop_keeps_its_rate(service, tmp_path):
 
 def test_what_can_not_work_is_one_line(service, capsys):
     for arguments, status, message in (
-        (("--track", "E"), 2, "error: --track: no E of size nano; there is: A, B, C, D1, D2, D3"),
+        (("--track", "E"), 2, "error: --track: no E of size nano; available: A, B, C, D1, D2, D3"),
         (("--size", "huge"), 2, "error: --size: there is no track of size huge"),
         (("--clients", "0"), 2, "error: argument --clients: 0 is not at least 1"),
         (("--pictures", "/nowhere"), 2, "error: /nowhere: there is no such file or folder"),

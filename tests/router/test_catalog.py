@@ -86,7 +86,7 @@ async def test_an_unknown_model_is_not_found_and_some_available_ones_are_named(b
 async def test_a_deployment_that_does_not_answer_may_have_the_model(build):
     for replicas in ([], [ActorDiedError(), ActorDiedError()]):
         models, handles = build({"yolo": "a"}, a=[[READY]], b=replicas)
-        message = "model 'none' is not found, and b has no replica that could have it"
+        message = "model 'none' is not found, but b doesn't answer and may have it; try again later"
         assert await refusal_of(models.owner("none")) == (UnavailableError, message)
         assert (await models.owner("m")).name == "a"
         handles["b"].replicas[:] = [replica([READY | {"name": "none"}])]

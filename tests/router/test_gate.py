@@ -181,7 +181,7 @@ async def test_control_asks_for_the_scope_or_without_a_keys_file_for_the_admin_k
     gate = build_gate(settings)
     gate.require_control(key_headers("sa-all"))
     gate.require_control(key_headers("the-admin-key"))
-    with pytest.raises(ForbiddenError, match="no scope 'admin'"):
+    with pytest.raises(ForbiddenError, match="the scope 'admin', which key"):
         gate.require_control(key_headers("sa-vision"))
     with pytest.raises(UnauthorizedError):
         gate.require_control({})

@@ -101,5 +101,5 @@ def test_a_sudden_crowd_is_seen_before_its_first_answers():
 
 def test_a_refusal_says_how_many_are_before():
     pace = with_a_queue()
-    with pytest.raises(QueueFullError, match="90 requests are before this one: it would wait over 5 s"):
+    with pytest.raises(QueueFullError, match="90 requests are before this one, which would wait longer than 5 s"):
         pace.begin(1010)

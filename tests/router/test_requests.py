@@ -155,7 +155,7 @@ async def test_bodies_that_a_router_holds_are_bounded_and_counted_back():
     waiting = [asyncio.create_task(begin(WHOLE, announced)) for announced in (True, False)]
     await asyncio.sleep(0)
     for announced in (True, False):
-        with pytest.raises(QueueFullError, match="the router holds 2097152 bytes of requests, of 2097152"):
+        with pytest.raises(QueueFullError, match="request bodies take 2097152 of the router's 2097152 bytes"):
             await begin(1, announced)
     release.set()
     await asyncio.gather(*waiting)

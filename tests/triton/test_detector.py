@@ -88,7 +88,7 @@ async def test_thresholds_that_are_not_built_in_are_answered_by_the_raw_head_fak
 
 async def test_without_a_raw_head_they_are_refused_with_what_is_built_in_fake(models):
     _, detecting = detector(models, without=("yolo_nano",))
-    with pytest.raises(InvalidRequestError, match=r"nano_end2end was built for iou=0\.7 and conf=0\.05 or more, and"):
+    with pytest.raises(InvalidRequestError, match=r"nano_end2end takes iou=0\.7 and conf=0\.05 or more; for others"):
         await detecting.detect(END2END, sample_picture(), Thresholds(0.25, 0.5))
 
 

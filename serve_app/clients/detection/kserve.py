@@ -50,7 +50,9 @@ class KserveDetector(Detector):
             return True, SIDE
         if not more and given["datatype"] == "FP32" and shape[-3:-2] == [3]:
             return False, shape[-1] if shape[-1] > 0 else SIDE
-        raise InvalidRequestError(f"model '{self.model}' takes neither pictures nor letterboxed squares")
+        raise InvalidRequestError(
+            f"model '{self.model}' can't detect: it needs one input, UINT8 (an encoded picture) or FP32 with 3 channels"
+        )
 
     def detect(self, picture: bytes, thresholds: Thresholds = DEFAULTS) -> PictureResult:
         return self._pipeline(picture, thresholds) if self._whole else self._engine(picture, thresholds)

@@ -91,7 +91,9 @@ def _read_row(name: str, row: int) -> bytes:
                 raise InvalidRequestError(f"row {row} of {name} has no picture")
             return content
         first += rows
-    raise InvalidRequestError(f"{name} has {first} rows, no row {row}")
+    raise InvalidRequestError(
+        f"{name} has only {first} rows, so it has no row {row}; has it changed since the run began?"
+    )
 
 
 @lru_cache(maxsize=1)

@@ -52,7 +52,7 @@ def choose_tracks(service: Service, names: str, size: str) -> list[Track]:
         wanted = {track.name for track in served}
     if unknown := wanted - {track.name for track in served}:
         known = ", ".join(track.name for track in served)
-        raise InvalidRequestError(f"--track: no {', '.join(sorted(unknown))} of size {size}; there is: {known}")
+        raise InvalidRequestError(f"--track: no {', '.join(sorted(unknown))} of size {size}; available: {known}")
     return [track for track in served if track.name in wanted]
 
 

@@ -80,10 +80,10 @@ def require_known_deployments(config: dict[str, Any], settings: Settings) -> Non
     for name in (one.get("name") for one in application_of(config).get("deployments") or ()):
         if name == settings.router.hosts:
             raise ConfigurationError(
-                f"deployments: {name} runs in the router (router.hosts), whose options count: remove it here"
+                f"deployments: remove {name}: it runs inside the router (router.hosts), so set its options on router"
             )
         if name not in known:
-            hint = near_miss(str(name), known, f"there is: {', '.join(known)}")
+            hint = near_miss(str(name), known, f"available: {', '.join(known)}")
             raise ConfigurationError(f"deployments: no deployment {name!r} is served{hint}")
 
 

@@ -128,7 +128,8 @@ def test_five_times_what_is_possible(single):
     print(
         f"\ncapacity {capacity:.1f}/s, {len(outcomes)} requests at {TIMES * capacity:.0f}/s: {len(taken)} answered, "
         f"p99 {percentile(taken, 0.99):.1f} s; {len(refused)} refused, p50 {percentile(refused, 0.5):.0f} ms, p95 "
-        f"{percentile(refused, 0.95):.0f} ms, p99 {percentile(refused, 0.99):.0f} ms; good again after {good_again_s:.1f} s"
+        f"{percentile(refused, 0.95):.0f} ms, p99 {percentile(refused, 0.99):.0f} ms; good again after "
+        f"{good_again_s:.1f} s"
     )
     assert len(refused) + len(taken) == len(outcomes)
     assert len(taken) > 0.8 * capacity * MINUTE_S

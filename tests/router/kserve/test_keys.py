@@ -62,7 +62,7 @@ async def test_scopes_and_limits_are_statuses(guarded, context):
     await guarded.ModelInfer(infer_request(), called)
     assert (called.code, called.details) == (
         StatusCode.PERMISSION_DENIED,
-        "key 'chat' has no scope 'infer', which this needs",
+        "this needs the scope 'infer', which key 'chat' lacks; ask for a key that has it",
     )
     called = context(x_api_key="sa-chat")
     await guarded.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="echo"), called)

@@ -49,7 +49,10 @@ async def test_a_table_may_hold_the_pictures_themselves(folder):
     names = find_pictures(str(folder / "t.parquet"))
     assert names == [f"{folder}/t.parquet#{row}" for row in range(3)]
     assert [await read_picture(name) for name in reversed(names[:2])] == rows[1::-1]
-    for row, message in ((2, "row 2 of .*t.parquet has no picture"), (3, "t.parquet has 3 rows, no row 3")):
+    for row, message in (
+        (2, "row 2 of .*t.parquet has no picture"),
+        (3, "t.parquet has only 3 rows, so it has no row 3"),
+    ):
         with pytest.raises(InvalidRequestError, match=message):
             await read_picture(f"{folder}/t.parquet#{row}")
 

@@ -79,7 +79,7 @@ def test_an_unknown_comparison_is_refused_with_those_there_are(capsys):
     with pytest.raises(SystemExit) as ended:
         parse(["P9"])
     assert ended.value.code == 2
-    assert capsys.readouterr().err == "error: no comparison 'P9'; there is: P1, P2, P3, P4, P5, P6, P7, P8\n"
+    assert capsys.readouterr().err == "error: no comparison 'P9'; available: P1, P2, P3, P4, P5, P6, P7, P8\n"
 
 
 def test_the_service_is_started_with_valid_configurations():

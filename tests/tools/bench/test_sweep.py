@@ -209,7 +209,7 @@ def test_wrong_models_and_batches_are_refused():
     for arguments, message in (
         (["yolo_nano_gpu_e2e"], "yolo_nano_gpu_e2e is an ensemble; sweep one of its models, "),
         (["yolo_nano", "--through", "yolo_nano_gpu_e2e"], "--through: yolo_nano is not a step of "),
-        (["yolo_nanu"], "no model 'yolo_nanu' in .*model_repository/cpu; there is: yolo, "),
+        (["yolo_nanu"], "no model 'yolo_nanu' in .*model_repository/cpu; available: yolo, "),
         (["yolo_*"], "no model 'yolo_[*]' in "),
     ):
         with pytest.raises(InvalidRequestError, match=f"^{message}"):

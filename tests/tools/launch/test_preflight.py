@@ -76,9 +76,9 @@ def test_options_of_a_deployment_that_is_not_served_or_that_the_router_hosts_are
         check(name, llms=[{"name": "llama"}])
     with pytest.raises(ConfigurationError, match=r"no deployment 'visoin' is served; did you mean 'vision'\?"):
         check("visoin")
-    with pytest.raises(ConfigurationError, match="no deployment 'playground' is served; there is: baseline, router"):
+    with pytest.raises(ConfigurationError, match="no deployment 'playground' is served; available: baseline, router"):
         check("playground")
-    with pytest.raises(ConfigurationError, match=r"vision runs in the router \(router.hosts\), whose options count"):
+    with pytest.raises(ConfigurationError, match=r"remove vision: it runs inside the router \(router.hosts\)"):
         check("vision", router={"hosts": "vision"})
 
 

@@ -47,7 +47,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options.names = options.names or list(COMPARISONS)
     for name in options.names:
         if name not in COMPARISONS:
-            parser.error(f"no comparison {name!r}; there is: {', '.join(COMPARISONS)}")
+            parser.error(f"no comparison {name!r}; available: {', '.join(COMPARISONS)}")
     return options
 
 

@@ -99,7 +99,7 @@ def build_trial(options: argparse.Namespace) -> Trial:
     repository = ModelRepository(path, ["*"], None, backing_of(detection))
     for name in (options.model, through):
         if name not in repository.all:
-            raise InvalidRequestError(f"no model {name!r} in {path}; there is: {', '.join(repository.all)}")
+            raise InvalidRequestError(f"no model {name!r} in {path}; available: {', '.join(repository.all)}")
     if repository.all[options.model].steps:
         steps = ", ".join(repository.all[options.model].steps)
         raise InvalidRequestError(f"{options.model} is an ensemble; sweep one of its models, {steps}, --through it")
