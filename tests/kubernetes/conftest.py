@@ -101,10 +101,13 @@ def table():
 
 @pytest.fixture
 def case(table):
-    """`with case("an upgrade", url) as load:` runs a constant load, of which nothing may fail; without a URL, none."""
+    """`with case("an upgrade", url) as load:` runs a constant load, of which nothing may fail; without a URL, none.
+
+    `cut`: what had a connection to the process that is killed loses it, and only the client can try again.
+    """
 
     @contextmanager
-    def measured(what, url=None):
+    def measured(what, url=None, cut=False):
         began = time.monotonic()
         if url is None:
             yield None
@@ -116,7 +119,8 @@ def case(table):
             time.sleep(5)
         table.append(f"| {what} | {time.monotonic() - began:.0f} | {len(load.outcomes)} | {len(load.failed)} |")
         print(f"\n{table[-1]}")
-        assert load.failed == []
+        answered = [outcome for _, outcome in load.failed if outcome[0].isdigit()]
+        assert (answered if cut else load.failed) == []
         assert len(load.outcomes) > 20
 
     return measured

@@ -45,10 +45,10 @@ def test_network_policies_select_the_labels_that_pods_have(many_pods, kubernetes
         assert any(wanted.items() <= labels.items() for labels in pods), policy["metadata"]["name"]
 
 
-def test_a_killed_worker_loses_no_request(many_pods, kubernetes, case):
-    """SIGKILL to all of a pod's processes; what it had begun is tried on another, or waits for the next."""
+def test_a_killed_worker_loses_what_it_had_open_and_no_more(many_pods, kubernetes, case):
+    """SIGKILL to all of a pod's processes, HAProxy's too, until the Service leaves it out."""
     pod, *_ = kubernetes.pods("vision")
-    with case("the pod for pictures killed with SIGKILL", many_pods):
+    with case("the pod for pictures killed with SIGKILL", many_pods, cut=True):
         kubernetes.kubectl("exec", f"--namespace={NAMESPACE}", pod, "--", "pkill", "-KILL", "-f", "^ray::|raylet")
         kubernetes.until(lambda: set(ready(kubernetes, "vision")) - {pod} or restarts(kubernetes, pod), "it is back")
         kubernetes.until(lambda: ready(kubernetes, "vision"), "it is ready")

@@ -78,11 +78,14 @@ def running():
 
 
 def tidy():
-    """What outlives the processes: files, and the control groups of pods."""
+    """What outlives the processes: files, the control groups of pods, and what buildah has mounted."""
     shutil.rmtree(places.RUN, ignore_errors=True)
     for group in sorted(Path("/sys/fs/cgroup").glob("**/kubepods/**/"), reverse=True):
         with suppress(OSError):
             group.rmdir()
+    mounted = [one.mountpoint for one in psutil.disk_partitions(all=True)]
+    for path in sorted((one for one in mounted if one.startswith(f"{places.FOLDER}/")), reverse=True):
+        run("umount", path)
 
 
 if __name__ == "__main__":

@@ -37,9 +37,10 @@ WRITABLE = {
 }
 # A load balancer takes this long to notice that a pod stops.
 DRAINING_S = 30
+IDLE_HEAD_S = 10
 SIDECAR = {"cpu": "100m", "memory": "256Mi"}
 LEAVING = """\
-timeout 30 ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "the pod stops" \
+timeout 10 ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "the pod stops" \
 --deadline-remaining-seconds {seconds} || true
 for second in $(seq {seconds}); do
   if [ $second -gt {least} ]; then pgrep -f '^ray::ServeReplica' > /dev/null || break; fi
@@ -60,7 +61,7 @@ def pod(scenario: Scenario, group: Group, role: str, container: Manifest) -> Man
         "automountServiceAccountToken": False,
         "serviceAccountName": scenario.name,
         "securityContext": NOT_ROOT,
-        "terminationGracePeriodSeconds": scenario.drain_s + 60,
+        "terminationGracePeriodSeconds": grace_s(scenario, role),
         "enableServiceLinks": False,
         "containers": [container],
         "volumes": volumes(scenario, role),
@@ -76,6 +77,11 @@ def pod(scenario: Scenario, group: Group, role: str, container: Manifest) -> Man
         "annotations": UNMOVED,
     }
     return {"metadata": metadata, "spec": spec}
+
+
+def grace_s(scenario: Scenario, role: str) -> int:
+    """A head without replicas has nothing to finish, and its autoscaler doesn't react to SIGTERM."""
+    return IDLE_HEAD_S if role == "head" and not scenario.head.works else scenario.drain_s + 60
 
 
 def reads_models(scenario: Scenario, role: str) -> bool:
