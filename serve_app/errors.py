@@ -1,25 +1,25 @@
 """Every error a user can meet, with its HTTP status.
 
-ServeAppError                     500  the root of all below
-├── InvalidRequestError           400  a malformed request, or a value out of range
-├── UnauthorizedError             401  no key, or an unknown one
-├── ForbiddenError                403  the key doesn't allow this
-├── NotFoundError                 404  no such model, track or path
-├── SlowBodyError                 408  a body that arrives too slowly
-├── PayloadTooLargeError          413  a body larger than the limit
-├── NotAnImageError               415  bytes that are not a supported image format
-├── UnreadableImageError          422  an image that can't be decoded, or has too many pixels
-├── TooManyRequestsError          429  over the caller's rate limit
-├── UnsupportedError              501  a feature of Triton that isn't supported here
-├── UnavailableError              503  not ready, or gone; try again
-│   ├── QueueFullError            503  the queue is full, or the request waited in it too long
-│   ├── ReplicaKilledError        503  a part of the replica was killed while it was at work on the request
-│   └── ReplicaLostError          503  the replica had lost a part before; another may answer, and the router asks it
-├── DeadlineExceededError         504  the request's deadline has passed
-├── ConfigurationError            500  invalid settings; raised before anything starts
-└── EngineError                   500  the engine failed
-    ├── ModelError                500  a model failed on a request, with the model's own message
-    └── ModelLoadError            500  a model can't be loaded, with its name and the reason
+ServeAppError                     500
+├── InvalidRequestError           400
+├── UnauthorizedError             401
+├── ForbiddenError                403
+├── NotFoundError                 404
+├── SlowBodyError                 408
+├── PayloadTooLargeError          413
+├── NotAnImageError               415
+├── UnreadableImageError          422
+├── TooManyRequestsError          429
+├── UnsupportedError              501
+├── UnavailableError              503
+│   ├── QueueFullError            503
+│   ├── ReplicaKilledError        503
+│   └── ReplicaLostError          503
+├── DeadlineExceededError         504
+├── ConfigurationError            500
+└── EngineError                   500
+    ├── ModelError                500
+    └── ModelLoadError            500
 
 Errors are pickled between processes, so a constructor takes the message and nothing else.
 """
@@ -29,6 +29,8 @@ from collections.abc import Iterable
 
 
 class ServeAppError(Exception):
+    """The root of every error that a user can meet."""
+
     status = 500
     retry_after_s: int | None = None
 
@@ -38,81 +40,105 @@ class ServeAppError(Exception):
 
 
 class InvalidRequestError(ServeAppError):
+    """A malformed request, or a value out of range."""
+
     status = 400
 
 
 class UnauthorizedError(ServeAppError):
+    """No key, or an unknown one."""
+
     status = 401
 
 
 class ForbiddenError(ServeAppError):
+    """The key doesn't allow this."""
+
     status = 403
 
 
 class NotFoundError(ServeAppError):
+    """No such model, track or path."""
+
     status = 404
 
 
 class SlowBodyError(ServeAppError):
+    """A body that arrives too slowly."""
+
     status = 408
 
 
 class PayloadTooLargeError(ServeAppError):
+    """A body larger than the limit."""
+
     status = 413
 
 
 class NotAnImageError(ServeAppError):
+    """Bytes that are not a supported image format."""
+
     status = 415
 
 
 class UnreadableImageError(ServeAppError):
+    """An image that can't be decoded, or has too many pixels."""
+
     status = 422
 
 
 class TooManyRequestsError(ServeAppError):
+    """Over the caller's rate limit."""
+
     status = 429
     retry_after_s = 1
 
 
 class UnsupportedError(ServeAppError):
+    """A feature of Triton that isn't supported here."""
+
     status = 501
 
 
 class UnavailableError(ServeAppError):
+    """Not ready, or gone; try again later."""
+
     status = 503
     retry_after_s = 1
 
 
 class QueueFullError(UnavailableError):
-    pass
+    """The queue is full, or the request waited in it too long."""
 
 
 class ReplicaKilledError(UnavailableError):
-    pass
+    """A part of the replica was killed while it was at work on the request."""
 
 
 class ReplicaLostError(UnavailableError):
-    pass
+    """This replica had lost one of its processes before, and did not start on the request; the router asks another."""
 
 
 class DeadlineExceededError(ServeAppError):
+    """The request's deadline has passed."""
+
     status = 504
 
 
 class ConfigurationError(ServeAppError):
-    pass
+    """Invalid settings; raised before anything starts."""
 
 
 class EngineError(ServeAppError):
-    pass
+    """The engine failed."""
 
 
 class ModelError(EngineError):
-    pass
+    """A model failed on a request, with the model's own message."""
 
 
 class ModelLoadError(EngineError):
-    pass
+    """A model can't be loaded, with its name and the reason."""
 
 
 def near_miss(name: str, known: Iterable[str], otherwise: str = "") -> str:

@@ -45,7 +45,7 @@ class RouterSettings(Section):
 
     @property
     def asks_for_keys(self) -> bool:
-        """For load and unload."""
+        """Whether load and unload require a key."""
         return bool(self.keys_file or self.admin_key_file)
 
 
@@ -107,12 +107,12 @@ class Settings(Section):
 
     @property
     def hosted(self) -> TritonSettings | None:
-        """What the routers hold."""
+        """The deployment that runs inside the routers, if any."""
         return next((triton for triton in self.triton if triton.name == self.router.hosts), None)
 
     @property
     def separate(self) -> list[TritonSettings]:
-        """What has deployments of its own."""
+        """Triton deployments with their own replicas."""
         return [triton for triton in self.triton if triton is not self.hosted]
 
     @property
@@ -123,7 +123,7 @@ class Settings(Section):
 
     @property
     def as_routed(self) -> "Settings":
-        """What the routers read: what is left out can change without a restart of theirs."""
+        """These settings without what routers don't read, so that changing the rest doesn't restart them."""
         models = tuple(model.as_routed for model in self.llms)
         return self.model_copy(update={"llms": models, "baseline": None, "playground": None})
 

@@ -99,7 +99,7 @@ class LanguageModelSettings(Section):
 
     @property
     def as_routed(self) -> "LanguageModelSettings":
-        """What the routers read of it."""
+        """Without what routers don't read."""
         engine = {key: self.engine[key] for key in ("lora_modules", "max_model_len") if key in self.engine}
         deployment = {"autoscaling_config": {"min_replicas": 0}} if self.scales_to_zero else {}
         read = {field: getattr(self, field) for field in ("name", *READ_BY_ROUTERS)}

@@ -108,7 +108,7 @@ def test_what_can_not_work_is_one_line(service, folder, tmp_path, capsys):
         (folder, "rest", ("--track", "huge"), 1, "error: no track at /predict/huge; available: "),
         (folder, "kserve-http", ("--model", "huge"), 1, "error: Request for unknown model: 'huge'"),
         (folder, "kserve-grpc", ("--model", "huge"), 1, "error: Request for unknown model: 'huge'"),
-        (folder, "kserve-http", ("--model", "slow"), 2, "error: model 'slow' takes neither pictures"),
+        (folder, "kserve-http", ("--model", "slow"), 2, "error: model 'slow' can't detect: it needs one input"),
         (folder, "rest", ("--url", "http://127.0.0.1:9"), 1, "error: http://127.0.0.1:9 doesn't answer: "),
         (folder, "rest", ("--conf", "2"), 2, "error: argument --conf: 2 is not from 0 to 1"),
     ):

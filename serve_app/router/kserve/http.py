@@ -42,20 +42,21 @@ class KserveHttp:
 
     def routes(self) -> list[Route]:
         generate = Generate(self._plane, self._settings, self._max_bytes, self._offload)
-        work: list[tuple[str, Endpoint]] = [
+        post_endpoints: list[tuple[str, Endpoint]] = [
             ("/infer", self.infer),
             ("/generate", generate.one),
             ("/generate_stream", generate.many),
         ]
-        of_model: list[tuple[str, Endpoint]] = [
+        get_endpoints: list[tuple[str, Endpoint]] = [
             ("", self.metadata),
             ("/ready", self.model_ready),
             ("/config", self.config),
             ("/stats", self.statistics),
         ]
-        return [*_of_model(work, "POST"), *self._of_server(), *_of_model(of_model, "GET")]
+        # in this order: Starlette tries one route after the other, and inferences are asked most
+        return [*_model_routes(post_endpoints, "POST"), *self._server_routes(), *_model_routes(get_endpoints, "GET")]
 
-    def _of_server(self) -> list[Route]:
+    def _server_routes(self) -> list[Route]:
         return [
             Route("/v2", self.server_metadata),
             Route("/v2/health/live", self.live),
@@ -148,7 +149,7 @@ class KserveHttp:
         return await self._offload.run(parse_object, body, size=len(body)) if body else {}
 
 
-def _of_model(endpoints: Iterable[tuple[str, Endpoint]], method: str) -> Iterator[Route]:
+def _model_routes(endpoints: Iterable[tuple[str, Endpoint]], method: str) -> Iterator[Route]:
     for path, endpoint in endpoints:
         for version in ("", "/versions/{version}"):
             yield Route(f"/v2/models/{{model}}{version}{path}", endpoint, methods=[method])

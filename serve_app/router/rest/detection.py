@@ -20,7 +20,7 @@ from serve_app.telemetry.observation import observed
 from serve_app.types import PictureResult, TrackAnswer
 
 # Why a picture was refused, as metrics name it
-REFUSED = {kind.status: reason_of(kind) for kind in (NotAnImageError, UnreadableImageError)}
+REFUSAL_REASONS = {kind.status: reason_of(kind) for kind in (NotAnImageError, UnreadableImageError)}
 
 
 class DetectionRest:
@@ -37,6 +37,7 @@ class DetectionRest:
         ]
 
     async def predict(self, request: Request) -> Response:
+        """One picture gives one result; several, or a form with `images`, give a list."""
         started = time.perf_counter()
         deadline = deadline_of(request.headers, self._settings.router)
         served = self._served(request)
@@ -48,7 +49,7 @@ class DetectionRest:
         answer = await self._plane.detect(served, sent.pictures, thresholds, deadline)
         if annotate and answer.results[0].error is None:
             return await self._draw(sent, answer.results[0])
-        return _answer(served.track, answer, sent.many, (time.perf_counter() - started) * 1e3)
+        return _json_answer(served.track, answer, sent.many, (time.perf_counter() - started) * 1e3)
 
     def _served(self, request: Request) -> ServedTrack:
         prefix = "/pytorch/predict/" if request.scope["route"].path.startswith("/pytorch") else "/predict/"
@@ -63,20 +64,20 @@ class DetectionRest:
         return Response(jpeg, media_type="image/jpeg")
 
 
-def _answer(track: Track, answer: TrackAnswer, many: bool, total_ms: float) -> JSONResponse:
+def _json_answer(track: Track, answer: TrackAnswer, many: bool, total_ms: float) -> JSONResponse:
     model = {"name": answer.model, "backend": answer.backend, "device": answer.device}
     head = {"track": track.design.name, "model": model}
     if many:
-        results = [_picture(result, total_ms) for result in answer.results]
+        results = [_picture_document(result, total_ms) for result in answer.results]
         return JSONResponse(head | {"status": "success", "results": results})
     (result,) = answer.results
     if result.error is not None:
-        observed().refused = REFUSED.get(result.error_status, "")
+        observed().refused = REFUSAL_REASONS.get(result.error_status, "")
         return JSONResponse({"error": result.error}, result.error_status)
-    return JSONResponse({"status": "success"} | head | _picture(result, total_ms))
+    return JSONResponse({"status": "success"} | head | _picture_document(result, total_ms))
 
 
-def _picture(result: PictureResult, total_ms: float) -> dict[str, Any]:
+def _picture_document(result: PictureResult, total_ms: float) -> dict[str, Any]:
     if result.error is not None:
         return {"status": "error", "error": result.error, "code": result.error_status}
     times = {stage: round(value, 3) for stage, value in result.times.by_stage().items()}
@@ -85,9 +86,9 @@ def _picture(result: PictureResult, total_ms: float) -> dict[str, Any]:
         "image": {"width": result.width, "height": result.height},
         "num_detections": len(result.detections),
         "detections": [
-            {"x1": found.x1, "y1": found.y1, "x2": found.x2, "y2": found.y2, "confidence": found.confidence,
-             "class": found.class_id, "class_name": found.class_name}
-            for found in result.detections
+            {"x1": detection.x1, "y1": detection.y1, "x2": detection.x2, "y2": detection.y2,
+             "confidence": detection.confidence, "class": detection.class_id, "class_name": detection.class_name}
+            for detection in result.detections
         ],
         "timing_ms": times | {"total": round(total_ms, 3)},
     }  # fmt: skip
