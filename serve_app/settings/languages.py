@@ -9,7 +9,7 @@ from serve_app.settings.section import Section
 
 Priority = Literal["normal", "low", "idle"]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-READ_BY_ROUTERS = ("adapters", "wake_timeout_s")
+READ_BY_ROUTERS = ("name", "adapters", "wake_timeout_s")
 VLLM_TAKES = 0.92  # of a GPU's memory, unless engine.gpu_memory_utilization says otherwise
 
 
@@ -102,7 +102,7 @@ class LanguageModelSettings(Section):
         """Without what routers don't read."""
         engine = {key: self.engine[key] for key in ("lora_modules", "max_model_len") if key in self.engine}
         deployment = {"autoscaling_config": {"min_replicas": 0}} if self.scales_to_zero else {}
-        read = {field: getattr(self, field) for field in ("name", *READ_BY_ROUTERS)}
+        read = {field: getattr(self, field) for field in READ_BY_ROUTERS}
         return LanguageModelSettings(**read, engine=engine, deployment=deployment)
 
     @property

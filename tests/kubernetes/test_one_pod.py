@@ -1,7 +1,5 @@
 """One pod with everything: how it comes up, how it is changed, and what clients notice."""
 
-import json
-
 import httpx
 import numpy as np
 import pytest
@@ -12,15 +10,6 @@ from tests.load import PICTURE, QUESTION
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(1200)]
 CONFIDENCE = ("--set", "changes.detection.confidence=0.3")
-REPLICAS = "/api/serve/applications/"
-
-
-def replicas(deploy):
-    """Which replicas each deployment has, as status reads them from Ray's dashboard."""
-    seen = json.loads(deploy("status", *ONE_POD, "--json").out)
-    (cluster,) = [one for one in seen["clusters"] if one["role"] == "active"]
-    (application,) = cluster["applications"]
-    return {one["name"]: one["running"] for one in application["deployments"]}
 
 
 def pids(kubernetes):

@@ -3,8 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +29,12 @@ CONFLICT = re.compile(r'conflict with "([^"]+)"')
 Query = Mapping[str, str | int | bool]
 
 
-@dataclass(frozen=True, slots=True)
-class FieldConflict:
-    """A field that another manager has set to something else."""
-
-    manager: str
-    field: str
-
-
 class ConflictError(ConfigurationError):
-    """A server-side apply that would change the fields of others."""
+    """A server-side apply that would change the fields of other managers."""
 
-    def __init__(self, message: str, conflicts: Sequence[FieldConflict] = ()) -> None:
+    def __init__(self, message: str, managers: Collection[str] = ()) -> None:
         super().__init__(message)
-        self.conflicts = tuple(conflicts)
+        self.managers = frozenset(managers)
 
 
 class Connection:
@@ -138,7 +129,7 @@ class Connection:
         if status == 404:
             return NotFoundError(message)
         if status == 409:
-            return ConflictError(message, _conflicts_of(data))
+            return ConflictError(message, _managers_in(data))
         if "field not declared in schema" in message:  # a server-side apply answers 500 for it
             return ConfigurationError(f"rejected by the cluster: {message}; its CRDs may be older than these manifests")
         if status in (400, 413, 422):
@@ -182,10 +173,9 @@ def _context_problem(location: str, context: str | None) -> str:
     return ""
 
 
-def _conflicts_of(data: bytes | None) -> list[FieldConflict]:
+def _managers_in(data: bytes | None) -> list[str]:
     causes = (json.loads(data or b"{}").get("details") or {}).get("causes") or []
-    conflicts = [(CONFLICT.search(one.get("message", "")), one.get("field", "")) for one in causes]
-    return [FieldConflict(found[1], field) for found, field in conflicts if found]
+    return [found[1] for one in causes if (found := CONFLICT.search(one.get("message", "")))]
 
 
 def _message_of(data: bytes | None) -> str:

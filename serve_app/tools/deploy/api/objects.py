@@ -89,10 +89,9 @@ class Objects:
         try:
             return self._apply(manifest, dry_run, force)
         except ConflictError as problem:
-            others = {one.manager for one in problem.conflicts} - operators_of(self.live(manifest) or {})
-            if problem.conflicts and not others:
+            if problem.managers and problem.managers <= operators_of(self.live(manifest) or {}):
                 return self._apply(manifest, dry_run, force=True)
-            advice = "; --force-conflicts overwrites these fields" if problem.conflicts else ""
+            advice = "; --force-conflicts overwrites these fields" if problem.managers else ""
             raise ConfigurationError(f"{label(manifest)}: {problem.message}{advice}") from None
 
     def _apply(self, manifest: dict[str, Any], dry_run: bool, force: bool) -> dict[str, Any]:

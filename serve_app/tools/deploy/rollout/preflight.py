@@ -102,7 +102,7 @@ def _require_watching(deployments: Sequence[Manifest], scenario: Scenario) -> li
 
 def _watched_by(deployment: Manifest) -> list[str]:
     """Empty: all namespaces."""
-    container = (deployment["spec"]["template"]["spec"].get("containers") or [{}])[0]
+    container = _container_of(deployment)
     words = [*(container.get("command") or ()), *(container.get("args") or ())]
     for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
         name, _, value = word.lstrip("-").partition("=")
@@ -130,8 +130,12 @@ def _check_operator(deployment: Manifest) -> Iterable[str]:
 
 
 def _image_of(deployment: Manifest) -> str:
-    containers = deployment["spec"]["template"]["spec"].get("containers") or [{}]
-    return str(containers[0].get("image", ""))
+    return str(_container_of(deployment).get("image", ""))
+
+
+def _container_of(deployment: Manifest) -> Manifest:
+    containers: list[Manifest] = deployment["spec"]["template"]["spec"].get("containers") or [{}]
+    return containers[0]
 
 
 def require_namespace(objects: Objects, target: Target) -> bool:
