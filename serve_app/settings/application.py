@@ -9,10 +9,10 @@ from serve_app.settings.detection import BaselineSettings, DetectionSettings, Si
 from serve_app.settings.languages import LanguageModelSettings
 from serve_app.settings.section import Section
 
-TAKEN = ("router", "baseline", "playground", "keys")  # names of deployments that exist at most once
+RESERVED_NAMES = ("router", "baseline", "playground", "keys")  # names of deployments that exist at most once
 
 
-class AtOnce(Section):
+class Concurrency(Section):
     """What one router works on at a time, by kind; together less than the router's max_ongoing_requests."""
 
     detection: int = Field(512, ge=1, description="pictures, and other inferences that no language model answers")
@@ -27,7 +27,7 @@ class RouterSettings(Section):
         None, description="the deployment of `triton` that runs in the routers' own processes; null: none does"
     )
     max_body_mib: int = Field(64, ge=1, le=4096, description="larger HTTP bodies are refused with 413")
-    at_once: AtOnce = Field(AtOnce(), description="how much work of each kind it takes at a time; beyond, 503")
+    at_once: Concurrency = Field(Concurrency(), description="how much of each kind it works on at a time; beyond, 503")
     max_wait_s: float = Field(
         60.0, gt=0, description="pictures that would wait longer, by the rate at which they were answered, are refused"
     )
@@ -70,9 +70,9 @@ class Settings(Section):
     @model_validator(mode="after")
     def _check_together(self) -> "Settings":
         names = [triton.name for triton in self.triton] + [model.name for model in self.llms]
-        if len({*names, *TAKEN}) != len(names) + len(TAKEN):
+        if len({*names, *RESERVED_NAMES}) != len(names) + len(RESERVED_NAMES):
             raise ValueError(
-                f"names of triton and llms must be unique, and not {', '.join(TAKEN)}; got {', '.join(names)}"
+                f"names of triton and llms must be unique, and not {', '.join(RESERVED_NAMES)}; got {', '.join(names)}"
             )
         if not (self.serves_detection or self.llms):
             raise ValueError("nothing to serve: at least one of triton, baseline and llms must be set")

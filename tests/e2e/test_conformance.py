@@ -43,16 +43,17 @@ def out(**parameters):
     return [{"name": "OUT0", "parameters": parameters}]
 
 
-BATCH = tensor("VALUE", "FP32", (1, 1), [3])
-START = {"sequence_id": 9, "sequence_start": True, "sequence_end": True}
-EVERY = [
+VALUE_3 = tensor("VALUE", "FP32", (1, 1), [3])
+WHOLE_SEQUENCE = {"sequence_id": 9, "sequence_start": True, "sequence_end": True}
+ONE_OF_EACH_TYPE = [
     tensor("IN_BOOL", "BOOL", (1, 2), [True, False]), tensor("IN_UINT8", "UINT8", (1, 2), [0, 255]),
     tensor("IN_INT64", "INT64", (1, 2), [-(2**63), 2**63 - 1]), tensor("IN_FP32", "FP32", (1, 2), [0.1, 1e-30]),
     tensor("IN_FP64", "FP64", (1, 2), [0.1, -1.5e10]), tensor("IN_STRING", "BYTES", (1, 2), ["", "größer \" \\ \n"]),
 ]  # fmt: skip
 INFER, ECHO = "/v2/models/identity/infer", "/v2/models/echo/infer"
-LENGTH_0 = struct.pack("<2f", 1, 2)
-# What valid requests and the errors of models answer. Where Triton says 500 to a mistake of the caller, here it is 400.
+TWO_FLOATS = struct.pack("<2f", 1, 2)
+# Method, path, body and headers of valid requests, and of those that a model refuses. Where Triton says 500 to a
+# mistake of the caller, here it is 400.
 CASES = {
     "live": ("GET", "/v2/health/live"),
     "model ready": ("GET", "/v2/models/identity/ready"),
@@ -67,13 +68,13 @@ CASES = {
     "statistics of no model": ("GET", "/v2/models/nope/stats"),
     "no such path": ("GET", "/v2/nothing"),
     "wrong method": ("GET", INFER),
-    "index of a named repository's model": ("POST", "/v2/repository/foo/models/identity/load"),
+    "load from a named repository": ("POST", "/v2/repository/foo/models/identity/load"),
     "json": ("POST", INFER, document()),
     "id": ("POST", INFER, document(id="größer")),
     "version": ("POST", "/v2/models/identity/versions/1/infer", document()),
     "no such version": ("POST", "/v2/models/identity/versions/3/infer", document()),
-    "every type": ("POST", ECHO, document(*EVERY)),
-    "some outputs": ("POST", ECHO, document(*EVERY, outputs=[{"name": "OUT_BOOL"}, {"name": "OUT_INT64"}])),
+    "every type": ("POST", ECHO, document(*ONE_OF_EACH_TYPE)),
+    "some outputs": ("POST", ECHO, document(*ONE_OF_EACH_TYPE, outputs=[{"name": "OUT_BOOL"}, {"name": "OUT_INT64"}])),
     "empty outputs": ("POST", INFER, document(outputs=[])),
     "nested data": ("POST", INFER, document(tensor(data=[[1], [2]]))),
     "empty tensor": ("POST", INFER, document(tensor(shape=[0], data=[]))),
@@ -83,11 +84,11 @@ CASES = {
     "a parameter of no type": ("POST", INFER, document(parameters={"a": {}})),
     "a reserved parameter": ("POST", INFER, document(parameters={"triton_x": 1})),
     "priority": ("POST", INFER, document(parameters={"priority": 1})),
-    "sequence": ("POST", "/v2/models/accumulate/infer", document(BATCH, parameters=START)),
+    "sequence": ("POST", "/v2/models/accumulate/infer", document(VALUE_3, parameters=WHOLE_SEQUENCE)),
     "a sequence of text": ("POST", "/v2/models/accumulate/infer",
-                           document(BATCH, parameters=START | {"sequence_id": "key"})),
+                           document(VALUE_3, parameters=WHOLE_SEQUENCE | {"sequence_id": "key"})),
     "a sequence without a start": ("POST", "/v2/models/accumulate/infer",
-                                   document(BATCH, parameters={"sequence_id": 10})),
+                                   document(VALUE_3, parameters={"sequence_id": 10})),
     "classes": ("POST", INFER, document(outputs=out(classification=2))),
     "more classes than there are": ("POST", INFER, document(outputs=out(classification=20))),
     "no classes": ("POST", INFER, document(outputs=out(classification=0))),
@@ -96,18 +97,18 @@ CASES = {
         outputs=[{"name": "OUT_INT8", "parameters": {"classification": 2}}])),
     "binary output": ("POST", INFER, document(outputs=out(binary_data=True))),
     "all outputs binary": ("POST", INFER, document(parameters={"binary_data_output": True})),
-    "binary input": ("POST", INFER, *binary(LENGTH_0)),
-    "binary both ways": ("POST", INFER, *binary(LENGTH_0, outputs=out(binary_data=True))),
-    "binary input cut off": ("POST", INFER, binary(LENGTH_0)[0][:-3], binary(LENGTH_0)[1]),
-    "binary input too long": ("POST", INFER, binary(LENGTH_0)[0] + b"xx", binary(LENGTH_0)[1]),
+    "binary input": ("POST", INFER, *binary(TWO_FLOATS)),
+    "binary both ways": ("POST", INFER, *binary(TWO_FLOATS, outputs=out(binary_data=True))),
+    "binary input cut off": ("POST", INFER, binary(TWO_FLOATS)[0][:-3], binary(TWO_FLOATS)[1]),
+    "binary input too long": ("POST", INFER, binary(TWO_FLOATS)[0] + b"xx", binary(TWO_FLOATS)[1]),
     "header longer than the body": ("POST", INFER, document(), {HEADER: "100000"}),
-    "raw binary": ("POST", INFER, LENGTH_0, {HEADER: "0"}),
+    "raw binary": ("POST", INFER, TWO_FLOATS, {HEADER: "0"}),
     "gzip": ("POST", INFER, gzip.compress(document()), {"Content-Encoding": "gzip"}),
     "deflate": ("POST", INFER, zlib.compress(document()), {"Content-Encoding": "deflate"}),
     "gzip accepted": ("POST", INFER, document(), {"Accept-Encoding": "gzip"}),
     "deflate accepted": ("POST", INFER, document(), {"Accept-Encoding": "deflate, gzip"}),
     "neither accepted": ("POST", INFER, document(), {"Accept-Encoding": "br"}),
-    "no inputs": ("POST", INFER, document().replace(b'"IN0"', b'"Q"')),
+    "no such input": ("POST", INFER, document(tensor("Q"))),
     "wrong type": ("POST", INFER, document(tensor(datatype="INT32", data=[1, 2]))),
     "a type that is none": ("POST", INFER, document(tensor(datatype="FOO"))),
     "no such output": ("POST", INFER, document(outputs=[{"name": "NOPE"}])),
@@ -142,7 +143,7 @@ def test_http_answers_are_tritons_own(client, reference):
     assert different == {}
 
 
-def message(model="identity", name="IN0", datatype="FP32", shape=(2,), raw=LENGTH_0, **more):
+def message(model="identity", name="IN0", datatype="FP32", shape=(2,), raw=TWO_FLOATS, **more):
     request = pb.ModelInferRequest(model_name=model, **more)
     request.inputs.add(name=name, datatype=datatype, shape=shape)
     request.raw_input_contents.append(raw)
@@ -177,11 +178,13 @@ CALLS = {
     "no such version": ("ModelInfer", message(model_version="9")),
     "an error of the model": ("ModelInfer", message("failing", "HOW", "BYTES", [1], b"\x04\0\0\0busy")),
 }
-FINAL = "triton_enable_empty_final_response"
+WITH_FINAL_RESPONSE = "triton_enable_empty_final_response"
 STREAMS = {
     "two answers": [message("decoupled", "COUNT", raw=struct.pack("<2f", 2, 0), id="a")],
     "with the empty last one": [
-        with_parameter(message("decoupled", "COUNT", raw=struct.pack("<2f", 2, 0), id="a"), FINAL, bool_param=True)
+        with_parameter(
+            message("decoupled", "COUNT", raw=struct.pack("<2f", 2, 0), id="a"), WITH_FINAL_RESPONSE, bool_param=True
+        )
     ],
     "no answer": [message("decoupled", "COUNT", raw=struct.pack("<2f", 0, 0))],
     "a model with one answer": [message(id="z")],

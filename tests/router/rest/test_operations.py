@@ -141,7 +141,7 @@ async def test_the_state_of_a_warmup_is_the_worst_of_all(serve):
         rows = [(f"m{index}", state, {}) for index, state in enumerate(states)]
         for vision in ([replica(warming=rows)], [replica(warming=[row]) for row in rows] or [replica()]):
             client, _ = serve(vision=vision, baseline=[replica()])
-            assert (await client.get("/warmup_status")).json()["state"] == worst
+            assert (await client.get("/warmup_status")).json()["state"] == worst, states
 
 
 async def test_a_warmup_that_cannot_begin_and_a_wrong_method_are_refused(serve):
@@ -151,7 +151,7 @@ async def test_a_warmup_that_cannot_begin_and_a_wrong_method_are_refused(serve):
               for method, path in (("GET", "/warmup"), ("POST", "/warmup_status"), ("POST", "/health"))]  # fmt: skip
     for method, path, status, message in cases:
         answer = await client.request(method, path)
-        assert (answer.status_code, answer.json()) == (status, {"error": message})
+        assert (answer.status_code, answer.json()) == (status, {"error": message}), (method, path)
     handles["vision"].replicas.clear()
     for answer in (await client.post("/warmup"), await client.get("/warmup_status")):
         assert (answer.status_code, answer.json()) == (503, {"error": "vision has no running replica"})

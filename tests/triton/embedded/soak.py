@@ -62,6 +62,14 @@ def refuse(model: triton.Model) -> None:
     raise AssertionError("a wrong input was accepted")
 
 
+def wait_until_all_have_ended() -> None:
+    """Triton returns a request on a thread of its own, perhaps after its final response."""
+    deadline = time.monotonic() + 10
+    while inference.count() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert inference.count() == 0
+
+
 def soak(server: triton.Server, requests: int, rounds: int, size: int = 25_000) -> Iterator[Usage]:
     """The usage after a warm-up and after each round."""
     model = server.load("identity")
@@ -69,10 +77,7 @@ def soak(server: triton.Server, requests: int, rounds: int, size: int = 25_000) 
     yield Usage.now()
     for _ in range(rounds):
         send(model, requests // rounds, size)
-        deadline = time.monotonic() + 10
-        while inference.count() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert inference.count() == 0
+        wait_until_all_have_ended()
         assert not dlpack._lent
         yield Usage.now()
 

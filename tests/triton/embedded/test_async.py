@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 import serve_app.triton.embedded as triton
-from serve_app.triton.embedded import inference
+from tests.triton.embedded.soak import wait_until_all_have_ended
 
 Get = Callable[[str], triton.Model]
 ONES = {"IN0": np.ones(4, np.float32)}
@@ -93,10 +92,7 @@ def test_a_loop_that_is_closed_meanwhile_does_no_harm(model: Get) -> None:
         model("identity").async_infer(inputs=ONES)
 
     asyncio.run(send_and_leave())
-    deadline = time.monotonic() + 10
-    while inference.count() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert inference.count() == 0
+    wait_until_all_have_ended()
 
 
 async def test_a_consumer_that_is_cancelled_does_no_harm(model: Get) -> None:
