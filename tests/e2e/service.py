@@ -17,6 +17,7 @@ import yaml
 
 from serve_app.settings import PROJECT_ROOT
 from serve_app.tools.bench.baselines.processes import free_port
+from serve_app.tools.bench.baselines.service import give_pictures_a_deployment
 from serve_app.tools.launch.run import processes_of
 from serve_app.tools.launch.status import read_status
 
@@ -52,16 +53,6 @@ def write_config(folder, change=None, **detection):
     return path
 
 
-def give_pictures_a_deployment(application):
-    """Where the committed configuration has the router host them: a request for pictures goes from it to a replica."""
-    application["args"]["router"]["hosts"] = None
-    (router,) = [one for one in application["deployments"] if one["name"] == "router"]
-    scaling = router.pop("autoscaling_config")
-    router["num_replicas"] = 1
-    vision = {"name": "vision", "max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0.3}}
-    application["deployments"].append(vision | {"autoscaling_config": scaling})
-
-
 def language_model(name, min_replicas, engine=None, **keys):
     """The demo's weights under a name, as one kind of model."""
     common = {"dtype": "float32", "enforce_eager": True, "max_num_seqs": 32, "kv_cache_memory_bytes": 128 << 20}
@@ -92,7 +83,7 @@ def everything(adapter):
 
     def change(config):
         (application,) = config["applications"]
-        give_pictures_a_deployment(application)
+        give_pictures_a_deployment(config)
         arguments, deployments = application["args"], application["deployments"]
         arguments["playground"] = {"service_url": f"http://127.0.0.1:{config['http_options']['port']}"}
         arguments["llms"] = language_models(adapter)

@@ -16,8 +16,17 @@ from serve_app.clients.pictures import read_pictures
 from serve_app.errors import UnavailableError
 from serve_app.settings import PROJECT_ROOT
 from serve_app.tools.arguments import Defaults, Parser, end_with, number
+from serve_app.tools.bench.baselines import bare_serve
 from serve_app.tools.bench.baselines.processes import exit_on_signals, log_of
-from serve_app.tools.bench.baselines.service import RunningService, is_up, service
+from serve_app.tools.bench.baselines.service import (
+    Change,
+    Config,
+    RunningService,
+    add_bare_serve,
+    give_pictures_a_deployment,
+    is_up,
+    service,
+)
 from serve_app.tools.bench.load import Load
 from serve_app.tools.bench.ratio.rounds import Measurement
 from serve_app.tools.bench.ratio.sides import Setup, measure_completions, measure_pictures
@@ -26,7 +35,7 @@ from serve_app.tools.bench.report import machine_line, open_console, print_table
 SETTLE_S = 10.0  # until what a start leaves behind is done
 # By the first part of a command line that fits. Engines are what every server has; the rest is the cost of serving.
 ENGINES = {"engine of pictures": "triton_python_backend_stub", "engine of tokens": "VLLM::"}
-REPLICA = re.compile(r"ray::ServeReplica:serve_app:([\w.-]+)")
+REPLICA = re.compile(r"ray::ServeReplica:(?:serve_app:)?([\w.-]+)")
 OTHERS = {
     "HAProxy": "haproxy", "Serve's controller": "ray::ServeController", "HAProxy's manager": "ray::HAProxyManager",
     "dashboard": "ashboard", "GCS": "gcs_server", "raylet": "raylet",
@@ -98,6 +107,7 @@ def measure(running: RunningService, options: argparse.Namespace, console: Conso
         track, model, pictures = setup.track("D3"), setup.language_model.name, read_pictures(options.pictures)
         works: dict[str, Callable[[], float]] = {
             "D3": lambda: rate_of(measure_pictures(running.url, track.path, pictures, load), "images/s"),
+            "bare request": lambda: rate_of(measure_pictures(running.url, bare_serve.PATH, pictures, load), "images/s"),
             "token": lambda: rate_of(measure_completions(running.url, model, load), "tokens/s"),
         }
         for name, work in works.items():
@@ -131,10 +141,22 @@ def show(spent: dict[str, Spent], console: Console) -> None:
                   for name, work in list(spent.items())[1:]))  # fmt: skip
 
 
+def change_for(split: bool) -> Change:
+    """What sends each form back at once stands beside the service: the floor of a request for pictures."""
+
+    def change(config: Config) -> None:
+        if split:
+            give_pictures_a_deployment(config)
+        add_bare_serve(config)
+
+    return change
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="bench cpu", description=__doc__, formatter_class=Defaults)
     add = parser.add_argument
     add("--config", type=Path, default=PROJECT_ROOT / "configs" / "serve.yaml", help="of the service, on free ports")
+    add("--split", action="store_true", help="pictures in a deployment of their own, so that a request takes two hops")
     add("--clients", type=number(int, 1), default=16, metavar="N", help="clients at once")
     add("--duration", type=number(float, 1), default=20.0, metavar="S", help="seconds of each measurement")
     add("--pictures", type=Path, default=PROJECT_ROOT / "docs" / "shapes.jpg", help="a picture, or a folder of them")
@@ -145,7 +167,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> int:
     console = open_console()
     console.print("starting the service")
-    with service(options.config, "service-cpu", ready=lambda _: is_up(log_of("service-cpu"), lines=2)) as running:
+    with service(
+        options.config, "service-cpu", change_for(options.split), lambda _: is_up(log_of("service-cpu"), lines=2)
+    ) as running:
         spent = measure(running, options, console)
     show(spent, console)
     if options.json:

@@ -1,14 +1,24 @@
 """Compares detections: two sides are measured against each other only if they find the same."""
 
 from collections.abc import Sequence
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from serve_app.clients.detection.rest import FIELDS
 from serve_app.errors import ServeAppError
 from serve_app.types import Detection
 
-MIN_IOU, MAX_SCORE_DIFFERENCE = 0.99, 0.01
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far two detections of one object may lie apart."""
+
+    min_iou: float
+    max_score_difference: float
+
+
+EXACT = Tolerance(0.99, 0.01)
+ROUNDED = Tolerance(0.9, 0.05)  # for engines that compute in bf16 or int8
 
 
 def as_rows(detections: Sequence[Detection]) -> list[dict[str, Any]]:
@@ -16,20 +26,26 @@ def as_rows(detections: Sequence[Detection]) -> list[dict[str, Any]]:
     return [dict(zip(FIELDS, astuple(one), strict=True)) for one in detections]
 
 
-def differences(expected: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> list[str]:
+def differences(
+    expected: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]], tolerance: Tolerance = EXACT
+) -> list[str]:
     problems = []
     if len(expected) != len(found):
         problems.append(f"{len(found)} detections instead of {len(expected)}")
     for one, other in zip(expected, found, strict=False):
         if one["class"] != other["class"]:
             problems.append(f"{other['class_name']} instead of {one['class_name']}")
-        elif overlap(one, other) < MIN_IOU or abs(one["confidence"] - other["confidence"]) > MAX_SCORE_DIFFERENCE:
+        elif overlap(one, other) < tolerance.min_iou:
             problems.append(f"a {one['class_name']} with IoU {overlap(one, other):.3f}")
+        elif abs(one["confidence"] - other["confidence"]) > tolerance.max_score_difference:
+            problems.append(f"a {one['class_name']} of {other['confidence']:.3f} instead of {one['confidence']:.3f}")
     return problems
 
 
-def require_equal(expected: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]], name: str) -> None:
-    if problems := differences(expected, found):
+def require_equal(
+    expected: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]], name: str, tolerance: Tolerance = EXACT
+) -> None:
+    if problems := differences(expected, found, tolerance):
         raise ServeAppError(f"{name} gives other detections than the service: {'; '.join(problems)}")
 
 

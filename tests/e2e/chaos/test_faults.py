@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from serve_app.settings import PROJECT_ROOT
-from tests.e2e.service import LABORATORY, give_pictures_a_deployment, language_model, wait_until, write_config
+from tests.e2e.service import LABORATORY, language_model, wait_until, write_config
 from tests.load import CHATS, RATE, Load
 
 BACK_WITHIN_S = 240
@@ -31,8 +31,8 @@ def faulty(tmp_path_factory, module_start):
 
     def change(config):
         (application,) = config["applications"]
-        give_pictures_a_deployment(application)
         arguments, deployments = application["args"], application["deployments"]
+        arguments["router"]["hosts"] = None
         arguments["baseline"], arguments["llms"] = None, [language_model("demo-llm", 1)]
         router = {"name": "router", "num_replicas": 2, "max_ongoing_requests": 1024}
         vision = {"name": "vision", "num_replicas": 2, "max_ongoing_requests": 256}

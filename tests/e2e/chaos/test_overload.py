@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.e2e.service import SHAPES, give_pictures_a_deployment, language_model, wait_until, write_config
+from tests.e2e.service import SHAPES, language_model, wait_until, write_config
 
 PATH = "/predict/nano"
 MAX_WAIT_S = 3
@@ -46,9 +46,8 @@ def single(tmp_path_factory, module_start):
 
     def change(config):
         (application,) = config["applications"]
-        give_pictures_a_deployment(application)
         application["args"] |= {"baseline": None, "llms": [language_model("demo-llm", 1, priority="low")]}
-        application["args"]["router"] |= {"max_wait_s": MAX_WAIT_S}
+        application["args"]["router"] |= {"hosts": None, "max_wait_s": MAX_WAIT_S}
         router = {"name": "router", "num_replicas": 2, "max_ongoing_requests": 1024}
         application["deployments"][:] = [
             router | {"ray_actor_options": {"num_cpus": 0.1}},

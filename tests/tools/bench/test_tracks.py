@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from serve_app.errors import ServeAppError
-from serve_app.tools.bench.detections import differences, overlap, require_equal
+from serve_app.tools.bench.detections import ROUNDED, differences, overlap, require_equal
 from serve_app.tools.bench.load import Load, LoadResult
 from serve_app.tools.bench.report import print_table, write_json
 from serve_app.tools.bench.tracks import TrackResult, draw, show
@@ -77,9 +77,10 @@ def test_detections_differ_by_number_class_box_and_score():
         ([], "0 detections instead of 1"),
         ([box(label=2)], "c2 instead of c1"),
         ([box(x2=0.45)], "a c1 with IoU 0.875"),
-        ([box(confidence=0.8)], "a c1 with IoU 1.000"),
+        ([box(confidence=0.8)], "a c1 of 0.800 instead of 0.900"),
     ):
         assert differences([box()], found) == [problem]
+    assert differences([box()], [box(x2=0.49, confidence=0.86)], ROUNDED) == []
     require_equal([box()], [box()], "the gateway")
     with pytest.raises(ServeAppError, match=r"^the gateway gives other detections than the service: 0 detections inst"):
         require_equal([box()], [], "the gateway")

@@ -9,8 +9,10 @@ from typing import Any
 
 import yaml
 
-from serve_app.settings import PROJECT_ROOT, read_config
+from serve_app.settings import PROJECT_ROOT, application_of, read_config, settings_of
+from serve_app.tools.bench.baselines import bare_serve
 from serve_app.tools.bench.baselines.processes import LOGS, free_port, log_of, running
+from serve_app.tools.export.repository import build_repository
 
 MODELS = PROJECT_ROOT / "model_repository" / "bench"
 Config = dict[str, Any]
@@ -50,12 +52,34 @@ def serve_identity(config: Config) -> None:
         router_of(application)["hosts"] = application["deployments"].pop()["name"]
 
 
+def serve_identity_beside_bare_serve(config: Config) -> None:
+    serve_identity(config)
+    add_bare_serve(config)
+
+
+def add_bare_serve(config: Config) -> None:
+    """Beside the service, behind the same HAProxy."""
+    bare = {"name": "bare", "route_prefix": bare_serve.PATH, "import_path": bare_serve.IMPORT_PATH}
+    config["applications"].append(bare)
+
+
 def serve_no_pictures(config: Config) -> None:
     remove_deployments(config, "playground", "baseline", "vision")
     (application,) = config["applications"]
     if router_of(application).pop("hosts", None):  # what scaled by the queue of pictures scales by requests
         (router,) = [one for one in application["deployments"] if one["name"] == "router"]
         router["autoscaling_config"] = {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 128}
+
+
+def give_pictures_a_deployment(config: Config) -> None:
+    """Where the router hosts them: a request for pictures goes from it to a replica, and they share its processor."""
+    (application,) = config["applications"]
+    hosted = router_of(application).pop("hosts")
+    (router,) = [one for one in application["deployments"] if one["name"] == "router"]
+    share = {"num_cpus": router["ray_actor_options"]["num_cpus"] / 2}
+    pictures = {"name": hosted, "max_ongoing_requests": 256, "ray_actor_options": share}
+    application["deployments"].append(pictures | {"autoscaling_config": router.pop("autoscaling_config")})
+    router |= {"num_replicas": 1, "ray_actor_options": dict(share)}
 
 
 def router_of(application: Config) -> Config:
@@ -83,9 +107,9 @@ def write_config(source: Path, name: str, change: Change | None = None) -> tuple
     http_port = free_port()
     config["http_options"] = {"host": "127.0.0.1", "port": http_port}
     config["grpc_options"]["port"] = free_port()
-    for application in config["applications"]:
-        if application["args"].get("playground"):
-            application["args"]["playground"]["service_url"] = f"http://127.0.0.1:{http_port}"
+    arguments = application_of(config)["args"]
+    if arguments.get("playground"):
+        arguments["playground"]["service_url"] = f"http://127.0.0.1:{http_port}"
     config["logging_config"] = {"enable_access_log": False}  # the baselines write none either
     if change:
         change(config)
@@ -93,6 +117,21 @@ def write_config(source: Path, name: str, change: Change | None = None) -> tuple
     path = LOGS / f"{name}.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     return path, f"http://127.0.0.1:{http_port}"
+
+
+def build_in_precision(
+    source: Path, precision: str, report: Callable[[str], None], folder: Path = PROJECT_ROOT / "build"
+) -> Path:
+    """A copy of a configuration whose engines, built in a repository of their own, compute in this precision."""
+    config = read_config(source)
+    detection = application_of(config)["args"].setdefault("detection", {})
+    detection["model_repository"] = str(folder / f"models-{precision}")
+    for model in detection.setdefault("models", {"nano": {}}).values():
+        model["precision"] = precision
+    build_repository(settings_of(config).detection, report)
+    path = folder / f"{source.stem}.{precision}.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import argparse
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import groupby
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import psutil
@@ -12,9 +13,10 @@ from rich.console import Console
 from serve_app.clients.pictures import read_pictures
 from serve_app.errors import UnavailableError
 from serve_app.settings import PROJECT_ROOT
+from serve_app.settings.detection import Precision
 from serve_app.tools.arguments import FAILED, Parser, end_with, number
 from serve_app.tools.bench.baselines.processes import exit_on_signals
-from serve_app.tools.bench.baselines.service import Change, RunningService, service
+from serve_app.tools.bench.baselines.service import Change, RunningService, build_in_precision, service
 from serve_app.tools.bench.load import Load
 from serve_app.tools.bench.ratio.comparisons import COMPARISONS
 from serve_app.tools.bench.ratio.report import as_rows, draw, show
@@ -35,6 +37,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("names", nargs="*", metavar="P", help="comparisons to run, of those below; default: all")
     add("--config", type=Path, default=PROJECT_ROOT / "configs" / "serve.yaml", help="of the service, on free ports")
+    add(
+        "--precision",
+        choices=get_args(Precision),
+        help="what the engines compute in; builds models of their own for it",
+    )
     add("--clients", type=number(int, 1), default=16, metavar="N", help="clients at once (16)")
     add("--duration", type=number(float, 0.1), default=10.0, metavar="S", help="seconds of a measurement (10)")
     add("--warmup", type=number(float, 0), default=2.0, metavar="S", help="seconds before each measurement (2)")
@@ -54,6 +61,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> int:
     console = open_console()
     read_pictures(options.pictures)  # fails before anything is started
+    if options.precision:
+        options.config = build_in_precision(options.config, options.precision, console.print)
     results: dict[str, Result] = {}
     try:
         compare_all(options, results, console)

@@ -1,4 +1,4 @@
-"""The sides of the comparisons P1 to P5, the service first, and how each is measured."""
+"""The sides of the comparisons P1 to P5 and P9, the service first, and how each is measured."""
 
 import json
 import math
@@ -18,11 +18,12 @@ from tritonclient.http import InferenceServerClient, InferInput
 from serve_app.clients.pictures import read_pictures
 from serve_app.errors import ConfigurationError, ServeAppError
 from serve_app.settings import LanguageModelSettings, Settings, read_config, settings_of
+from serve_app.tools.bench.baselines import bare_serve
 from serve_app.tools.bench.baselines.gateway import gateway
 from serve_app.tools.bench.baselines.servers import tritonserver, vllm_serve
 from serve_app.tools.bench.baselines.service import MODELS
 from serve_app.tools.bench.connection import Response, build_post
-from serve_app.tools.bench.detections import require_equal
+from serve_app.tools.bench.detections import EXACT, ROUNDED, require_equal
 from serve_app.tools.bench.load import Load, LoadResult, run_http_load
 from serve_app.tools.bench.ratio.rounds import Measurement, Side
 from serve_app.tools.bench.report import count_errors, machine
@@ -48,20 +49,19 @@ def _form(picture: bytes) -> bytes:
     return head.encode() + picture + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
-def identity_request(url: str) -> bytes:
+def identity_request(url: str, path: str = "/v2/models/identity/infer") -> bytes:
     """60 KB in the binary form of tritonclient."""
     tensor = InferInput("INPUT0", [IDENTITY_BYTES], "UINT8")
     tensor.set_data_from_numpy(np.arange(IDENTITY_BYTES, dtype=np.uint8))
     body, header_bytes = InferenceServerClient.generate_request_body([tensor])
-    path = "/v2/models/identity/infer"
     return build_post(url, path, bytes(body), Inference_Header_Content_Length=str(header_bytes))
 
 
-def measure_identity(url: str, load: Load) -> Measurement:
+def measure_identity(request: bytes, url: str, load: Load) -> Measurement:
     def check(response: Response) -> str:
         return "" if len(response.body) > IDENTITY_BYTES else "a short answer"
 
-    result = run_http_load(url, [identity_request(url)], load, check)
+    result = run_http_load(url, [request], load, check)
     return _measurement(result, {"requests/s": result.throughput})
 
 
@@ -152,12 +152,14 @@ def d3_and_bare_loop(setup: Setup) -> list[Side]:
 
 
 def best_track_and_track_a(setup: Setup) -> list[Side]:
-    """Measures every track once to find the best."""
+    """Measures every track once to find the best. Track A computes in f32, whatever the engines do."""
     track_a = setup.track("A")
+    precisions = {model.precision for model in setup.settings.detection.models.values()}
+    tolerance = EXACT if precisions == {"f32"} else ROUNDED
     others = [track for track in setup.tracks() if track.size == track_a.size and track.name != "A"]
     expected = setup.detections(track_a.path)
     for other in others:
-        require_equal(expected, setup.detections(other.path), f"track {other.name}")
+        require_equal(expected, setup.detections(other.path), f"track {other.name}", tolerance)
     sides = [setup.pictures_to(other) for other in others]
     best = max(sides, key=lambda side: side.measure().numbers["images/s"])
     return [best, setup.pictures_to(track_a)]
@@ -175,10 +177,21 @@ def track_c_and_gateway(setup: Setup) -> list[Side]:
 
 def identity_and_tritonserver(setup: Setup) -> list[Side]:
     server = setup.baselines.enter_context(tritonserver(MODELS, ["identity"], "tritonserver-identity"))
+    return [_identity_side("serve_app", setup.url, setup.load), _identity_side("tritonserver", server.url, setup.load)]
+
+
+def identity_and_bare_serve(setup: Setup) -> list[Side]:
+    """The other side is what Serve, its HAProxy and its HTTP server take, so no service on them gets above it."""
+    bare = identity_request(setup.url, bare_serve.PATH)
     return [
-        Side("serve_app", lambda: measure_identity(setup.url, setup.load)),
-        Side("tritonserver", lambda: measure_identity(server.url, setup.load)),
+        _identity_side("serve_app", setup.url, setup.load),
+        Side("Ray Serve alone", lambda: measure_identity(bare, setup.url, setup.load)),
     ]
+
+
+def _identity_side(name: str, url: str, load: Load) -> Side:
+    request = identity_request(url)
+    return Side(name, lambda: measure_identity(request, url, load))
 
 
 def language_model_and_vllm(setup: Setup) -> list[Side]:
