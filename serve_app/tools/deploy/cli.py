@@ -94,7 +94,14 @@ def _add_rollouts(subparsers: "Subparsers[argparse.ArgumentParser]") -> None:
     )
     rollback = _add(subparsers, "rollback", commands.rollback, "apply an earlier revision again")
     rollback.add_argument("--to", type=int, metavar="N", help="a revision from `history`; default: the previous one")
-    for parser in (up, upgrade, rollback):
+    scale = _add(subparsers, "scale", commands.scale, "change numbers of replicas and of pods, and nothing else")
+    scale.add_argument(
+        "sizes",
+        nargs="+",
+        metavar="NAME=LEAST..MOST",
+        help="a Serve deployment, a group of workers, or both if both have that name; NAME=NUMBER: exactly so many",
+    )
+    for parser in (up, upgrade, rollback, scale):
         parser.add_argument("--no-wait", action="store_true", help="apply and return")
         parser.add_argument("--force-conflicts", action="store_true", help="overwrite fields owned by other managers")
         _add_pace(parser, "the scenario's startup, deletion and drain times together")

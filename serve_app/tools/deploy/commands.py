@@ -17,6 +17,7 @@ from serve_app.tools.deploy.port_forward import Forwarder, Route
 from serve_app.tools.deploy.rollout import delete
 from serve_app.tools.deploy.rollout.history import History
 from serve_app.tools.deploy.rollout.rollout import Rollout, roll_out, show_diff
+from serve_app.tools.deploy.rollout.scale import scaled, size_of
 from serve_app.tools.deploy.scenarios import files
 from serve_app.tools.deploy.scenarios.scenario import Scenario, read_scenario
 from serve_app.tools.deploy.status.model import ServiceStatus
@@ -101,6 +102,18 @@ def rollback(options: argparse.Namespace) -> int:
         rollout, manifests=revision.manifests, why=f"rollback to {revision.number}", returns_to=revision.number
     )
     return _roll_out(options, objects, rollout)
+
+
+def scale(options: argparse.Namespace) -> int:
+    """What was applied last, with other numbers: no other change of the scenario comes with them."""
+    sizes = [size_of(text) for text in options.sizes]
+    rollout, objects = _rollout(options, f"scale {' '.join(options.sizes)}"), objects_of(options)
+    revision = History(objects, rollout.target).latest()
+    changed = tuple(scaled(one, sizes) if one["kind"] == "RayService" else one for one in revision.manifests)
+    code = _roll_out(options, objects, dataclasses.replace(rollout, manifests=changed))
+    if code == 0:
+        print(f"to keep these numbers set them in {options.scenario} too: the next `up` brings its own back")
+    return code
 
 
 def history(options: argparse.Namespace) -> int:

@@ -60,7 +60,8 @@ def api_server():
         f"--service-account-key-file={PKI / 'sa.pub'}",
         f"--service-account-signing-key-file={PKI / 'sa.key'}",
         "--authorization-mode=Node,RBAC",
-        "--enable-admission-plugins=NodeRestriction",
+        # the kubelet asks the registry each time, so that an image built again under its tag is not the old one
+        "--enable-admission-plugins=NodeRestriction,AlwaysPullImages",
         "--allow-privileged=true",
         f"--kubelet-client-certificate={PKI / 'apiserver-kubelet-client.crt'}",
         f"--kubelet-client-key={PKI / 'apiserver-kubelet-client.key'}",

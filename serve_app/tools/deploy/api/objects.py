@@ -9,7 +9,7 @@ from serve_app.tools.deploy.api.target import FIELD_MANAGER
 
 Manifest = dict[str, Any]
 
-APPLY = "application/apply-patch+yaml"
+APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,12 @@ class Objects:
             raise
         except ConfigurationError as problem:
             raise ConfigurationError(f"{label(manifest)}: {problem.message}") from None
+
+    def merge(self, live: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+        """A merge patch; with a resourceVersion in it, a ConflictError if somebody else was first."""
+        metadata = live["metadata"]
+        path = self.kind(live["apiVersion"], live["kind"]).path(metadata.get("namespace"), metadata["name"])
+        return self.connection.request("PATCH", path, {"fieldManager": FIELD_MANAGER}, change, MERGE)
 
     def delete(self, manifest: dict[str, Any]) -> bool:
         """False if it doesn't exist."""

@@ -18,6 +18,7 @@ VIEWER_RULES = [
 # For updates with `scripts/deploy`; the first `up` and `down` need a cluster administrator.
 DEPLOYER_RULES = [
     {"apiGroups": ["ray.io"], "resources": ["rayservices"], "verbs": ALL},
+    {"apiGroups": ["ray.io"], "resources": ["rayclusters"], "verbs": ["patch"]},
     {
         "apiGroups": [""],
         "resources": ["configmaps", "serviceaccounts", "services", "persistentvolumeclaims"],

@@ -74,11 +74,18 @@ class History:
     def _write(self, revision: Revision) -> None:
         self._objects.apply(config_map_of(revision, self._target), force=True)
 
-    def find(self, number: int | None = None) -> Revision:
-        """The revision with this number, else the last earlier one that served, else the last complete one."""
+    def latest(self) -> Revision:
+        return self._known()[-1]
+
+    def _known(self) -> list[Revision]:
         revisions = self.revisions()
         if not revisions:
             raise ConfigurationError(f"{self._target} has no revisions: nothing was applied by scripts/deploy yet")
+        return revisions
+
+    def find(self, number: int | None = None) -> Revision:
+        """The revision with this number, else the last earlier one that served, else the last complete one."""
+        revisions = self._known()
         known = ", ".join(str(one.number) for one in revisions)
         if number is not None:
             found = next((one for one in revisions if one.number == number), None)

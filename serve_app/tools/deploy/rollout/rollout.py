@@ -12,6 +12,7 @@ from serve_app.tools.deploy.rollout.diff import diff_lines
 from serve_app.tools.deploy.rollout.history import History, Revision
 from serve_app.tools.deploy.rollout.namespaces import with_owner
 from serve_app.tools.deploy.rollout.preflight import Checked, check, leave_unchanged, require_kinds, require_namespace
+from serve_app.tools.deploy.rollout.scale import resize_clusters
 from serve_app.tools.deploy.rollout.upgrade import (
     Change,
     Plan,
@@ -81,6 +82,8 @@ def roll_out(objects: Objects, rollout: Rollout, screen: Screen, pace: Pace) -> 
             return 1
         dry_runs, _ = _dry_run(objects, rollout, checked.manifests, None)
     revision = _apply(objects, rollout, dry_runs, revisions, screen)
+    if not plan.replaces_cluster:
+        resize_clusters(objects, rollout.target, rollout.service, screen.say)
     if not rollout.wait:
         screen.say(f"applied as revision {revision.number}; follow it with `scripts/deploy status`")
         return 0

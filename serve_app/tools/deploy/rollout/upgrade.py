@@ -23,7 +23,7 @@ class Change(Enum):
     NONE = "no change to the RayService"
     IN_PLACE = "in-place update: Serve updates its applications in the running cluster"
     GROUPS = "in-place update: the new worker groups join the running cluster"
-    SCALE = "no effect yet: KubeRay applies new worker counts to the next cluster only"
+    SCALE = "in-place update: groups of workers get other limits"
     NEW_CLUSTER = "new cluster: it takes over from the running one once it serves"
     FROZEN = "no effect: upgrade.strategy none keeps the running cluster unchanged"
     SETTINGS = "in-place update of RayService settings; its cluster doesn't change"

@@ -262,6 +262,7 @@ def _set(content: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigurationError(f"--set {override!r}: {text!r} isn't valid YAML") from None
-    untyped = path.split(".")[0] in ("changes", "deployments")
-    written = isinstance(value, date) or (type(value) in (int, float) and not untyped)
+    section = path.split(".")[0]
+    written = isinstance(value, date) or (type(value) in (int, float) and section not in ("changes", "deployments"))
+    written |= section == "environment" and bool(parents)  # a variable's value, `yes` and an empty one included
     target[last] = text if written else value

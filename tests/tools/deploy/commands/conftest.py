@@ -23,7 +23,7 @@ from serve_app.tools.deploy.scenarios.scenario import read_scenario
 
 ROOT = Path(__file__).resolve().parents[4]
 LIMIT_S = 60
-ROLLOUTS = ("up", "upgrade", "rollback")
+ROLLOUTS = ("up", "upgrade", "rollback", "scale")
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "KUBECONFIG"} | {"PYTHONUNBUFFERED": "1"}
 
 
