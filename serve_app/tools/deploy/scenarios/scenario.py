@@ -264,5 +264,7 @@ def _set(content: dict[str, Any], override: str) -> None:
         raise ConfigurationError(f"--set {override!r}: {text!r} isn't valid YAML") from None
     section = path.split(".")[0]
     written = isinstance(value, date) or (type(value) in (int, float) and section not in ("changes", "deployments"))
-    written |= section == "environment" and bool(parents)  # a variable's value, `yes` and an empty one included
+    written |= (
+        section == "environment" and isinstance(value, bool | None) and bool(parents)
+    )  # `yes`, and no text at all
     target[last] = text if written else value

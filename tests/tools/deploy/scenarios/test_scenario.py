@@ -105,10 +105,13 @@ def test_overrides_are_yaml_and_numbers_are_read_by_their_key():
         "head.cpu=1.5",
         "environment.tensor_parallel_size=2",
         "environment.BUILT=2026-01-15",
+        "environment.FAST=yes",
+        "environment.EMPTY=",
     ]
     scenario = read_scenario("llm-gpu", [*overrides, "changes.router.max_body_mib=8"])
     assert (scenario.images.tag, scenario.head.cpu) == ("1.20", 1.5)
-    assert scenario.environment == {"tensor_parallel_size": "2", "BUILT": "2026-01-15"}
+    texts = {"tensor_parallel_size": "2", "BUILT": "2026-01-15", "FAST": "yes", "EMPTY": ""}
+    assert scenario.environment == texts
     assert scenario.changes["router"] == {"max_body_mib": 8}
 
 
