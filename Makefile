@@ -79,8 +79,10 @@ check: env ## what CI demands: Python, YAML, shell, Dockerfiles, and manifests t
 	$(BIN)/shellcheck .ci/run kuberay/images/build
 	$(BIN)/hadolint --config kuberay/images/.hadolint.yaml kuberay/images/*.Dockerfile
 	@for file in kuberay/scenarios/*.yaml; do name=$$(basename $$file .yaml); \
-		$(BIN)/python scripts/deploy render $$name | diff -u kuberay/rayservice.$$name.yaml - || \
+		$(BIN)/python scripts/deploy render $$name | diff -u kuberay/manifests/$$name/rayservice.yaml - || \
 		{ echo "error: scripts/deploy render $$name --write" >&2; exit 1; }; done
+	@$(BIN)/python scripts/deploy chart --output build/chart >/dev/null && diff -ru kuberay/chart build/chart || \
+		{ echo "error: scripts/deploy chart" >&2; exit 1; }
 
 models: env ## build what the model repository lacks, as CONFIG says; TARGET=gpu for the GPU's
 	@$(BIN)/python scripts/build_models --config $(CONFIG)

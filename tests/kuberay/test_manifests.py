@@ -27,7 +27,7 @@ def image_of(container):
 
 def test_the_committed_manifests_are_what_the_scenarios_render_with_their_purpose_and_needs():
     scenarios = [read_scenario(name) for name in scenario_names()]
-    assert set((PROJECT_ROOT / "kuberay").glob("rayservice.*.yaml")) == set(map(file_of, scenarios))
+    assert set((PROJECT_ROOT / "kuberay" / "manifests").glob("*/rayservice.yaml")) == set(map(file_of, scenarios))
     for scenario in scenarios:
         committed = file_of(scenario).read_text()
         assert committed == text_of(scenario), f"run scripts/deploy render {scenario.scenario} --write"

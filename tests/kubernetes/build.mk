@@ -12,7 +12,8 @@ DEBIAN := etcd-server containerd runc containernetworking-plugins docker-registr
 	iproute2 redis-server
 
 .PHONY: kubernetes-programs
-kubernetes-programs: .kubernetes/.installed $(COMMANDS:%=.kubernetes/bin/%) .kubernetes/kuberay .kubernetes/bin/coredns .kubernetes/bin/pause
+kubernetes-programs: .kubernetes/.installed $(COMMANDS:%=.kubernetes/bin/%) .kubernetes/kuberay .kubernetes/bin/coredns .kubernetes/bin/pause \
+	.kubernetes/bin/helm
 
 $(COMMANDS:%=.kubernetes/bin/%): .kubernetes/bin/%: $(GO)/kubernetes/go.sum
 	@echo building $*
@@ -31,6 +32,10 @@ $(COMMANDS:%=.kubernetes/bin/%): .kubernetes/bin/%: $(GO)/kubernetes/go.sum
 
 .kubernetes/bin/pause: $(GO)/pause/main.go
 	@cd $(GO)/pause && $(BUILD) -ldflags '-s -w' -o $(K8S)/bin/pause .
+
+.kubernetes/bin/helm: $(GO)/helm/go.sum
+	@echo building Helm
+	@cd $(GO)/helm && $(BUILD) -ldflags '-s -w' -o $(K8S)/bin/helm helm.sh/helm/v3/cmd/helm
 
 .kubernetes/.installed:
 	@mkdir -p .kubernetes

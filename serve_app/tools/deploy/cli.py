@@ -8,6 +8,7 @@ from pathlib import Path
 
 from serve_app.errors import ServeAppError
 from serve_app.tools.deploy import commands, ports
+from serve_app.tools.deploy.scenarios import files
 
 EXIT_STATUS = """exit status:
   0    success; status: the service is serving; diff: no differences
@@ -56,6 +57,7 @@ def _add(
     run: Callable[[argparse.Namespace], int],
     text: str,
     cluster: bool = True,
+    several: bool = False,
 ) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         name,
@@ -65,7 +67,12 @@ def _add(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("scenario", metavar="SCENARIO", help="a name in kuberay/scenarios, or the path of a file")
+    parser.add_argument(
+        "scenario",
+        nargs="*" if several else None,
+        metavar="SCENARIO",
+        help="a name in kuberay/scenarios, or the path of a file",
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a scenario key")
     parser.add_argument("--namespace", help="override the scenario's namespace")
     if cluster:
@@ -78,7 +85,10 @@ def _add_render_and_diff(subparsers: "Subparsers[argparse.ArgumentParser]") -> N
     render = _add(subparsers, "render", commands.render, "print the scenario's manifests", cluster=False)
     output = render.add_mutually_exclusive_group()
     output.add_argument("--output", type=Path, metavar="FILE", help="write to FILE")
-    output.add_argument("--write", action="store_true", help="update the committed kuberay/rayservice.SCENARIO.yaml")
+    output.add_argument("--write", action="store_true", help="update the committed kuberay/manifests/SCENARIO")
+    text = "write a Helm chart of scenarios, all by default; the first one's values are its own"
+    chart = _add(subparsers, "chart", commands.chart, text, cluster=False, several=True)
+    chart.add_argument("--output", type=Path, default=files.CHART, metavar="FOLDER", help="default: kuberay/chart")
     diff = _add(subparsers, "diff", commands.diff, "show what up would change (server-side dry run)")
     diff.add_argument("--force-conflicts", action="store_true", help="show what up --force-conflicts would change")
 

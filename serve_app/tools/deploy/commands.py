@@ -11,6 +11,7 @@ from serve_app.tools.deploy import manifests, ports
 from serve_app.tools.deploy.api.connection import connect
 from serve_app.tools.deploy.api.objects import Objects, label
 from serve_app.tools.deploy.api.target import Target
+from serve_app.tools.deploy.chart import write_chart
 from serve_app.tools.deploy.dashboard import with_replicas
 from serve_app.tools.deploy.logs import LogOptions, print_logs
 from serve_app.tools.deploy.port_forward import Forwarder, Route
@@ -19,7 +20,7 @@ from serve_app.tools.deploy.rollout.history import History
 from serve_app.tools.deploy.rollout.rollout import Rollout, roll_out, show_diff
 from serve_app.tools.deploy.rollout.scale import scaled, size_of
 from serve_app.tools.deploy.scenarios import files
-from serve_app.tools.deploy.scenarios.scenario import Scenario, read_scenario
+from serve_app.tools.deploy.scenarios.scenario import Scenario, read_scenario, scenario_names
 from serve_app.tools.deploy.status.model import ServiceStatus
 from serve_app.tools.deploy.status.problems import problems_of
 from serve_app.tools.deploy.status.read import read_status
@@ -57,6 +58,17 @@ def render(options: argparse.Namespace) -> int:
         print(f"wrote {options.output}")
     else:
         print(files.text_of(scenario), end="")
+    return 0
+
+
+def chart(options: argparse.Namespace) -> int:
+    names = options.scenario or sorted(scenario_names(), key=lambda name: name != files.SMALLEST)
+    if options.output == files.CHART and (options.scenario or options.set or options.namespace):
+        raise ConfigurationError("kuberay/chart is of all scenarios as they are: add --output FOLDER")
+    write_chart(
+        options.output, [scenario_of(argparse.Namespace(**vars(options) | {"scenario": name})) for name in names]
+    )
+    print(f"wrote {options.output}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The Serve configuration that kuberay/rayservice.local-cpu.yaml carries, run here by `serve run`: the same text."""
+"""The Serve configuration that kuberay/manifests/local-cpu carries, run here by `serve run`: the same text."""
 
 import subprocess
 import sys

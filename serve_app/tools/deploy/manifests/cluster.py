@@ -55,8 +55,7 @@ def workers(scenario: Scenario, role: str, group: WorkerGroup) -> Manifest:
     }
     if not scenario.autoscales:
         del spec["idleTimeoutSeconds"]
-    if group.max > 1:
-        spec["template"]["spec"]["topologySpreadConstraints"] = spread(scenario, role)
+    spec["template"]["spec"]["topologySpreadConstraints"] = spread(scenario, role)
     return spec
 
 

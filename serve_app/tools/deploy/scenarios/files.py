@@ -1,4 +1,4 @@
-"""Scenarios and manifests as files: kuberay/rayservice.<scenario>.yaml, with a header comment."""
+"""Scenarios and manifests as files: kuberay/manifests/<scenario>/rayservice.yaml, with a header comment."""
 
 import textwrap
 from pathlib import Path
@@ -11,9 +11,13 @@ from serve_app.tools.deploy.manifests import render
 from serve_app.tools.deploy.scenarios.scenario import Scenario, read_scenario
 from serve_app.tools.deploy.yaml_format import WIDTH, ManifestDumper, to_yaml
 
+KUSTOMIZATION = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [rayservice.yaml]\n"
+CHART = PROJECT_ROOT / "kuberay" / "chart"
+SMALLEST = "local-cpu"  # needs nothing of its own: the values of a chart unless others are given
+
 
 def file_of(scenario: Scenario) -> Path:
-    return PROJECT_ROOT / "kuberay" / f"rayservice.{scenario.scenario}.yaml"
+    return PROJECT_ROOT / "kuberay" / "manifests" / scenario.scenario / "rayservice.yaml"
 
 
 def text_of(scenario: Scenario) -> str:
@@ -40,5 +44,7 @@ def write(scenario: Scenario) -> Path:
             f"the scenario differs from kuberay/scenarios/{scenario.scenario}.yaml: change that file first"
         )
     path = file_of(scenario)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text_of(scenario))
+    path.with_name("kustomization.yaml").write_text(KUSTOMIZATION)
     return path

@@ -12,7 +12,7 @@ def test_render_prints_the_committed_file_and_what_is_applied(deploy):
     for scenario in scenario_names():
         ended = deploy("render", scenario)
         assert (ended.status, ended.err) == (0, "")
-        assert ended.out == (ROOT / "kuberay" / f"rayservice.{scenario}.yaml").read_text()
+        assert ended.out == (ROOT / "kuberay" / "manifests" / scenario / "rayservice.yaml").read_text()
         assert list(yaml.safe_load_all(ended.out)) == manifests.render(read_scenario(scenario))
 
 

@@ -1,0 +1,6 @@
+//go:build tools
+
+// What is built of Helm: its command.
+package tools
+
+import _ "helm.sh/helm/v3/cmd/helm"
