@@ -29,6 +29,15 @@ CHOICES = {
         ["config=configs/serve.llama2.yaml", "environment.tensor_parallel_size='2'", "workers.llm.gpus=2"],
     ),
     "closed": ("local-cpu", ["admin_key={secret: keys, key: admin}", "hub_token={secret: hub, key: token}"]),
+    "spot": (
+        "all",
+        [
+            "workers.vision.spot=true",
+            "workers.llm.priority_class=high",
+            "head.priority_class=higher",
+            "secret_store.name=vault",
+        ],
+    ),
     "bucket": ("local-cpu", ["models.url=s3://models/cpu"]),
 }
 

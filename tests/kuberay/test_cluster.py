@@ -166,7 +166,7 @@ def test_gpu_pools_accept_only_pods_that_ask_for_gpus_and_end_only_empty_machine
         assert template["spec"]["expireAfter"] == "Never"
         assert "terminationGracePeriod" not in template["spec"]
         wanted = {one["key"]: one.get("values") for one in template["spec"]["requirements"]}
-        assert wanted["karpenter.sh/capacity-type"] == ["on-demand"]
+        assert wanted["karpenter.sh/capacity-type"] == (["on-demand"] if name == "p5" else ["spot", "on-demand"])
         assert all(family.startswith(name) for family in wanted["karpenter.k8s.aws/instance-family"])
 
 

@@ -71,10 +71,13 @@ def test_work_in_flight_has_time_to_finish_before_a_pod_ends(renderings):
         assert drain_s >= max([triton.drain_timeout_s + 10 for triton in settings.triton] + [60 for _ in settings.llms])
         for name, pod in rendering.pods.items():
             works = name != "head" or rendering.scenario.head.works
-            assert (pod["terminationGracePeriodSeconds"] > drain_s) == works, name
+            spot = rendering.scenario.is_spot(name)
+            least_s = min(drain_s, 90) if spot else drain_s
+            assert (pod["terminationGracePeriodSeconds"] > least_s) == works, name
+            assert not spot or pod["terminationGracePeriodSeconds"] < 120, "AWS takes the machine then"
             if name != "head":
                 (command,) = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][2:]
-                assert f"--deadline-remaining-seconds {drain_s}" in command
+                assert f"--deadline-remaining-seconds {least_s}" in command
 
 
 def test_a_disruption_leaves_all_but_one_pod_and_at_least_one(renderings):
@@ -82,13 +85,31 @@ def test_a_disruption_leaves_all_but_one_pod_and_at_least_one(renderings):
     for rendering in renderings:
         scenario = rendering.scenario
         budgets = {one["metadata"]["name"]: one["spec"] for one in rendering.of_kind("PodDisruptionBudget")}
-        least = {f"{scenario.name}-{role}": max(group.min - 1, 1) for role, group in scenario.workers.items()}
+        stays = {role: group for role, group in scenario.workers.items() if not group.spot}
+        least = {f"{scenario.name}-{role}": max(group.min - 1, 1) for role, group in stays.items()}
         least |= {} if scenario.head_store else {f"{scenario.name}-head": 1}
         assert {name: budget["minAvailable"] for name, budget in budgets.items()} == least
         for budget in budgets.values():
             selector = budget["selector"]["matchLabels"]
             group = rendering.groups[selector["app.kubernetes.io/component"]]
             assert selector.items() <= group["template"]["metadata"]["labels"].items()
+
+
+def test_only_groups_that_say_so_get_spot_machines_which_they_can_leave(renderings):
+    for rendering in renderings:
+        for name, group in rendering.groups.items():
+            pod, spot = group["template"]["spec"], rendering.scenario.is_spot(name)
+            affinity = pod.get("affinity", {}).get("nodeAffinity", {})
+            terms = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {}).get("nodeSelectorTerms", [{}])
+            capacity = {"key": "karpenter.sh/capacity-type", "operator": "In" if spot else "NotIn", "values": ["spot"]}
+            assert (capacity in terms[0].get("matchExpressions", [])) == bool(terms[0]), name
+            assert ("karpenter.sh/do-not-disrupt" in group["template"]["metadata"]["annotations"]) != spot, name
+
+
+def test_a_priority_class_is_the_groups_own(renderings):
+    (rendering,) = [one for one in renderings if one.name == "spot"]
+    classes = {name: pod.get("priorityClassName") for name, pod in rendering.pods.items()}
+    assert classes == {"head": "higher", "routers": None, "vision": None, "llm": "high"}
 
 
 def test_the_load_balancer_selects_ready_pods_of_both_clusters(renderings):

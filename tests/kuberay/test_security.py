@@ -52,6 +52,18 @@ def test_secrets_are_referred_to_by_name_and_never_included(renderings):
         assert {*volumes, *variables} == {key.secret for key in rendering.scenario.secrets}
 
 
+def test_a_store_gives_every_secret_that_pods_refer_to(renderings):
+    for rendering in renderings:
+        given = {
+            (one["spec"]["target"]["name"], data["secretKey"])
+            for one in rendering.of_kind("ExternalSecret")
+            for data in one["spec"]["data"]
+            if data["remoteRef"] == {"key": one["metadata"]["name"], "property": data["secretKey"]}
+        }
+        wanted = {(one.secret, one.key) for one in rendering.scenario.secrets}
+        assert given == (wanted if rendering.scenario.secret_store else set())
+
+
 def test_secrets_reach_only_the_pods_that_need_them(renderings):
     for rendering in renderings:
         scenario = rendering.scenario

@@ -53,6 +53,25 @@ class Kubernetes:
         found = self.objects("pods", namespace, f"ray.io/group={group}")
         return [one["metadata"]["name"] for one in found if "deletionTimestamp" not in one["metadata"]]
 
+    def names(self, group, namespace=NAMESPACE):
+        return [one["metadata"]["name"] for one in self.objects("pods", namespace, f"ray.io/group={group}")]
+
+    def ready(self, group, namespace=NAMESPACE):
+        """Those that are ready, also while they are being deleted."""
+        found = self.objects("pods", namespace, f"ray.io/group={group}")
+        return [
+            one["metadata"]["name"]
+            for one in found
+            if any(each["type"] == "Ready" and each["status"] == "True" for each in one["status"].get("conditions", []))
+        ]
+
+    def apply(self, manifest):
+        answer = self.kubectl("apply", "--filename=-", text=json.dumps(manifest))
+        assert answer.returncode == 0, answer.stderr
+
+    def active_cluster(self, namespace=NAMESPACE, name=NAME):
+        return self.object("rayservice", name, namespace)["status"]["activeServiceStatus"]["rayClusterName"]
+
     def url(self, namespace=NAMESPACE, name=NAME):
         """By the Service that KubeRay makes, through kube-proxy."""
         return f"http://{self.object('service', f'{name}-serve-svc', namespace)['spec']['clusterIP']}:8000"
@@ -103,17 +122,19 @@ def table():
 def case(table):
     """`with case("an upgrade", url) as load:` runs a constant load, of which nothing may fail; without a URL, none.
 
+    `chats`: how many conversations at a time, if a language model is served.
+
     `cut`: what had a connection to the process that is killed loses it, and only the client can try again.
     """
 
     @contextmanager
-    def measured(what, url=None, cut=False):
+    def measured(what, url=None, cut=False, chats=1):
         began = time.monotonic()
         if url is None:
             yield None
             table.append(f"| {what} | {time.monotonic() - began:.0f} | | |")
             return
-        with Load(url, rate=2, chats=1).running() as load:  # two clusters at a time share two processors
+        with Load(url, rate=2, chats=chats).running() as load:  # two clusters at a time share two processors
             time.sleep(5)
             yield load
             time.sleep(5)
@@ -137,6 +158,14 @@ def one_pod(kubernetes, deploy, table):
 
 
 @pytest.fixture(scope="module")
+def pictures(kubernetes, deploy, table):
+    """One pod with pictures alone, of which several stand on two processors."""
+    deploy("up", *PICTURES)
+    yield kubernetes.url()
+    take_down(deploy, table, "one pod with pictures alone", *PICTURES)
+
+
+@pytest.fixture(scope="module")
 def many_pods(kubernetes, deploy, table):
     """A head without replicas, and pods for routers, pictures and language models."""
     ended = deploy("up", MANY_PODS)
@@ -147,6 +176,8 @@ def many_pods(kubernetes, deploy, table):
 
 
 ONE_POD = ("local-cpu", "--set", "keys=null")
+NOTHING_ELSE = "changes={llms: [], playground: null, baseline: null}"
+PICTURES = (*ONE_POD, "--set", NOTHING_ELSE, "--set", "deletion_delay_s=10")
 MANY_PODS = str(HERE / "workers.yaml")
 
 

@@ -23,10 +23,6 @@ def pids(kubernetes):
     return found
 
 
-def cluster_of(kubernetes):
-    return kubernetes.object("rayservice", NAME)["status"]["activeServiceStatus"]["rayClusterName"]
-
-
 def generations(kubernetes):
     kinds = "rayservices,raycluster,networkpolicies,roles,rolebindings,serviceaccounts,poddisruptionbudgets"
     found = kubernetes.objects(kinds)
@@ -64,30 +60,11 @@ def test_people_may_do_what_their_group_may(one_pod, deploy):
 
 
 def test_a_changed_default_restarts_what_reads_it_and_no_request_fails(one_pod, kubernetes, deploy, case):
-    before, cluster = pids(kubernetes), cluster_of(kubernetes)
+    before, cluster = pids(kubernetes), kubernetes.active_cluster()
     with case("another default confidence, in place", one_pod):
         ended = deploy("upgrade", *ONE_POD, *CONFIDENCE)
     assert "in-place update" in ended.out
-    assert cluster_of(kubernetes) == cluster
+    assert kubernetes.active_cluster() == cluster
     after = pids(kubernetes)
     assert {name for name in before if before[name] != after[name]} == {"router", "baseline"}
     assert httpx.get(f"{one_pod}/tracks", timeout=30).is_success
-
-
-def test_an_upgrade_in_stages_keeps_the_running_cluster_as_it_is(one_pod, kubernetes, deploy, case):
-    """A variable needs a new cluster, and the confidence goes back with it."""
-    cluster = cluster_of(kubernetes)
-    changed = ("--set", "environment.A_VARIABLE=first", "--set", "deletion_delay_s=10")
-    plain = deploy("diff", *ONE_POD, *changed, expect=1)
-    assert "new cluster" in plain.out
-    assert "the running cluster takes the new configuration at once as well" in plain.out
-    with case("a new cluster, then its configuration", one_pod):
-        ended = deploy("upgrade", *ONE_POD, *changed, "--strategy", "staged")
-    assert ended.out.index("first stage") < ended.out.index("second stage")
-    assert cluster_of(kubernetes) != cluster
-
-
-def test_rollback_goes_back_to_the_cluster_before(one_pod, kubernetes, deploy, case):
-    with case("rollback to a new cluster", one_pod):
-        deploy("rollback", *ONE_POD, "--to", "2")
-    assert "serving" in deploy("status", *ONE_POD).out

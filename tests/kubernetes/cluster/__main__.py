@@ -38,6 +38,8 @@ def up():
     print("the control plane answers", flush=True)
     images.push_programs()
     images.push_cpu()
+    images.push_laboratory()
+    images.push_redis()
     print("images are pushed", flush=True)
     addons.apply()
     print(f"export KUBECONFIG={places.kubeconfig('admin')}")

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+from pathlib import Path
 
 from tests.kubernetes.cluster import places
 from tests.kubernetes.cluster.programs import run
@@ -12,6 +13,8 @@ CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"  # those of this machine, wh
 DOCKERFILE = places.ROOT / "kuberay/images/cpu.Dockerfile"
 PACKAGES = places.ROOT / "kuberay/images/requirements/cpu.txt"
 CPU = "serve-app/cpu:0.1.0"
+LABORATORY, MODELS = "serve-app/cpu:laboratory", places.ROOT / "tests" / "triton" / "embedded" / "models"
+REDIS = "library/redis:7.4.2-bookworm"  # what manifests name; it is Debian's 7.0
 # The image, the path in it, and the user; DNS binds port 53. The operator's path is what others see as its name.
 PROGRAMS = {
     "pause": ("serve-app/pause:1", "/pause", "65535:65535"),
@@ -52,18 +55,37 @@ def push_cpu():
     push(CPU)
 
 
+def push_laboratory():
+    """Another version of the same image, with a model that streams for as long as it is asked to."""
+    container = buildah("from", CPU).strip()
+    buildah("add", "--quiet", container, str(MODELS / "decoupled"), "/opt/laboratory/decoupled")
+    buildah("commit", "--quiet", "--rm", container, LABORATORY)
+    push(LABORATORY)
+
+
+def push_redis():
+    if not exists(REDIS):
+        build_debian(REDIS, "redis-server")
+    push(REDIS)
+
+
 def build_base():
     """In place of Docker's python:3.11-slim-bookworm, which is the same Debian."""
+    build_debian(BASE, "ca-certificates,procps,python3,python3.11,libpython3.11")
+
+
+def build_debian(image, packages):
     root = places.FOLDER / "base"
     shutil.rmtree(root, ignore_errors=True)
-    packages = "ca-certificates,procps,python3,python3.11,libpython3.11"
     run("debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", str(root))
-    shutil.copy(CERTIFICATES, f"{root}{CERTIFICATES}")
+    certificates = Path(f"{root}{CERTIFICATES}")
+    certificates.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(CERTIFICATES, certificates)
     container = buildah("from", "scratch").strip()
     buildah("add", "--quiet", container, str(root), "/")
     path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     buildah("config", "--env", path, "--env", f"SSL_CERT_FILE={CERTIFICATES}", container)
-    buildah("commit", "--quiet", "--rm", container, BASE)
+    buildah("commit", "--quiet", "--rm", container, image)
     shutil.rmtree(root)
 
 

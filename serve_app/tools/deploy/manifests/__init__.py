@@ -12,6 +12,8 @@ def render(scenario: Scenario) -> list[Manifest]:
     found = [access.namespace(scenario), *access.accounts(scenario), *access.roles(scenario)]
     found += network.policies(scenario)
     found += access.disruption_budgets(scenario)
+    if scenario.secret_store:
+        found += access.secrets(scenario, scenario.secret_store)
     if scenario.head_store and not scenario.head_store.address:
         found += storage.redis(scenario, scenario.head_store)
     if scenario.plans:

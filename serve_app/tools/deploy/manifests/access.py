@@ -2,7 +2,7 @@
 
 from serve_app.tools.deploy.api.objects import Manifest
 from serve_app.tools.deploy.manifests.pods import labels
-from serve_app.tools.deploy.scenarios.scenario import Scenario
+from serve_app.tools.deploy.scenarios.scenario import Scenario, SecretStore
 
 ALL = ["get", "list", "watch", "create", "update", "patch", "delete"]
 READ = ["get", "list", "watch"]
@@ -31,6 +31,8 @@ DEPLOYER_RULES = [
     {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ALL},
 ]
 
+SECRET_RULES = [{"apiGroups": ["external-secrets.io"], "resources": ["externalsecrets"], "verbs": ALL}]
+
 
 def namespace(scenario: Scenario) -> Manifest:
     level = "restricted"  # compatible with GPUs, which the device plugin gives to any pod
@@ -40,6 +42,25 @@ def namespace(scenario: Scenario) -> Manifest:
         "kind": "Namespace",
         "metadata": {"name": scenario.namespace, "labels": labels(scenario) | modes},
     }
+
+
+def secrets(scenario: Scenario, store: SecretStore) -> list[Manifest]:
+    """For the External Secrets Operator: a Secret each, of what the store has under its name, key by key."""
+    keys: dict[str, list[str]] = {}
+    for one in scenario.secrets:
+        keys.setdefault(one.secret, []).append(one.key)
+    return [
+        _object(scenario, "external-secrets.io/v1", "ExternalSecret", name)
+        | {
+            "spec": {
+                "refreshInterval": store.refresh,
+                "secretStoreRef": {"name": store.name, "kind": store.kind},
+                "target": {"name": name},
+                "data": [{"secretKey": key, "remoteRef": {"key": name, "property": key}} for key in found],
+            }
+        }
+        for name, found in keys.items()
+    ]
 
 
 def accounts(scenario: Scenario) -> list[Manifest]:
@@ -53,7 +74,8 @@ def accounts(scenario: Scenario) -> list[Manifest]:
 def roles(scenario: Scenario) -> list[Manifest]:
     """A viewer and a deployer role, bound to groups of the same names."""
     found = []
-    for role, rules in {"viewer": VIEWER_RULES, "deployer": VIEWER_RULES + DEPLOYER_RULES}.items():
+    deployer = VIEWER_RULES + DEPLOYER_RULES + (SECRET_RULES if scenario.secret_store else [])
+    for role, rules in {"viewer": VIEWER_RULES, "deployer": deployer}.items():
         name = f"{scenario.name}-{role}"
         found.append(_object(scenario, "rbac.authorization.k8s.io/v1", "Role", name) | {"rules": rules})
         binding = _object(scenario, "rbac.authorization.k8s.io/v1", "RoleBinding", name)
@@ -67,9 +89,10 @@ def disruption_budgets(scenario: Scenario) -> list[Manifest]:
     """At most one pod of a group may be evicted, and never the only one, nor a head without a head store.
 
     As minAvailable numbers: percentages and maxUnavailable need a size that Kubernetes can't read from a RayCluster,
-    and would block every eviction.
+    and would block every eviction. A spot machine ends in any case, so nothing may hold its pods.
     """
-    least: dict[str, int] = {role: max(group.min - 1, 1) for role, group in scenario.workers.items() if group.min}
+    stays = {role: group for role, group in scenario.workers.items() if group.min and not group.spot}
+    least: dict[str, int] = {role: max(group.min - 1, 1) for role, group in stays.items()}
     if not scenario.head_store:
         least["head"] = 1
     found = []

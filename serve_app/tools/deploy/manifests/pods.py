@@ -38,6 +38,7 @@ WRITABLE = {
 # A load balancer takes this long to notice that a pod stops.
 DRAINING_S = 30
 IDLE_HEAD_S = 10
+SPOT_DRAIN_S, SPOT_GRACE_S = 90, 110  # within the two minutes between AWS's notice and the machine's end
 SIDECAR = {"cpu": "100m", "memory": "256Mi"}
 LEAVING = """\
 timeout 10 ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "the pod stops" \
@@ -68,20 +69,22 @@ def pod(scenario: Scenario, group: Group, role: str, container: Manifest) -> Man
     }
     if scenario.models and reads_models(scenario, role):
         spec["initContainers"] = [models_sidecar(scenario, scenario.models, group)]
-    spec |= machine(group)
+    spec |= machine(group, scenario.is_spot(role))
     if role == "head" and scenario.autoscales:
         # its autoscaler calls the Kubernetes API
         spec |= {"automountServiceAccountToken": True, "serviceAccountName": f"{scenario.name}-head"}
     metadata = {
         "labels": pod_labels(scenario) | {"app.kubernetes.io/component": role},
-        "annotations": UNMOVED,
+        "annotations": {} if scenario.is_spot(role) else UNMOVED,  # a spot machine must be left in time
     }
     return {"metadata": metadata, "spec": spec}
 
 
 def grace_s(scenario: Scenario, role: str) -> int:
     """A head without replicas has nothing to finish, and its autoscaler doesn't react to SIGTERM."""
-    return IDLE_HEAD_S if role == "head" and not scenario.head.works else scenario.drain_s + 60
+    if role == "head" and not scenario.head.works:
+        return IDLE_HEAD_S
+    return min(scenario.drain_s + 60, SPOT_GRACE_S) if scenario.is_spot(role) else scenario.drain_s + 60
 
 
 def reads_models(scenario: Scenario, role: str) -> bool:
@@ -116,17 +119,17 @@ def ray_container(scenario: Scenario, group: Group, role: str) -> Manifest:
         "volumeMounts": mounts(scenario, role),
     }
     if role != "head":
-        container["lifecycle"] = {"preStop": {"exec": {"command": ["bash", "-lc", leaving(scenario)]}}}
+        container["lifecycle"] = {"preStop": {"exec": {"command": ["bash", "-lc", leaving(scenario, role)]}}}
     return container
 
 
-def leaving(scenario: Scenario) -> str:
+def leaving(scenario: Scenario, role: str) -> str:
     """Drains the Ray node, waits until Serve has moved its replicas and load balancers notice, then stops Ray.
 
     Where the head's state is kept, workers serve on while a killed head comes back.
     """
     head = "" if scenario.head_store else HEAD_IS_GONE.format(gcs=ports.GCS)
-    drain_s = scenario.drain_s
+    drain_s = min(scenario.drain_s, SPOT_DRAIN_S) if scenario.is_spot(role) else scenario.drain_s
     return LEAVING.format(seconds=drain_s, least=min(DRAINING_S, drain_s), unless_the_head_is_gone=head)
 
 
@@ -208,9 +211,14 @@ def models_sidecar(scenario: Scenario, store: ModelStore, group: Group) -> Manif
     }
 
 
-def machine(group: Group) -> Manifest:
-    """Node affinity for its pools, and the toleration of GPU nodes if it needs GPUs."""
-    wanted = [{"key": "serve-app/pool", "operator": "In", "values": list(group.pools)}] if group.pools else []
+def machine(group: Group, spot: bool = False) -> Manifest:
+    """Node affinity for its pools, the toleration of GPU nodes if it needs GPUs, and its priority."""
+    wanted: list[Manifest] = []
+    if group.pools:
+        wanted.append({"key": "serve-app/pool", "operator": "In", "values": list(group.pools)})
+    if group.pools or spot:
+        capacity = "In" if spot else "NotIn"
+        wanted.append({"key": "karpenter.sh/capacity-type", "operator": capacity, "values": ["spot"]})
     if group.gpus and group.pools:
         # exactly this size: Karpenter would put two pending pods on one larger, more expensive node
         wanted.append({"key": "karpenter.k8s.aws/instance-gpu-count", "operator": "In", "values": [str(group.gpus)]})
@@ -220,6 +228,8 @@ def machine(group: Group) -> Manifest:
         found["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
     if group.gpus:
         found["tolerations"] = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    if group.priority_class:
+        found["priorityClassName"] = group.priority_class
     return found
 
 

@@ -49,6 +49,7 @@ class Group(Section):
     disk: Quantity = Field("10Gi", description="disk space for logs, temporary files, caches and models")
     gpus: int = Field(0, ge=0, le=16, description="nvidia.com/gpu")
     pools: tuple[str, ...] = Field((), description="allowed values of the node label serve-app/pool; empty: any")
+    priority_class: KubernetesName | None = Field(None, description="a PriorityClass of the cluster, for the scheduler")
 
 
 class HeadGroup(Group):
@@ -62,6 +63,7 @@ class WorkerGroup(Group):
 
     min: int = Field(1, ge=0)
     max: int = Field(1, ge=1)
+    spot: bool = Field(False, description="on spot machines, which AWS takes back two minutes after it says so")
     idle_timeout_s: int = Field(
         300, ge=1, description="how long an empty pod is kept; a GPU node takes minutes to start again"
     )
@@ -94,6 +96,14 @@ class SecretKey(Section):
 
     secret: KubernetesName
     key: str = Field(pattern=r"^[\w.-]+$")
+
+
+class SecretStore(Section):
+    """Where the External Secrets Operator finds the scenario's Secrets, each under its own name."""
+
+    name: KubernetesName
+    kind: Literal["SecretStore", "ClusterSecretStore"] = "ClusterSecretStore"
+    refresh: str = Field("1h", pattern=r"^[0-9]+[smh]$", description="how often it looks for changed values")
 
 
 class LoadBalancer(Section):
@@ -154,6 +164,9 @@ class Scenario(Section):
     hub_token: SecretKey | None = Field(None, description="Hugging Face token for gated models (HF_TOKEN)")
     keys: SecretKey | None = Field(None, description="API keys, as scripts/keys writes them; null: none are asked for")
     admin_key: SecretKey | None = Field(None, description="key for loading and unloading models, mounted as a file")
+    secret_store: SecretStore | None = Field(
+        None, description="whence External Secrets makes the Secrets; null: you do"
+    )
     load_balancer: LoadBalancer | None = None
     head_store: HeadStore | None = None
     upgrade: Upgrade = Upgrade()
@@ -168,6 +181,10 @@ class Scenario(Section):
         """The Secrets that must exist before pods can start."""
         store = self.head_store.password if self.head_store else None
         return tuple(key for key in (self.keys, self.hub_token, self.admin_key, store) if key)
+
+    def is_spot(self, role: str) -> bool:
+        group = self.workers.get(role)  # type: ignore[call-overload]
+        return group is not None and group.spot
 
     @property
     def autoscales(self) -> bool:
