@@ -35,6 +35,7 @@ logger = logging.getLogger("ray.serve")
 BASELINE = "baseline"
 ROUTER_DRAIN_S = 10  # beyond what a request may take: a router that is replaced finishes its streams
 ENGINE_STOP_S = 10
+ROUTER_REQUESTS = 1024  # where a router holds a language model and `deployments:` says no other number
 PLAYGROUND_DRAIN_S = 5  # its sessions end with it, so waiting longer gains nothing
 # A replica is replaced after three failed checks: after six seconds if it says so, after half a minute if it hangs.
 HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 2, 10
@@ -51,7 +52,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     warn_without_haproxy()
     give_each_deployment_its_own()
     deployments = {triton.name: bind_triton(triton, settings.detection) for triton in settings.separate}
-    deployments |= {model.name: bind_language_model(model) for model in settings.llms}
+    deployments |= {model.name: bind_language_model(model) for model in settings.separate_llms}
     if settings.baseline:
         baseline = serve.deployment(TorchBaseline).options(name=BASELINE)
         deployments[BASELINE] = baseline.bind(settings.baseline, settings.detection)
@@ -62,12 +63,22 @@ def build(args: dict[str, Any]) -> serve.Application:
     if settings.hosted is None:
         router = serve.deployment(serve.ingress()(Router)).options(name="router", graceful_shutdown_timeout_s=drain_s)
         return router.bind(*arguments, playground=playground, keys=keys)
-    limit = settings.hosted.max_ongoing_requests
-    hosted = Hosted(settings.hosted.name, TritonReplica, (settings.hosted, settings.detection), limit)
-    router = serve.deployment(serve.ingress()(HostingRouter)).options(
-        name="router", **options_of(settings.hosted, drain_s)
-    )
+    hosted, options = host(settings.hosted, settings.detection, drain_s)
+    router = serve.deployment(serve.ingress()(HostingRouter)).options(name="router", **options)
     return router.bind(hosted, *arguments, playground=playground, keys=keys)
+
+
+def host(
+    one: TritonSettings | LanguageModelSettings, detection: DetectionSettings, drain_s: float
+) -> tuple[Hosted, dict[str, Any]]:
+    """What the routers hold, and their options, which are as its own replicas would have them."""
+    if isinstance(one, TritonSettings):
+        return Hosted(one.name, TritonReplica, (one, detection), one.max_ongoing_requests), options_of(one, drain_s)
+    options = language_model_options(one)
+    limit = options.pop("max_ongoing_requests")
+    options["graceful_shutdown_timeout_s"] = max(options["graceful_shutdown_timeout_s"], drain_s + ENGINE_STOP_S)
+    hosted = Hosted(one.name, LateLanguageModel, (one,), limit, {"in_router": True})
+    return hosted, options | {"max_ongoing_requests": ROUTER_REQUESTS, "max_queued_requests": -1}
 
 
 def bind_triton(triton: TritonSettings, detection: DetectionSettings) -> serve.Application:
@@ -107,11 +118,16 @@ def bind_keys() -> serve.Application:
 
 
 def bind_language_model(model: LanguageModelSettings) -> serve.Application:
+    return serve.deployment(LateLanguageModel, name=model.name, **language_model_options(model)).bind(model)
+
+
+def language_model_options(model: LanguageModelSettings) -> dict[str, Any]:
     try:
-        deployment = serve.deployment(LateLanguageModel, name=model.name, **build_options(model))
+        options = build_options(model)
+        serve.deployment(LateLanguageModel, name=model.name, **options)  # which checks them
     except (ValueError, TypeError) as problem:
         raise ConfigurationError(f"llms: {model.name}: {problem}") from None
-    return deployment.bind(model)
+    return options
 
 
 def warn_without_haproxy() -> None:

@@ -121,7 +121,23 @@ def test_model_control_needs_a_key_unless_only_this_machine_reaches_the_ports():
 def test_the_router_hosts_one_of_the_deployments_there_are():
     assert parse_settings({"router": {"hosts": "vision"}}).hosted.name == "vision"
     assert parse_settings({}).hosted is None
-    assert "router.hosts must be one of triton's names, vision; got visoin" in refusal({"router": {"hosts": "visoin"}})
+    message = "router.hosts must be one of the names of triton and llms, vision; got visoin"
+    assert message in refusal({"router": {"hosts": "visoin"}})
+
+
+def test_the_router_hosts_a_language_model_of_one_process_that_is_always_there():
+    def hosting(**model):
+        return {"router": {"hosts": "llama"}, "llms": [{"name": "llama"} | model, {"name": "other"}]}
+
+    settings = parse_settings(hosting())
+    assert settings.hosted.name == "llama"
+    assert [model.name for model in settings.separate_llms] == ["other"]
+    assert [triton.name for triton in settings.separate] == ["vision"]
+    for model, message in (
+        ({"engine": {"tensor_parallel_size": 2}}, "router.hosts: llama has 2 workers, and a router is one process"),
+        ({"deployment": {"autoscaling_config": {"min_replicas": 0}}}, "router.hosts: llama scales to zero"),
+    ):
+        assert message in refusal(hosting(**model))
 
 
 def test_instances_cannot_be_overridden_in_a_polled_repository():

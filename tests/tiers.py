@@ -21,7 +21,7 @@ BUDGETS = {
     "unit": Budget(3400, 0),
     "e2e": Budget(262, 8),
     "chaos": Budget(40, 9),
-    "slow": Budget(8, 4),
+    "slow": Budget(11, 5),
     "soak": Budget(3, 0),
     "kubernetes": Budget(40, 0),
 }

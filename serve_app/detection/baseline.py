@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 
+from serve_app.detection.postprocess import require_classes
 from serve_app.detection.preprocess import decode
 from serve_app.detection.samples import require_answer, sample_picture
 from serve_app.detection.weights import find_weights
@@ -106,6 +107,7 @@ class TorchBaseline:
         predictor = self._predictors.get(size)
         if predictor is None:
             raise NotFoundError(f"track A serves no size {size!r}; it serves {', '.join(self._predictors)}")
+        require_classes(thresholds, predictor.card.labels)
         loop = asyncio.get_running_loop()
         results = []
         for picture in pictures:  # one at a time, so that concurrent requests alternate

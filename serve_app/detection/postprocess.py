@@ -7,10 +7,18 @@ import numpy as np
 import numpy.typing as npt
 
 from serve_app.detection.preprocess import Letterbox
+from serve_app.errors import InvalidRequestError
 from serve_app.types import Detection, Thresholds
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
+
+
+def require_classes(thresholds: Thresholds, labels: Sequence[str]) -> None:
+    """A class that the model doesn't know would be found on no picture."""
+    unknown = [number for number in thresholds.classes or () if number >= len(labels)]
+    if unknown:
+        raise InvalidRequestError(f"classes must be from 0 to {len(labels) - 1} for this model, got {unknown[0]}")
 
 
 def suppress(output: Floats, thresholds: Thresholds) -> tuple[Floats, Floats, Ints]:

@@ -90,9 +90,8 @@ def build_bundles(settings: LanguageModelSettings, actor: dict[str, Any]) -> lis
     taken = {"CPU": actor["num_cpus"], "GPU": actor.get("num_gpus", 0), **(actor.get("resources") or {})}
     if "memory" in actor:
         taken["memory"] = actor["memory"]
-    workers = [settings.engine.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline")]
     first = worker | {name: worker.get(name, 0) + amount for name, amount in taken.items()}
-    return [first, *(dict(worker) for _ in range(workers[0] * workers[1] - 1))]
+    return [first, *(dict(worker) for _ in range(settings.workers - 1))]
 
 
 def build_autoscaling(config: Any, options: dict[str, Any]) -> dict[str, Any]:

@@ -11,17 +11,19 @@ from serve_app.errors import ModelLoadError
 from serve_app.llm import engine_process
 from serve_app.settings import LanguageModelSettings
 from serve_app.telemetry.logging import keep_handlers
+from serve_app.telemetry.priority import in_a_thread_that_gives_way
 from serve_app.telemetry.replica import begin_replica
 
 
 class LateLanguageModel:
     """Holds a `LanguageModel`."""
 
-    async def __init__(self, settings: LanguageModelSettings) -> None:  # type: ignore[misc]
-        begin_replica(engine=settings.priority)
+    async def __init__(self, settings: LanguageModelSettings, *, in_router: bool = False) -> None:  # type: ignore[misc]
+        """In a router's process the engine's alone gives way, and not what answers requests."""
+        begin_replica(engine=None if in_router else settings.priority)
         alone = settings.accelerator == "cpu" and settings.engine.get("data_parallel_size", 1) == 1
         if alone:
-            engine_process.begin_import()
+            await in_a_thread_that_gives_way(engine_process.begin_import, settings.priority)
         # vLLM's own lines go to the worker's log, as its engine's do, and not through Serve's in colours
         with keep_handlers(), redirect_stdout(sys.__stdout__), redirect_stderr(sys.__stderr__):
             from serve_app.llm.config import build_llm_config
@@ -43,7 +45,10 @@ class LateLanguageModel:
             raise AttributeError(name)
         return getattr(self._model, name)
 
-    async def __del__(self) -> None:
-        """Serve calls this once no request is in flight any more."""
+    async def close(self) -> None:
         if "_model" in vars(self):
             await self._model.__del__()
+
+    async def __del__(self) -> None:
+        """Serve calls this once no request is in flight any more."""
+        await self.close()

@@ -20,6 +20,7 @@ Kind = Literal["detection", "languages", "streams"]
 DETECTION: Kind = "detection"  # and every other inference that is no language model's
 LANGUAGES: Kind = "languages"
 STREAMS: Kind = "streams"  # of gRPC, which may be open without any work
+WORDS = {DETECTION: "inferences", LANGUAGES: "requests for language models", STREAMS: "open streams"}
 ENDINGS = ("/infer", "/generate", "/generate_stream")
 
 
@@ -39,10 +40,8 @@ class Admission:
     @contextmanager
     def work(self, kind: Kind) -> Iterator[None]:
         if self._running[kind] >= self._most[kind]:
-            raise QueueFullError(
-                f"the router is at its limit of {self._most[kind]} {kind} requests (router.at_once.{kind}); "
-                "try again later"
-            )
+            limit = f"{self._most[kind]} {WORDS[kind]} (router.at_once.{kind})"
+            raise QueueFullError(f"the router is at its limit of {limit}; try again later")
         began = self._clock()
         if kind == DETECTION:
             self._pace.begin(began)

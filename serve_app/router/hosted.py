@@ -1,9 +1,9 @@
 """A deployment in the router's own process: a request takes one hop, and needs no handle and no pickles."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from serve_app.router.upstream import Upstream
@@ -19,18 +19,20 @@ class Hosted:
     kind: type[Any]
     arguments: tuple[Any, ...]
     max_ongoing_requests: int
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the constructor
 
     async def start(self) -> Any:
         """Made as Serve makes a replica's object: the constructor may be asynchronous."""
         replica = object.__new__(self.kind)
-        await replica.__init__(*self.arguments)
+        await replica.__init__(*self.arguments, **self.options)
         return replica
 
 
 class HostedUpstream(Upstream):
     """The replica of this process first; the handle reaches those of the other routers.
 
-    They answer what belongs to all replicas, sequences, which belong to one of them, and what this one has lost.
+    They answer what belongs to all replicas, sequences, which belong to one of them, adapters, which Serve places, and
+    what this one has lost.
     """
 
     def __init__(self, hosted: Hosted, replica: Any, handle: Any) -> None:
@@ -46,7 +48,7 @@ class HostedUpstream(Upstream):
             return await answer if asyncio.iscoroutine(answer) else answer
 
     def _open(self, method: str, arguments: tuple[Any, ...], options: dict[str, str], again: bool) -> Any:
-        if options["session_id"] or again:
+        if options["session_id"] or options["multiplexed_model_id"] or again:
             return super()._open(method, arguments, options, again)
         return self._stream_here(method, arguments)
 

@@ -27,6 +27,7 @@ from serve_app.router.plane import DataPlane, ServedTrack
 from serve_app.router.requests import BoundBody
 from serve_app.router.rest.detection import DetectionRest
 from serve_app.router.rest.documentation import Documentation
+from serve_app.router.rest.home import Home
 from serve_app.router.rest.metrics import Metrics
 from serve_app.router.rest.operations import Operations
 from serve_app.router.rest.playground import Playground
@@ -73,6 +74,7 @@ class Router(KserveGrpc):
             *Metrics().routes(),
             *Operations(self._plane).routes(),
             *Documentation(self._plane.tracks.values(), with_playground=self._playground is not None).routes(),
+            *self._home().routes(),
         ]
         if self._playground:
             routes += Playground(self._playground).routes()
@@ -88,6 +90,13 @@ class Router(KserveGrpc):
         )
         application.router.redirect_slashes = False  # a path with a slash more is another path, as in Triton
         return application
+
+    def _home(self) -> Home:
+        models = [model.name for model in self._settings.llms]
+        return Home(
+            self._plane.tracks, models, with_playground=self._playground is not None,
+            keys=self._router_settings.keys_file is not None,
+        )  # fmt: skip
 
 
 class HostingRouter(Router):

@@ -24,7 +24,7 @@ class RouterSettings(Section):
     """The ingress."""
 
     hosts: str | None = Field(
-        None, description="the deployment of `triton` that runs in the routers' own processes; null: none does"
+        None, description="the one of `triton` or `llms` that runs in the routers' own processes; null: none does"
     )
     max_body_mib: int = Field(64, ge=1, le=4096, description="larger HTTP bodies are refused with 413")
     at_once: Concurrency = Field(Concurrency(), description="how much of each kind it works on at a time; beyond, 503")
@@ -84,9 +84,14 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _check_hosted(self) -> "Settings":
-        names = [triton.name for triton in self.triton]
-        if self.router.hosts is not None and self.router.hosts not in names:
-            raise ValueError(f"router.hosts must be one of triton's names, {', '.join(names)}; got {self.router.hosts}")
+        name, hosted = self.router.hosts, self.hosted
+        if name is not None and hosted is None:
+            names = ", ".join(one.name for one in self._deployments)
+            raise ValueError(f"router.hosts must be one of the names of triton and llms, {names}; got {name}")
+        if isinstance(hosted, LanguageModelSettings) and hosted.workers > 1:
+            raise ValueError(f"router.hosts: {name} has {hosted.workers} workers, and a router is one process")
+        if isinstance(hosted, LanguageModelSettings) and hosted.scales_to_zero:
+            raise ValueError(f"router.hosts: {name} scales to zero (min_replicas 0), and a router must always be there")
         return self
 
     @model_validator(mode="after")
@@ -106,14 +111,23 @@ class Settings(Section):
         return self
 
     @property
-    def hosted(self) -> TritonSettings | None:
+    def hosted(self) -> TritonSettings | LanguageModelSettings | None:
         """The deployment that runs inside the routers, if any."""
-        return next((triton for triton in self.triton if triton.name == self.router.hosts), None)
+        return next((one for one in self._deployments if one.name == self.router.hosts), None)
+
+    @property
+    def _deployments(self) -> tuple[TritonSettings | LanguageModelSettings, ...]:
+        return (*self.triton, *self.llms)
 
     @property
     def separate(self) -> list[TritonSettings]:
         """Triton deployments with their own replicas."""
-        return [triton for triton in self.triton if triton is not self.hosted]
+        return [triton for triton in self.triton if triton.name != self.router.hosts]
+
+    @property
+    def separate_llms(self) -> list[LanguageModelSettings]:
+        """Language models with their own replicas."""
+        return [model for model in self.llms if model.name != self.router.hosts]
 
     @property
     def has_open_control(self) -> bool:

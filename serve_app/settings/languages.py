@@ -106,6 +106,12 @@ class LanguageModelSettings(Section):
         return LanguageModelSettings(**read, engine=engine, deployment=deployment)
 
     @property
+    def workers(self) -> int:
+        """Processes of one replica that compute, each with what is set aside for a worker."""
+        sizes = [self.engine.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline")]
+        return int(sizes[0]) * int(sizes[1])
+
+    @property
     def scales_to_zero(self) -> bool:
         """Whether it has no replica while there are no requests."""
         return bool((self.deployment.get("autoscaling_config") or {}).get("min_replicas") == 0)

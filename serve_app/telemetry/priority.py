@@ -24,15 +24,15 @@ def give_way(priority: Priority) -> None:
         set_priority(priority)
 
 
-def let_thread_give_way() -> None:
+def let_thread_give_way(priority: Priority = "normal") -> None:
     """The calling thread, and what it starts, as the engine's does beside a router in one process."""
     if ray.is_initialized():
-        set_priority("normal", [threading.get_native_id()])
+        set_priority(priority, [threading.get_native_id()])
 
 
-async def in_a_thread_that_gives_way(function: Callable[[], None]) -> None:
+async def in_a_thread_that_gives_way(function: Callable[[], None], priority: Priority = "normal") -> None:
     """The thread ends with it: none can take back its place among the others."""
-    with ThreadPoolExecutor(1, initializer=let_thread_give_way) as thread:
+    with ThreadPoolExecutor(1, initializer=let_thread_give_way, initargs=(priority,)) as thread:
         await asyncio.get_running_loop().run_in_executor(thread, function)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from ray import serve
 from ray.serve._private.logging_utils import get_serve_logs_dir
 
+from serve_app.detection.postprocess import require_classes
 from serve_app.detection.samples import require_answer, sample_picture
 from serve_app.detection.tracks import Track, tracks_of
 from serve_app.errors import NotFoundError, ServeAppError
@@ -82,6 +83,7 @@ class TritonReplica:
         """Detections for each picture; one that can't be read fails alone."""
         left_s(deadline)
         track = self._track(target)
+        require_classes(thresholds, self._cards[track.model].labels)
         if len(pictures) == 1:  # no group of tasks for one
             results = [await self._detector.detect(track, pictures[0], thresholds)]
         else:

@@ -7,8 +7,9 @@ import torchvision  # noqa: F401 - ultralytics' NMS takes torchvision's when it 
 from ultralytics.utils.nms import non_max_suppression
 from ultralytics.utils.ops import scale_boxes
 
-from serve_app.detection.postprocess import suppress, to_detections
+from serve_app.detection.postprocess import require_classes, suppress, to_detections
 from serve_app.detection.preprocess import Letterbox
+from serve_app.errors import InvalidRequestError
 from serve_app.types import Thresholds
 
 
@@ -80,3 +81,10 @@ def test_a_class_without_a_name_gets_its_number_as_name():
         np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.array([7], np.int32), Letterbox.fit(9, 9, 64), ["a"]
     )
     assert (one.class_id, one.class_name) == (7, "7")
+
+
+def test_a_class_that_the_model_does_not_know_is_refused():
+    for known in (None, (), (0, 2)):
+        require_classes(Thresholds(classes=known), ["a", "b", "c"])
+    with pytest.raises(InvalidRequestError, match=r"^classes must be from 0 to 2 for this model, got 3$"):
+        require_classes(Thresholds(classes=(1, 3)), ["a", "b", "c"])

@@ -219,6 +219,9 @@ REFUSED = [
     ("/predict/nano?max_det=1.5", X, 400, "max_det must be an integer, got '1.5'"),
     ("/predict/nano?max_det=301", X, 400, "max_det must be between 1 and 300, got 301"),
     ("/predict/nano?classes=a", X, 400, "classes must be a list of class numbers such as 0,2, got 'a'"),
+    ("/predict/nano?classes=99", X, 400, "classes must be from 0 to "),
+    ("/pytorch/predict/nano?classes=99", X, 400, "classes must be from 0 to "),
+    ("/predict/nano?cnof=0.4", X, 400, "unknown query parameter 'cnof'; did you mean 'conf'?"),
     ("/predict/nano", {"content": bytes((64 << 20) + 1)}, 413, "larger than the limit of 67108864 bytes"),
 ]
 

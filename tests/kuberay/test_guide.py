@@ -22,7 +22,7 @@ def test_every_override_of_the_guide_renders_for_some_scenario():
     table = GUIDE.split("each with a `--set` of its own:")[1].split("`render` prints")[0]
     rows = [[shlex.split(one)[0] for one in re.findall(r"`([^`]*=[^`]*)`", row)] for row in table.splitlines()]
     rows = [row for row in rows if row]
-    assert len(rows) == 7
+    assert len(rows) == 10
     for overrides in rows:
         llama2 = ["config=configs/serve.llama2.yaml"] if "tensor_parallel_size=8" in overrides[0] else []
         refused = []

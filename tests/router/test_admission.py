@@ -34,7 +34,9 @@ def test_what_each_path_is(admission):
 
 def test_a_kind_that_is_full_is_refused_and_leaves_the_others(admission):
     with admission.work("languages"):
-        full = pytest.raises(QueueFullError, match=r"at its limit of 1 languages requests \(router.at_once.languages\)")
+        full = pytest.raises(
+            QueueFullError, match=r"at its limit of 1 requests for language models \(router.at_once.languages\)"
+        )
         with full, admission.work("languages"):
             pass
         with admission.work("detection"), admission.work("streams"), admission.work("detection"):

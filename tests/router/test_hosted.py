@@ -67,6 +67,12 @@ async def test_sequences_go_where_their_session_belongs(host):
     assert [options["session_id"] for _, _, options in others.calls] == ["m/7", "m/7"]
 
 
+async def test_an_adapter_is_answered_where_serve_keeps_it(host):
+    model, _, others = await host([1])
+    assert [answer async for answer in model.stream("stream", adapter="llama:poet")] == [1]
+    assert [options["multiplexed_model_id"] for _, _, options in others.calls] == ["llama:poet"]
+
+
 async def test_what_is_lost_here_is_answered_by_another_unless_it_has_begun_or_must_not_run_twice(host, monkeypatch):
     monkeypatch.setattr(upstreams, "LOST_PAUSE_S", 0.01)
     for lost in (ReplicaLostError("broken"), ReplicaKilledError("killed")):

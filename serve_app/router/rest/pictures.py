@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from starlette.datastructures import FormData, QueryParams, UploadFile
 from starlette.requests import Request
 
-from serve_app.errors import InvalidRequestError
+from serve_app.errors import InvalidRequestError, near_miss
 from serve_app.settings import DetectionSettings
 from serve_app.types import Thresholds
 
 FIELDS = ("image", "file", "images")
+PARAMETERS = ("conf", "iou", "max_det", "classes", "annotate")
 MAX_CLASS_DIGITS = 6
 MAX_FILES, MAX_TEXTS = 1000, 16  # of a form; texts have no meaning here
 
@@ -53,7 +54,11 @@ async def _from_form(form: FormData) -> PictureRequest:
 
 
 def read_thresholds(query: QueryParams, defaults: DetectionSettings) -> Thresholds:
-    """conf, iou, max_det and classes."""
+    """conf, iou, max_det and classes; a parameter that has no meaning is refused."""
+    for name in query:
+        if name not in PARAMETERS:
+            hint = near_miss(name, PARAMETERS, f"available: {', '.join(PARAMETERS)}")
+            raise InvalidRequestError(f"unknown query parameter {name[:40]!r}{hint}")
     return Thresholds(
         confidence=_number(query, "conf", defaults.confidence, 0.0, 1.0),
         iou=_number(query, "iou", defaults.iou, 0.0, 1.0),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.errors import ConfigurationError, near_miss
-from serve_app.settings import Settings, TritonSettings, application_of, read_config, settings_of
+from serve_app.settings import LanguageModelSettings, Settings, TritonSettings, application_of, read_config, settings_of
 from serve_app.telemetry.autoscaling import require_policy
 from serve_app.tools.launch.status import DASHBOARD_PORT
 from serve_app.triton.plans import Gpu
@@ -64,7 +64,7 @@ def policies_of(config: dict[str, Any]) -> list[dict[str, Any]]:
 def optional_deployments(settings: Settings) -> frozenset[str]:
     """The playground, and language models where anything else is served: they may become ready later, or fail."""
     playground = {"playground"} if settings.playground else set()
-    languages = {model.name for model in settings.llms} if settings.serves_detection else set()
+    languages = {model.name for model in settings.separate_llms} if settings.serves_detection else set()
     return frozenset(playground | languages)
 
 
@@ -74,10 +74,16 @@ def deployments_of(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 def require_known_deployments(config: dict[str, Any], settings: Settings) -> None:
     """Serve refuses others too, but only after everything has been imported."""
-    deployments = {triton.name for triton in settings.separate} | {model.name for model in settings.llms}
+    deployments = {triton.name for triton in settings.separate} | {model.name for model in settings.separate_llms}
     optional = {"baseline": settings.baseline, "playground": settings.playground, "keys": settings.router.keys_file}
     known = sorted(deployments | {"router"} | {name for name, present in optional.items() if present})
-    for name in (one.get("name") for one in application_of(config).get("deployments") or ()):
+    for one in application_of(config).get("deployments") or ():
+        name = one.get("name")
+        if name == "router" and "ray_actor_options" in one and isinstance(settings.hosted, LanguageModelSettings):
+            raise ConfigurationError(
+                f"deployments: remove ray_actor_options of router: it runs where {settings.router.hosts} does, which "
+                "llms places by num_cpus, num_gpus and resources"
+            )
         if name == settings.router.hosts:
             raise ConfigurationError(
                 f"deployments: remove {name}: it runs inside the router (router.hosts), so set its options on router"

@@ -110,7 +110,9 @@ async def test_idle_streams_leave_health_and_others_alone(service):
         await require_others_are_answered(service)
         assert await clients[0].is_server_live()
         assert len(refused) >= IDLE_STREAMS - 2 * 128
-        assert [reason for reason in refused if "at work on 128 requests (streams)" not in reason] == []
+        assert [
+            reason for reason in refused if "at its limit of 128 open streams (router.at_once.streams)" not in reason
+        ] == []
     finally:
         ended.set()
         await asyncio.gather(*streams)

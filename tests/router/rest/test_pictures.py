@@ -29,6 +29,8 @@ def test_thresholds_come_from_the_query_and_else_from_the_configuration():
         ("classes=", "classes must be a list of class numbers such as 0,2, got"),
         ("classes=1,-2", "classes must be a list of class numbers such as 0,2, got"),
         ("classes=" + "9" * 5000, "classes must be a list of class numbers such as 0,2, got"),
+        ("cnof=0.4", "unknown query parameter 'cnof'; did you mean 'conf'?"),
+        ("conf=0.5&size=nano", "unknown query parameter 'size'; available: conf, iou, max_det, classes, annotate"),
         ("classes=²", "classes must be a list of class numbers such as 0,2, got"),
     ],
 )

@@ -80,6 +80,16 @@ def test_options_of_a_deployment_that_is_not_served_or_that_the_router_hosts_are
         check("playground")
     with pytest.raises(ConfigurationError, match=r"remove vision: it runs inside the router \(router.hosts\)"):
         check("vision", router={"hosts": "vision"})
+    with pytest.raises(ConfigurationError, match=r"remove llama: it runs inside the router \(router.hosts\)"):
+        check("llama", router={"hosts": "llama"}, llms=[{"name": "llama"}])
+
+
+def test_the_router_has_the_place_of_the_language_model_that_it_hosts():
+    placed = {"name": "router", "ray_actor_options": {"num_cpus": 1}}
+    config = {"applications": [{"import_path": "serve_app.app:build", "deployments": [placed]}]}
+    require_known_deployments(config, Settings(llms=[{"name": "llama"}]))
+    with pytest.raises(ConfigurationError, match="remove ray_actor_options of router: it runs where llama does"):
+        require_known_deployments(config, Settings(llms=[{"name": "llama"}], router={"hosts": "llama"}))
 
 
 def test_a_second_replica_of_the_playground_is_refused():

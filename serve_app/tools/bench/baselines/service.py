@@ -36,9 +36,14 @@ def serve_detection(config: Config) -> None:
 
 
 def serve_language_models(config: Config) -> None:
+    """Without pictures; the router hosts the model where the committed configuration hosts pictures there."""
+    application = application_of(config)
+    hosted = router_of(application).get("hosts")
     serve_no_pictures(config)
-    (application,) = config["applications"]
     application["args"]["triton"] = []
+    if hosted:
+        router_of(application)["hosts"] = application["args"]["llms"][0]["name"]
+        application["deployments"] = [one for one in application["deployments"] if one["name"] != "router"]
 
 
 def serve_identity(config: Config) -> None:

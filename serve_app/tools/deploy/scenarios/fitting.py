@@ -27,13 +27,14 @@ def demands_of(deployments: Mapping[str, dict[str, Any]], settings: Settings) ->
     for name, options in deployments.items():
         actor = options.get("ray_actor_options") or {}
         found[name] = Demand(actor.get("num_cpus", SERVE_CPUS), actor.get("num_gpus", 0), least(options))
-    return found | {model.name: demand_of(model) for model in settings.llms}
+    if isinstance(settings.hosted, LanguageModelSettings):
+        found["router"] = demand_of(settings.hosted)
+    return found | {model.name: demand_of(model) for model in settings.separate_llms}
 
 
 def demand_of(model: LanguageModelSettings) -> Demand:
     """All of its workers that run on one node."""
-    workers = int(model.engine.get("tensor_parallel_size", 1)) * int(model.engine.get("pipeline_parallel_size", 1))
-    here = -(-workers // model.nodes)
+    here = -(-model.workers // model.nodes)
     gpus = model.num_gpus if model.accelerator == "gpu" else 0
     return Demand(model.num_cpus * here, gpus * here, least(model.deployment))
 

@@ -7,7 +7,14 @@ from typing import Any
 import yaml
 
 from serve_app.errors import ConfigurationError, near_miss
-from serve_app.settings import Settings, application_of, from_project_root, read_config, settings_of
+from serve_app.settings import (
+    LanguageModelSettings,
+    Settings,
+    application_of,
+    from_project_root,
+    read_config,
+    settings_of,
+)
 from serve_app.tools.deploy.scenarios.fitting import demands_of, require_fit
 from serve_app.tools.deploy.scenarios.scenario import Role, Scenario
 from serve_app.tools.deploy.yaml_format import BlockDumper
@@ -89,13 +96,14 @@ def merged_list(present: list[Any], changes: dict[str, Any], place: str) -> list
 
 def roles_of(settings: Settings) -> dict[str, Role]:
     """The role of pods that each deployment runs on."""
-    roles: dict[str, Role] = {"router": "vision" if settings.hosted else "routers"}
+    hosting: Role = "llm" if isinstance(settings.hosted, LanguageModelSettings) else "vision"
+    roles: dict[str, Role] = {"router": hosting if settings.hosted else "routers"}
     if settings.playground:
         roles["playground"] = "routers"
     roles |= {triton.name: "vision" for triton in settings.separate}
     if settings.baseline:
         roles["baseline"] = "vision"
-    return roles | {model.name: "llm" for model in settings.llms}
+    return roles | {model.name: "llm" for model in settings.separate_llms}
 
 
 def place(arguments: dict[str, Any], deployments: dict[str, Any], scenario: Scenario, roles: dict[str, Role]) -> None:
