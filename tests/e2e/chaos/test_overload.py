@@ -18,7 +18,7 @@ MAX_WAIT_S = 3
 TIMES, MINUTE_S = 5, 60
 BURST_S = 10
 STREAMS, SHARE = 40, 0.6
-REFUSED_MS = 150  # at the 99th percentile; the load and all engines share two processors
+REFUSED_MS = 150  # at the 99th percentile: alone on the machine runs had 14 to 104, beside other work 284
 
 
 def load(service, rate, seconds):
@@ -134,6 +134,6 @@ def test_five_times_what_is_possible(single):
     assert len(taken) > 0.8 * capacity * MINUTE_S
     assert percentile(taken, 0.99) < 3 * MAX_WAIT_S  # by the rate of late, which is not that of the next seconds
     assert good_again_s < 5
-    assert percentile(refused, 0.95) < REFUSED_MS
+    assert percentile(refused, 0.99) < REFUSED_MS
     held = resident(single)
     wait_until(lambda: resident(single) < 1.1 * before, 60, f"{held >> 20} MiB are {before >> 20} MiB again")
