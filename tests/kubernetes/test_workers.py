@@ -59,20 +59,21 @@ def test_a_deleted_router_pod_drains(many_pods, kubernetes, case):
         kubernetes.until(lambda: set(kubernetes.ready("routers")) - {pod}, "another has its place")
 
 
-def test_a_scaled_group_survives_the_eviction_of_a_pod_and_its_only_pod_is_not_evicted(
+def test_a_scaled_group_survives_the_eviction_of_a_pod_and_an_only_pod_is_not_evicted(
     many_pods, kubernetes, deploy, case
 ):
     """The eviction API is what a drain of a node and Karpenter use."""
-    (only,) = kubernetes.pods("vision")
+    (only,) = kubernetes.pods("llm")
     refused = evict(kubernetes, only)
     assert "violate the pod's disruption budget" in refused.stderr
     with case("two pods for pictures by `scale`, and one of them evicted", many_pods):
         ended = deploy("scale", MANY_PODS, "vision=2")
         assert "vision: 2 to 2 pods" in ended.out
-        kubernetes.until(lambda: len(kubernetes.ready("vision")) == 2, "a second pod for pictures")
-        evicted = evict(kubernetes, only)
+        kubernetes.until(lambda: len(kubernetes.ready("vision")) == 2, "two pods for pictures")
+        one, *_ = kubernetes.pods("vision")
+        evicted = evict(kubernetes, one)
         assert evicted.returncode == 0, evicted.stderr
-        kubernetes.until(lambda: only not in kubernetes.names("vision"), "it is gone")
+        kubernetes.until(lambda: one not in kubernetes.names("vision"), "it is gone")
         kubernetes.until(lambda: len(kubernetes.ready("vision")) == 2, "another one in its place")
     deploy("up", MANY_PODS, "--set", "changes.router.max_wait_s=50")
 
