@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+import uuid
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,23 @@ def give_each_deployment_its_own() -> None:
 
 
 def with_own_version(get_deploy_args: Any) -> Any:
-    def called(*, replica_config: Any, version: str | None = None, **options: Any) -> Any:
+    def called(*, replica_config: Any, deployment_config: Any, version: str | None = None, **options: Any) -> Any:
         own = version_of(replica_config.init_args, replica_config.init_kwargs)
-        return get_deploy_args(replica_config=replica_config, version=own, **options)
+        mark_as_new(deployment_config)
+        options |= {"replica_config": replica_config, "deployment_config": deployment_config}
+        return get_deploy_args(version=own, **options)
 
     called.__wrapped__ = get_deploy_args  # type: ignore[attr-defined]
     return called
+
+
+def mark_as_new(deployment_config: Any) -> None:
+    """So that a deployment that a change doesn't concern goes on to be scaled.
+
+    When Serve has built an application it forgets how all of its deployments scale, and learns it again only from those
+    whose options differ. These names are an option of which no replica is told.
+    """
+    deployment_config.user_configured_option_names |= {f"build {uuid.uuid4().hex}"}
 
 
 def version_of(*arguments: Any) -> str:

@@ -16,8 +16,9 @@ from serve_app.tools.deploy.aws.installation import (
     Installation,
     default_bucket,
 )
-from serve_app.tools.deploy.monitoring import GENERATED, monitoring_document, monitoring_manifests
-from serve_app.tools.deploy.scenarios.scenario import scenario_names
+from serve_app.tools.deploy.manifests import render
+from serve_app.tools.deploy.monitoring import GENERATED, monitoring_document, monitoring_manifests, ray_dashboards
+from serve_app.tools.deploy.scenarios.scenario import read_scenario, scenario_names
 
 APPLIED = ("karpenter.nodepools.yaml", "karpenter.nodeclasses.yaml", "storageclass.gp3.yaml", "monitoring.yaml")
 POLICIES = sorted(FILES.glob("iam.*.json"))
@@ -216,14 +217,30 @@ def test_prometheus_finds_every_monitor_and_grafana_every_dashboard():
     assert spec["retention"]
     assert spec["storageSpec"]["volumeClaimTemplate"]["spec"]["storageClassName"] == "gp3"
     dashboards = values["grafana"]["sidecar"]["dashboards"]
-    labels = [one["metadata"]["labels"] for one in monitoring_manifests("serve-app", {}) if one["kind"] == "ConfigMap"]
-    assert labels
+    applied = [*monitoring_manifests("serve-app", {}), *ray_dashboards("serve-app", {})]
+    labels = [one["metadata"]["labels"] for one in applied if one["kind"] == "ConfigMap"]
+    assert len(labels) > 8
     assert all(one == {dashboards["label"]: dashboards["labelValue"]} for one in labels)
     assert values["grafana"]["admin"]["existingSecret"] == "grafana-admin"
     assert values["grafana"]["grafana.ini"]["security"]["allow_embedding"] is True
     assert GENERATED.read_text() == monitoring_document("serve-app", labels_of("serve-app")), (
         "configs/monitoring has changed: run python -m serve_app.tools.deploy.monitoring"
     )
+
+
+def test_rays_dashboard_finds_its_panels_in_grafana_and_every_port_of_the_head_is_scraped():
+    texts = [text for one in ray_dashboards("serve-app", {}) for text in one["data"].values()]
+    uids = {json.loads(text)["uid"] for text in texts}
+    assert uids >= {"rayDefaultDashboard", "rayServeDashboard", "rayServeDeploymentDashboard"}
+    assert max(map(len, texts)) < 900_000, "what a ConfigMap takes"
+    monitor, *_ = monitoring_manifests("serve-app", {})
+    scraped = {one["port"] for one in monitor["spec"]["podMetricsEndpoints"]}
+    *others, service = render(read_scenario("yolo-gpu"))
+    container = service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+    assert scraped <= ports.keys()
+    (opened,) = [one for one in others if one["metadata"]["name"] == "serve-app-metrics"]
+    assert {one["port"] for one in opened["spec"]["ingress"][0]["ports"]} == {ports[name] for name in scraped}
 
 
 def test_karpenters_roles_and_queue_have_the_same_names_in_every_file():

@@ -70,7 +70,7 @@ def test_dashboards_are_complete_and_their_panels_do_not_overlap():
 
 def test_tritons_metrics_get_the_same_names_in_a_cluster_as_locally():
     local = read("prometheus.yaml")["scrape_configs"][0]["metric_relabel_configs"]
-    (endpoint,) = read("podmonitor.yaml")["spec"]["podMetricsEndpoints"]
+    endpoint, *_ = read("podmonitor.yaml")["spec"]["podMetricsEndpoints"]
     keys = {"source_labels": "sourceLabels", "target_label": "targetLabel"}
     renamed = [{keys.get(key, key): value for key, value in rule.items()} for rule in local]
     assert renamed == endpoint["metricRelabelings"]

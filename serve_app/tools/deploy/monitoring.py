@@ -1,5 +1,6 @@
 """Monitoring manifests from configs/monitoring: the PodMonitor, alert rules and Grafana dashboards."""
 
+import json
 from pathlib import Path
 
 import yaml
@@ -24,6 +25,27 @@ def monitoring_manifests(namespace: str, labels: dict[str, str]) -> list[Manifes
         _pod_monitor(namespace, labels),
         _rules(namespace, labels),
         *(_dashboard(path, namespace, labels) for path in sorted((SOURCE / "grafana" / "dashboards").glob("*.json"))),
+    ]
+
+
+def ray_dashboards(namespace: str, labels: dict[str, str]) -> list[Manifest]:
+    """Those that Ray's own dashboard embeds, of the version that is installed here, which is that of the images."""
+    from ray.dashboard.modules.metrics import grafana_dashboard_factory as factory
+
+    made = {
+        "default": factory.generate_default_grafana_dashboard(),
+        "serve": factory.generate_serve_grafana_dashboard(),
+        "serve-deployment": factory.generate_serve_deployment_grafana_dashboard(),
+        "serve-llm": factory.generate_serve_llm_grafana_dashboard(),
+    }
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": f"ray-dashboard-{name}", "namespace": namespace, "labels": labels | DASHBOARD},
+            "data": {f"ray-{name}.json": json.dumps(json.loads(text), separators=(",", ":"))},
+        }
+        for name, (text, _uid) in made.items()
     ]
 
 

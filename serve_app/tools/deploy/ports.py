@@ -4,6 +4,7 @@ HTTP = 8000
 GRPC = 8001
 DASHBOARD = 8265
 METRICS = 8080
+AUTOSCALER_METRICS, DASHBOARD_METRICS = 44217, 44227  # Ray's own choice; of the head alone
 GCS = 6379
 CLIENT = 10001
 AGENT = 52365  # Ray's dashboard agent, which KubeRay's probes call

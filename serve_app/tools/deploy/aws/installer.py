@@ -28,7 +28,7 @@ from serve_app.tools.deploy.aws.objects import ClusterObjects
 from serve_app.tools.deploy.aws.runner import Runner
 from serve_app.tools.deploy.aws.scenarios import InstalledScenario, save_scenario, saved_path
 from serve_app.tools.deploy.aws.secrets import check_hub_token, create_secrets
-from serve_app.tools.deploy.monitoring import monitoring_manifests
+from serve_app.tools.deploy.monitoring import monitoring_manifests, ray_dashboards
 
 BALANCERS_TIMEOUT_S = 600
 SCRIPTS = PROJECT_ROOT / "scripts"
@@ -145,7 +145,8 @@ class Installer:
 
     def _apply_monitoring(self) -> None:
         scenario = self._scenario
-        self._connect().apply(*monitoring_manifests(scenario.namespace, labels_of(scenario.name)))
+        namespace, labels = scenario.namespace, labels_of(scenario.name)
+        self._connect().apply(*monitoring_manifests(namespace, labels), *ray_dashboards(namespace, labels))
 
     def _push_models(self) -> None:
         if self._scenario.models is None or self._options.models is None:

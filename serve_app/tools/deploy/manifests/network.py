@@ -12,6 +12,7 @@ POD_IDENTITY = "169.254.170.23/32"  # EKS Pod Identity, which provides credentia
 OTLP = (4317, 4318)
 DNS = 53
 PROMETHEUS, GRAFANA = 9090, 3000
+SCRAPED = (ports.METRICS, ports.AUTOSCALER_METRICS, ports.DASHBOARD_METRICS)
 
 
 def policies(scenario: Scenario) -> list[Manifest]:
@@ -29,7 +30,7 @@ def policies(scenario: Scenario) -> list[Manifest]:
             head,
             ingress([operator], [port(ports.DASHBOARD), port(ports.AGENT), port(ports.HTTP)]),
         ),
-        policy(scenario, "metrics", ray, ingress([monitoring], [port(ports.METRICS)])),
+        policy(scenario, "metrics", ray, ingress([monitoring], [*map(port, SCRAPED)])),
         policy(
             scenario, "outside", all_but_redis(scenario), {"policyTypes": ["Egress"], "egress": outside(monitoring)}
         ),

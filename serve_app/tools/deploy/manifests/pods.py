@@ -38,6 +38,7 @@ WRITABLE = {
 # A load balancer takes this long to notice that a pod stops.
 DRAINING_S = 30
 IDLE_HEAD_S = 10
+BROWSERS = "http://localhost:3000"  # Grafana as kubectl forwards it to who looks at Ray's dashboard
 SPOT_DRAIN_S, SPOT_GRACE_S = 90, 110  # within the two minutes between AWS's notice and the machine's end
 SIDECAR = {"cpu": "100m", "memory": "256Mi"}
 LEAVING = """\
@@ -140,12 +141,12 @@ def environment(scenario: Scenario, group: Group, role: str) -> list[Manifest]:
         "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAINING_S),
         **WRITABLE,
-        **scenario.environment,
     }
     if role == "head":
         prometheus = f"http://kube-prometheus-stack-prometheus.{scenario.monitoring_namespace}.svc:9090"
         grafana = f"http://kube-prometheus-stack-grafana.{scenario.monitoring_namespace}.svc:80"
-        values |= {"RAY_PROMETHEUS_HOST": prometheus, "RAY_GRAFANA_HOST": grafana}
+        values |= {"RAY_PROMETHEUS_HOST": prometheus, "RAY_GRAFANA_HOST": grafana, "RAY_GRAFANA_IFRAME_HOST": BROWSERS}
+    values |= scenario.environment
     variables: list[Manifest] = [{"name": name, "value": value} for name, value in sorted(values.items())]
     if scenario.hub_token and (role == "llm" or (role == "head" and scenario.head.works)):
         reference = {"name": scenario.hub_token.secret, "key": scenario.hub_token.key}
@@ -157,6 +158,7 @@ def container_ports(role: str) -> list[Manifest]:
     served = {"serve": ports.HTTP, "serve-grpc": ports.GRPC, "metrics": ports.METRICS}
     if role == "head":
         served |= {"gcs-server": ports.GCS, "dashboard": ports.DASHBOARD, "client": ports.CLIENT}
+        served |= {"as-metrics": ports.AUTOSCALER_METRICS, "dash-metrics": ports.DASHBOARD_METRICS}
     return [{"name": name, "containerPort": port} for name, port in served.items()]
 
 

@@ -36,6 +36,7 @@ def test_the_account_and_the_cluster_have_everything_with_faked_tools(installed)
         "/apis/storage.k8s.io/v1/storageclasses/gp3",
         "/apis/karpenter.sh/v1/nodepools/g6",
         "/apis/monitoring.coreos.com/v1/namespaces/serve-app/podmonitors/serve-app",
+        "/api/v1/namespaces/serve-app/configmaps/ray-dashboard-serve",
         "/api/v1/namespaces/monitoring/secrets/grafana-admin",
         KEYS,
     ):
