@@ -48,5 +48,5 @@ def test_a_killed_head_comes_back_and_nobody_notices(kept, kubernetes, deploy, c
         kubernetes.kubectl("delete", "pod", head, f"--namespace={NAMESPACE}", "--grace-period=0", "--force")
         kubernetes.until(lambda: set(kubernetes.ready("headgroup")) - {head}, "another head")
         kubernetes.until(lambda: deploy("status", *KEPT, expect=None).status == 0, "the service is serving")
-    assert {*kubernetes.pods("routers"), *kubernetes.pods("vision"), *kubernetes.pods("llm")} == workers
+    assert workers <= {*kubernetes.pods("routers"), *kubernetes.pods("vision"), *kubernetes.pods("llm")}
     assert httpx.post(f"{kept}/predict/nano", content=PICTURE, timeout=60).json()["num_detections"] == 6
