@@ -10,6 +10,13 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(1200)]
 CHANGED = ("--set", "images.tag=laboratory", "--set", "changes.detection.confidence=0.3")
 
 
+def image(kubernetes):
+    """Of the cluster that serves; the one before may not have ended yet."""
+    cluster = kubernetes.active_cluster()
+    (head,) = kubernetes.objects("pods", selector=f"ray.io/node-type=head,ray.io/cluster={cluster}")
+    return head["spec"]["containers"][0]["image"]
+
+
 def test_an_upgrade_in_stages_keeps_the_running_cluster_as_it_is(pictures, kubernetes, deploy, case):
     """Another image needs a new cluster, and the confidence comes with it."""
     cluster = kubernetes.active_cluster()
@@ -20,16 +27,14 @@ def test_an_upgrade_in_stages_keeps_the_running_cluster_as_it_is(pictures, kuber
         ended = deploy("upgrade", *PICTURES, *CHANGED, "--strategy", "staged")
     assert ended.out.index("first stage") < ended.out.index("second stage")
     assert kubernetes.active_cluster() != cluster
-    (head,) = kubernetes.objects("pods", selector="ray.io/node-type=head")
-    assert head["spec"]["containers"][0]["image"].endswith(":laboratory")
+    assert image(kubernetes).endswith(":laboratory")
 
 
 def test_rollback_goes_back_to_the_image_and_the_configuration_before(pictures, kubernetes, deploy, case):
     with case("rollback to the image before, in a new cluster", pictures, chats=0):
         deploy("rollback", *PICTURES, "--to", "1")
     assert "serving" in deploy("status", *PICTURES).out
-    (head,) = kubernetes.objects("pods", selector="ray.io/node-type=head")
-    assert head["spec"]["containers"][0]["image"].endswith(":0.1.0")
+    assert image(kubernetes).endswith(":0.1.0")
 
 
 def test_services_beside_each_other_leave_each_other_alone(pictures, kubernetes, deploy, case):
