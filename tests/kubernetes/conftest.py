@@ -177,7 +177,7 @@ def many_pods(kubernetes, deploy, table):
 
 ONE_POD = ("local-cpu", "--set", "keys=null")
 NOTHING_ELSE = "changes={llms: [], playground: null, baseline: null}"
-PICTURES = (*ONE_POD, "--set", NOTHING_ELSE, "--set", "deletion_delay_s=10")
+PICTURES = (*ONE_POD, "--set", NOTHING_ELSE, "--set", "deletion_delay_s=10", "--set", "head.memory=5Gi")
 MANY_PODS = str(HERE / "workers.yaml")
 
 
