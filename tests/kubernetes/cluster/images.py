@@ -56,9 +56,9 @@ def push_cpu():
 
 
 def push_laboratory():
-    """Another version of the same image, with a model that streams for as long as it is asked to."""
+    """Another version of the same image: beside the detectors a model that streams for as long as it is asked to."""
     container = buildah("from", CPU).strip()
-    buildah("add", "--quiet", container, str(MODELS / "decoupled"), "/opt/laboratory/decoupled")
+    buildah("add", "--quiet", container, str(MODELS / "decoupled"), "/srv/serve_app/model_repository/cpu/decoupled")
     buildah("commit", "--quiet", "--rm", container, LABORATORY)
     push(LABORATORY)
 
