@@ -7,20 +7,23 @@ PATH = "/bare"
 IMPORT_PATH = f"{__name__}:application"
 
 
-async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] != "http":
-        return
-    body, more = bytearray(), True
-    while more:
-        message = await receive()
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": 200, "headers": [length]})
-    await send({"type": "http.response.body", "body": bytes(body)})
+class Echo:
+    """An ASGI application. An object, as `serve.ingress` takes a function for one that makes the application."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        body, more = bytearray(), True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        length = (b"content-length", str(len(body)).encode())
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send({"type": "http.response.body", "body": bytes(body)})
 
 
-@serve.ingress(echo)
+@serve.ingress(Echo())
 class Bare:
     """What `serve.ingress` wraps."""
 
