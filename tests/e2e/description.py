@@ -25,4 +25,4 @@ def check_description(service, folder, phases):
     for model in service.laboratory_models:  # which it has found out, and unloaded
         assert httpx.post(f"{service.url}/v2/repository/models/{model}/load", timeout=60).status_code == 200
     assert run.returncode == 0, run.stdout[-6000:]
-    assert "Tested: 34" in run.stdout, run.stdout[-2000:]
+    assert "Tested: 35" in run.stdout, run.stdout[-2000:]
