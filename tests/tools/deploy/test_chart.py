@@ -15,19 +15,20 @@ from serve_app.tools.deploy.scenarios.scenario import read_scenario, scenario_na
 VERSION = importlib.metadata.version("serve_app")
 
 
+@pytest.fixture(scope="module")
 def files():
     names = sorted(scenario_names(), key=lambda name: name != SMALLEST)
     return chart_files([read_scenario(name) for name in names], VERSION)
 
 
-def test_the_committed_chart_is_what_the_scenarios_give():
+def test_the_committed_chart_is_what_the_scenarios_give(files):
     committed = {str(path.relative_to(CHART)): path.read_text() for path in CHART.rglob("*") if path.is_file()}
-    assert committed == files(), "run scripts/deploy chart"
+    assert committed == files, "run scripts/deploy chart"
 
 
-def test_every_expression_has_a_value_of_its_scenario_and_every_value_an_expression():
+def test_every_expression_has_a_value_of_its_scenario_and_every_value_an_expression(files):
     for scenario in scenario_names():
-        template, values = (files()[f"{folder}/{scenario}.yaml"] for folder in ("templates", "values"))
+        template, values = (files[f"{folder}/{scenario}.yaml"] for folder in ("templates", "values"))
         values = yaml.safe_load(values)
         used = {key for key in re.findall(r"\.Values\.([\w.]+)", template) if key != "scenario"}
         assert [key for key in used if find(values, key) is None] == []

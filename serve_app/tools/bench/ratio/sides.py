@@ -32,7 +32,7 @@ from serve_app.triton.repository import ModelRepository
 
 BARE_LOOP = "serve_app.tools.bench.baselines.openvino_loop"
 BOUNDARY = "picture"
-IDENTITY_BYTES = 60 << 10
+IDENTITY_BYTES, IDENTITY_PATH = 60 << 10, "/v2/models/identity/infer"
 PROMPT, TOKENS = "What is serve_app?", 64
 
 
@@ -49,7 +49,7 @@ def _form(picture: bytes) -> bytes:
     return head.encode() + picture + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
-def identity_request(url: str, path: str = "/v2/models/identity/infer") -> bytes:
+def identity_request(url: str, path: str = IDENTITY_PATH) -> bytes:
     """60 KB in the binary form of tritonclient."""
     tensor = InferInput("INPUT0", [IDENTITY_BYTES], "UINT8")
     tensor.set_data_from_numpy(np.arange(IDENTITY_BYTES, dtype=np.uint8))
@@ -182,15 +182,14 @@ def identity_and_tritonserver(setup: Setup) -> list[Side]:
 
 def identity_and_bare_serve(setup: Setup) -> list[Side]:
     """The other side is what Serve, its HAProxy and its HTTP server take, so no service on them gets above it."""
-    bare = identity_request(setup.url, bare_serve.PATH)
     return [
         _identity_side("serve_app", setup.url, setup.load),
-        Side("Ray Serve alone", lambda: measure_identity(bare, setup.url, setup.load)),
+        _identity_side("Ray Serve alone", setup.url, setup.load, bare_serve.PATH),
     ]
 
 
-def _identity_side(name: str, url: str, load: Load) -> Side:
-    request = identity_request(url)
+def _identity_side(name: str, url: str, load: Load, path: str = IDENTITY_PATH) -> Side:
+    request = identity_request(url, path)
     return Side(name, lambda: measure_identity(request, url, load))
 
 
